@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from harness.data.images import ImageError, center_crop, decode, image_size, native_crop
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def solid(mode, color, size=(8, 8)):
+    return Image.new(mode, size, color)
+
+
+def first_pixel(data):
+    return np.asarray(decode(data))[0, 0].tolist()
+
+
+def test_grey_becomes_three_equal_channels(encode):
+    assert first_pixel(encode(solid("L", 77))) == [77, 77, 77]
+    assert first_pixel(encode(solid("1", 1))) == [255, 255, 255]
+
+
+def test_16_bit_is_scaled_not_clipped(encode):
+    ramp = np.array([[0, 128, 129, 257, 32768, 65535]], dtype=np.uint16)
+    for format in ("PNG", "TIFF"):
+        levels = np.asarray(decode(encode(Image.fromarray(ramp), format)))[0, :, 0]
+        assert levels.tolist() == [0, 0, 1, 1, 128, 255]  # round(v / 257)
+
+
+def test_32_bit_without_a_defined_white_is_named(encode):
+    with pytest.raises(ImageError, match="white"):
+        decode(encode(Image.fromarray(np.full((4, 4), 0.5, np.float32)), "TIFF"))
+    with pytest.raises(ImageError, match="white"):
+        decode(encode(Image.fromarray(np.full((4, 4), 1 << 20, np.int32)), "TIFF"))
+
+
+def test_cmyk_and_adobes_inverted_cmyk(encode, picture):
+    rgb = picture(32, 32)
+    data = encode(rgb.convert("CMYK"), "JPEG", quality=98)
+    assert b"Adobe" in data  # Pillow writes the inverted kind, with the marker
+    assert np.abs(np.asarray(decode(data)).astype(int) - np.asarray(rgb)).mean() < 6
+    assert first_pixel(encode(solid("CMYK", (0, 255, 255, 0)), "TIFF")) == [255, 0, 0]
+
+
+def test_palette_and_alpha_over_white(encode):
+    assert first_pixel(encode(solid("RGB", RED).convert("P"))) == [255, 0, 0]
+    assert first_pixel(encode(solid("RGBA", (*RED, 0)))) == [255, 255, 255]
+    assert first_pixel(encode(solid("RGBA", (0, 0, 0, 128)))) == [127, 127, 127]
+    assert first_pixel(encode(solid("LA", (0, 0)))) == [255, 255, 255]
+    assert first_pixel(encode(solid("P", 0), transparency=0)) == [255, 255, 255]
+    assert first_pixel(encode(solid("RGB", RED), transparency=RED)) == [255, 255, 255]
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_first_frame_of_an_animation(encode, format):
+    options = {"lossless": True} if format == "WEBP" else {}
+    data = encode(solid("RGB", RED), format, save_all=True, append_images=[solid("RGB", BLUE)], **options)
+    assert first_pixel(data) == [255, 0, 0]
+
+
+def test_exif_rotation_is_applied(encode, picture):
+    upright = picture(12, 20)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    data = encode(upright.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
+    assert image_size(data) == (12, 20)
+    assert np.array_equal(np.asarray(decode(data)), np.asarray(upright))
+
+
+def test_broken_files_are_named(encode, picture):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    formats = ["JPEG", "PNG", "WEBP", "GIF"] + ["AVIF"] * features.check("avif")
+    for format in formats:
+        data = encode(noise, format)
+        with pytest.raises(ImageError, match=r"damaged|not an image"):
+            decode(data[: len(data) // 2])
+    with pytest.raises(ImageError, match="not an image"):
+        decode(b"<html>404</html>")
+    with pytest.raises(ImageError, match="empty"):
+        decode(b"")
+
+
+@pytest.mark.parametrize("cut", range(0, 200, 7))
+def test_flipped_bytes_never_escape_as_another_error(encode, picture, cut):
+    data = bytearray(encode(picture(24, 24), "PNG"))
+    data[cut % len(data)] ^= 0xFF
+    with contextlib.suppress(ImageError):  # the only error allowed
+        assert decode(bytes(data)).mode == "RGB"
+
+
+def test_exact_size_is_untouched(picture):
+    image = picture(32, 32)
+    assert np.array_equal(center_crop(image, 32, False), np.asarray(image))
+
+
+def test_large_images_are_halved_by_box():
+    values = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    expected = values.reshape(32, 2, 32, 2, 3).astype(float).mean(axis=(1, 3))
+    result = center_crop(Image.fromarray(values), 32, False)
+    assert result.dtype == np.uint8
+    assert np.abs(result - expected).max() <= 1.0  # Pillow rounds after each of the two axes
+
+
+def test_short_side_is_resized_bicubically_and_the_centre_kept():
+    # 90x48 at R=32: no halving (48 < 64), one bicubic step to 60x32, columns 14..45.
+    values = np.random.default_rng(1).integers(0, 256, (48, 90, 3), dtype=np.uint8)
+    image = Image.fromarray(values)
+    expected = np.asarray(image.resize((60, 32), Image.Resampling.BICUBIC))[:, 14:46]
+    assert np.array_equal(center_crop(image, 32, False), expected)
+
+
+def test_halving_then_bicubic():
+    # 131x150 at R=32 halves to 65x75, again to 32x37, which needs no bicubic step.
+    values = np.random.default_rng(2).integers(0, 256, (150, 131, 3), dtype=np.uint8)
+    image = Image.fromarray(values)
+    half = image.resize((65, 75), Image.Resampling.BOX).resize((32, 37), Image.Resampling.BOX)
+    assert np.array_equal(center_crop(image, 32, False), np.asarray(half)[2:34])
+
+
+def test_upsampling_is_refused_unless_allowed(picture):
+    with pytest.raises(ImageError, match="too small: 40x20"):
+        center_crop(picture(40, 20), 32, False)
+    assert center_crop(picture(40, 20), 32, True).shape == (32, 32, 3)
+    with pytest.raises(ImageError, match="elongated"):
+        center_crop(Image.new("RGB", (60000, 1)), 256, True)
+
+
+def test_native_crop_stays_inside(picture):
+    image = picture(20, 20)
+    assert np.array_equal(native_crop(image, 3, 5, 8), np.asarray(image)[5:13, 3:11])
+    with pytest.raises(ImageError, match="does not hold"):
+        native_crop(image, 13, 0, 8)
