@@ -1,0 +1,33 @@
+"""Checks every baseline makes before it builds anything: options without a meaning here are refused, not ignored."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from harness.decoder import DecoderOptions
+from harness.errors import MsbenchError
+
+
+def refuse_sampling_options(name: str, options: DecoderOptions) -> None:
+    """Raise `MsbenchError` where `steps` or `scales` is set: nothing in `baselines` samples."""
+    for option in ("steps", "scales"):
+        if getattr(options, option) is not None:
+            raise MsbenchError(f"decoder {name!r} has no {option} to set; leave --{option} out for it")
+
+
+def refuse_network_options(name: str, options: DecoderOptions) -> None:
+    """Raise `MsbenchError` for any option that only a network has. `dtype` passes: these decoders compute in float32 always."""
+    refuse_sampling_options(name, options)
+    if options.checkpoint is not None:
+        raise MsbenchError(f"decoder {name!r} has no weights; leave --checkpoint out for it (got {options.checkpoint})")
+    if options.weights != "trained":
+        raise MsbenchError(f"decoder {name!r} has no weights to draw at random; leave weights={options.weights!r} out for it")
+
+
+def require_multiple(name: str, images: Tensor, factor: int) -> None:
+    """Raise `MsbenchError` unless `images` [B, 3, H, W] has H and W in multiples of `factor`."""
+    height, width = images.shape[-2:]
+    if height % factor or width % factor:
+        raise MsbenchError(
+            f"decoder {name!r} needs sides in multiples of {factor}, got {height}x{width}; choose another --resolution"
+        )

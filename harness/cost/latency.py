@@ -1,0 +1,107 @@
+"""Wall-clock of a call: warmed up until it settles, synchronised on both sides, every sample kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+
+_SETTLED = 0.02
+_WARM_UP_WINDOW = {"cuda": 5, "cpu": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Times of repeated calls, in milliseconds per call (not per image). Percentiles interpolate linearly between samples."""
+
+    median_ms: float
+    """half of the calls were faster"""
+    p10_ms: float
+    """10th percentile"""
+    p90_ms: float
+    """90th percentile"""
+    p99_ms: float
+    """99th percentile; close to the slowest call below 100 calls"""
+    n_calls: int
+    """calls measured"""
+    warmup_calls: int
+    """calls thrown away before"""
+    settled: bool
+    """the warm-up ended because two successive medians differed by less than 2 %, not because its time was up"""
+    samples_ms: tuple[float, ...]
+    """every measured call, in order"""
+
+    def ms_per_image(self, batch_size: int) -> float:
+        """The median divided by the number of images a call decodes."""
+        return self.median_ms / batch_size
+
+
+def measure_latency(
+    decode: Callable[[], object],
+    device: torch.device,
+    *,
+    min_calls: int,
+    max_calls: int,
+    max_seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Latency:
+    """Warm `decode` up, then time it call by call: synchronise, clock, call, synchronise, clock.
+
+    The warm-up compares the medians of successive windows of calls (5 on a GPU, 2 elsewhere: so 10 and 4 calls at least) and
+    ends where they differ by less than 2 %, or after `max_seconds`; one call always runs.
+
+    Args:
+        decode: what is measured; its result is dropped.
+        device: where it runs; a CUDA device is waited for.
+        min_calls: measured calls whatever they take.
+        max_calls: measured calls at most.
+        max_seconds: no further call starts after this much measured time, once there are `min_calls`.
+        clock: seconds, monotonic; tests bring their own.
+
+    Raises `ValueError` unless 1 <= min_calls <= max_calls.
+    """
+    if not 1 <= min_calls <= max_calls:
+        raise ValueError(f"need 1 <= min_calls <= max_calls, got {min_calls} and {max_calls}")
+
+    def timed_call() -> float:
+        _synchronise(device)
+        begin = clock()
+        decode()
+        _synchronise(device)
+        return clock() - begin
+
+    warmup_calls, settled = _warm_up(timed_call, _WARM_UP_WINDOW.get(device.type, _WARM_UP_WINDOW["cpu"]), max_seconds)
+    samples: list[float] = []
+    total = 0.0
+    while len(samples) < min_calls or (len(samples) < max_calls and total < max_seconds):
+        samples.append(timed_call())
+        total += samples[-1]
+
+    samples_ms = [1000.0 * sample for sample in samples]
+    p10, p50, p90, p99 = (float(value) for value in np.percentile(samples_ms, [10, 50, 90, 99]))
+    return Latency(p50, p10, p90, p99, len(samples), warmup_calls, settled, tuple(samples_ms))
+
+
+def _warm_up(timed_call: Callable[[], float], window: int, max_seconds: float) -> tuple[int, bool]:
+    """Call until two successive windows agree or time is up; returns the number of calls and whether they agreed."""
+    samples: list[float] = []
+    total = 0.0
+    while True:
+        samples.append(timed_call())
+        total += samples[-1]
+        if len(samples) >= 2 * window and len(samples) % window == 0:
+            before, after = median(samples[-2 * window : -window]), median(samples[-window:])
+            if abs(after - before) < _SETTLED * before:
+                return len(samples), True
+        if total >= max_seconds:
+            return len(samples), False
+
+
+def _synchronise(device: torch.device) -> None:
+    """Wait for all work queued on `device`; CPU work is never queued."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

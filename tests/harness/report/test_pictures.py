@@ -1,0 +1,101 @@
+"""The sheet of images and the plot: files of the right size, showing what they were given."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from harness.report.plots import plot_speedup_vs_scales
+from harness.report.sheet import ENLARGE, busiest_patch, write_sheet
+
+RED, BLUE = (200, 30, 30), (30, 30, 200)
+
+
+def flat(colour: tuple[int, int, int], size: int = 64) -> np.ndarray:
+    return np.full((size, size, 3), colour, np.uint8)
+
+
+def share(sheet: Image.Image, colour: tuple[int, int, int]) -> int:
+    """Pixels of exactly this colour."""
+    return int((np.asarray(sheet) == colour).all(axis=-1).sum())
+
+
+def test_the_busiest_patch_is_where_the_detail_is() -> None:
+    image = flat((128, 128, 128), 96)
+    image[40:56, 60:76] = np.random.default_rng(0).integers(0, 256, (16, 16, 3))
+    assert busiest_patch(image, 16) == (40, 60)
+    top, left = busiest_patch(flat(RED), 16)
+    assert 0 <= top <= 48
+    assert 0 <= left <= 48
+
+
+def test_the_sheet_holds_every_image_and_its_enlarged_patch(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "sheet.png"
+    write_sheet(path, [flat(RED)] * 3, {"vae": [flat(BLUE)] * 3}, ["a", "b", "c"], {"vae": ["30 dB"] * 3}, max_rows=2)
+    with Image.open(path) as sheet:
+        assert (sheet.format, sheet.mode) == ("PNG", "RGB")
+        assert sheet.width == 2 * 64 + 3 * 8
+        assert sheet.height > 2 * (64 + 64)
+        # Two rows of a 64-px image above a 16-px patch enlarged to 64 px; the originals lose the outline of the patch.
+        assert share(sheet, BLUE) == 2 * 2 * 64 * 64
+        outline = 2 * (4 * (64 // ENLARGE) - 4 + 4 * (64 // ENLARGE + 2) - 4)
+        assert 2 * 2 * 64 * 64 - outline <= share(sheet, RED) < 2 * 2 * 64 * 64
+    assert [child.name for child in path.parent.iterdir()] == ["sheet.png"]
+
+
+def test_images_of_different_sizes_share_a_sheet(tmp_path: Path) -> None:
+    images = [flat(RED, 64), np.zeros((48, 96, 3), np.uint8)]
+    write_sheet(tmp_path / "sheet.png", images, {"a decoder with a long name": images}, ["a", "b"])
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width == 2 * 96 + 3 * 8
+
+
+def test_images_that_do_not_pair_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "sheet.png"
+    with pytest.raises(ValueError, match="'vae' do not pair"):
+        write_sheet(path, [flat(RED)], {"vae": [flat(RED, 32)]}, ["a"])
+    with pytest.raises(ValueError, match="2 keys"):
+        write_sheet(path, [flat(RED)], {}, ["a", "b"])
+    with pytest.raises(ValueError, match="at least one"):
+        write_sheet(path, [], {}, [])
+    assert not path.exists()
+
+
+def speedups() -> pd.DataFrame:
+    rows = [
+        (scales, batch, 0.5 + 0.5 * scales / batch, scales * 0.7, scales * 0.75) for scales in range(1, 5) for batch in (1, 8)
+    ]
+    return pd.DataFrame(rows, columns=["scales", "batch", "measured_speedup", "counted_speedup", "ideal_speedup"])
+
+
+def test_the_plot_is_written_twice_and_is_reproducible(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        plot_speedup_vs_scales(speedups(), folder / "plot.svg", folder / "plot.png")
+    with Image.open(first / "plot.png") as image:
+        assert image.size == (1600, 920)
+        assert len(set(image.convert("RGB").resize((400, 230)).getdata())) > 20
+    for name in ("plot.svg", "plot.png"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    svg = (first / "plot.svg").read_text()
+    assert all(colour in svg.lower() for colour in ("#0072b2", "#d55e00"))  # one measured line per batch
+    assert not re.search(r"<dc:date>", svg)
+
+
+def test_the_plot_depends_on_the_figures(tmp_path: Path) -> None:
+    plot_speedup_vs_scales(speedups(), tmp_path / "a.svg", tmp_path / "a.png")
+    changed = speedups().assign(measured_speedup=1.0)
+    plot_speedup_vs_scales(changed, tmp_path / "b.svg", tmp_path / "b.png")
+    assert (tmp_path / "a.svg").read_bytes() != (tmp_path / "b.svg").read_bytes()
+
+
+def test_rows_that_cannot_be_plotted_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no column 'counted_speedup'"):
+        plot_speedup_vs_scales(speedups().drop(columns="counted_speedup"), tmp_path / "a.svg", tmp_path / "a.png")
+    with pytest.raises(ValueError, match="no rows"):
+        plot_speedup_vs_scales(speedups().iloc[:0], tmp_path / "a.svg", tmp_path / "a.png")

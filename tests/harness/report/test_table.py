@@ -1,0 +1,126 @@
+"""The table: columns, best values, missing and infinite values, caveats; the same in the terminal, Markdown and CSV."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from harness.report.table import best_rows, caveats, columns, results_table, to_csv, to_markdown
+
+
+def result(decoder: str, **changes: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "decoder": decoder,
+        "dataset": "photos",
+        "n": 16,
+        "rfid": 60.0,
+        "kid": 0.01,
+        "psnr": 25.0,
+        "ssim": 0.8,
+        "lpips": 0.2,
+        "ms_per_image": {"1": 50.0, "8": 40.0},
+        "gflops": 10.0,
+        "parameters": 4_000_000,
+        "peak_memory_mb": 100.0,
+        "trained_on": "imagenette",
+    }
+    return base | changes
+
+
+IDENTITY = result("identity", rfid=0.0, psnr=float("inf"), lpips=0.0, gflops=None, parameters=0, ms_per_image={"1": 0.0001})
+BICUBIC = result(
+    "bicubic", rfid=90.0, psnr=22.0, gflops=None, parameters=0, ms_per_image={"1": 2.0, "8": 2.0}, trained_on="nothing"
+)
+VAE = result("vae", intervals={"rfid": [50.0, 70.0]})
+STUDENT = result("ms-onestep", rfid=55.0, psnr=24.0, ms_per_image={1: 20.0}, gflops=1234.6)
+RESULTS = [IDENTITY, BICUBIC, VAE, STUDENT]
+
+
+def cells(markdown: str) -> dict[str, dict[str, str]]:
+    """Row name -> header -> cell, of the Markdown table."""
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in markdown.splitlines() if line.startswith("|")]
+    return {row[0].strip("`"): dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
+
+
+def test_markdown_has_every_column_with_its_arrow() -> None:
+    table = cells(to_markdown(RESULTS))
+    assert list(table) == ["identity", "bicubic", "vae", "ms-onestep"]
+    assert list(table["vae"]) == [
+        "decoder",
+        "dataset",
+        "n",
+        "rFID ↓",
+        "KID ↓",
+        "PSNR ↑",
+        "SSIM ↑",
+        "LPIPS ↓",
+        "ms/image, batch 1 ↓",
+        "ms/image, batch 8 ↓",
+        "GFLOPs ↓",
+        "Params",
+        "Peak MiB ↓",
+        "trained on",
+    ]
+
+
+def test_markdown_marks_the_best_and_shows_what_is_missing_or_infinite() -> None:
+    table = cells(to_markdown(RESULTS))
+    assert table["identity"]["PSNR ↑"] == "∞"
+    assert table["identity"]["GFLOPs ↓"] == "–"
+    assert table["identity"]["ms/image, batch 1 ↓"] == "<0.001"
+    assert table["identity"]["rFID ↓"] == "0.000"  # best of all, not ranked
+    assert table["vae"]["rFID ↓"] == "60.0 [50.0, 70.0]"
+    assert table["ms-onestep"]["rFID ↓"] == "**55.0**"
+    assert table["vae"]["PSNR ↑"] == "**25.00**"
+    assert table["bicubic"]["ms/image, batch 1 ↓"] == "2.00"  # no network: does not compete in cost
+    assert table["ms-onestep"]["ms/image, batch 1 ↓"] == "**20.0**"
+    assert table["ms-onestep"]["GFLOPs ↓"] == "1,235"
+    assert table["vae"]["Params"] == "4.00M"
+
+
+def test_best_is_per_dataset_and_ties_share_it() -> None:
+    rows = [result("a", psnr=20.001), result("b", psnr=20.002), result("a", dataset="folder", psnr=30.0)]
+    psnr = next(column for column in columns(rows) if column.key == "psnr")
+    assert best_rows(psnr, rows) == {0, 1}  # alone in its dataset, nothing is best
+    assert best_rows(psnr, [result("a", psnr=None), result("b", psnr=float("nan")), result("c")]) == set()
+
+
+def test_caveats_follow_the_results() -> None:
+    small = "\n".join(caveats([VAE]))
+    assert "not comparable with 50k figures" in small
+    assert "smoke test" in small
+    large = "\n".join(caveats([result("vae", dataset="imagenet-val", n=50_000)]))
+    assert "comparable" not in large
+    assert "smoke test" not in large
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_terminal_shows_every_decoder_and_figure(width: int) -> None:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    console.print(results_table([*RESULTS, result("ms-diffusion-cascade", ms_per_image={"1": 12345.6})], title="[photos]"))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    for shown in ("identity", "ms-diffusion-cascade", "∞", "60.0 [50.0, 70.0]", "12,346", "4.00M", "LPIPS ↓", "50k figures"):
+        assert shown in text
+    assert "…" not in text
+
+
+def test_csv_keeps_full_precision_and_batches_apart() -> None:
+    frame = pd.read_csv(io.StringIO(to_csv([IDENTITY, VAE, result("x", psnr=25.123456789, parameters=None)])))
+    assert list(frame["decoder"]) == ["identity", "vae", "x"]
+    assert frame["psnr"][0] == float("inf")
+    assert frame["psnr"][2] == 25.123456789
+    assert frame["ms_per_image_b1"][1] == 50.0
+    assert pd.isna(frame["ms_per_image_b8"][0])
+    assert (frame["rfid_low"][1], frame["rfid_high"][1]) == (50.0, 70.0)
+    assert "4000000," in to_csv([VAE])
+    assert pd.isna(frame["parameters"][2])
+
+
+def test_no_results_is_an_empty_table_not_an_error() -> None:
+    assert to_markdown([]).startswith("| decoder | dataset |")
+    assert to_csv([]).startswith("decoder,dataset,n,rfid")
