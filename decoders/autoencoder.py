@@ -1,0 +1,118 @@
+"""The KL autoencoder: its encoder gives the latents every decoder here works on, its decoder is the `vae` decoder."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from decoders.blocks import Down, PixelNorm, ResidualBlock, Up
+
+
+@dataclass(frozen=True, slots=True)
+class AutoencoderConfig:
+    """Shape of the autoencoder: f = patch · 2^(levels - 1)."""
+
+    latent_channels: int = 4
+    """channels of the latents"""
+    patch: int = 4
+    """space-to-depth factor of the stem and head"""
+    encoder_widths: tuple[int, ...] = (64, 128)
+    """channels of each encoder grid, finest first; the last grid is the latents'"""
+    encoder_depths: tuple[int, ...] = (1, 2)
+    """residual blocks of each encoder grid"""
+    decoder_widths: tuple[int, ...] = (64, 160)
+    """channels of each decoder grid, finest first"""
+    decoder_depths: tuple[int, ...] = (2, 3)
+    """residual blocks of each decoder grid"""
+
+    def down_factor(self) -> int:
+        """Pixels per latent a side."""
+        return int(self.patch * 2 ** (len(self.encoder_widths) - 1))
+
+
+class Encoder(nn.Module):
+    """Images [B, 3, H, W] in [-1, 1] -> mean and log-variance of the latents, each [B, C, H/f, W/f]."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.patch = config.patch
+        widths = config.encoder_widths
+        self.stem = nn.Conv2d(3 * config.patch**2, widths[0], 3, padding=1)
+        layers: list[nn.Module] = []
+        for level, (width, depth) in enumerate(zip(widths, config.encoder_depths, strict=True)):
+            if level > 0:
+                layers.append(Down(widths[level - 1], width))
+            layers += [ResidualBlock(width) for _ in range(depth)]
+        self.body = nn.Sequential(*layers)
+        self.norm = PixelNorm(widths[-1])
+        self.head = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.body(self.stem(F.pixel_unshuffle(images, self.patch)))
+        mean, log_variance = self.head(F.silu(self.norm(h))).chunk(2, dim=1)
+        return mean, log_variance.clamp(-20.0, 10.0)
+
+
+class ImageDecoder(nn.Module):
+    """Raw latents [B, C, h, w] -> images [B, 3, f·h, f·w]."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.patch = config.patch
+        widths, depths = config.decoder_widths, config.decoder_depths
+        self.stem = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(ResidualBlock(width) for _ in range(depth)) for width, depth in zip(widths, depths, strict=True)
+        )
+        self.ups = nn.ModuleList(Up(widths[level + 1], widths[level]) for level in range(len(widths) - 1))
+        self.norm = PixelNorm(widths[0])
+        self.head = nn.Conv2d(widths[0], 3 * config.patch**2, 3, padding=1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        h = self.stem(latents)
+        for level in reversed(range(len(self.blocks))):
+            if level < len(self.ups):
+                h = self.ups[level](h, (2 * h.shape[-2], 2 * h.shape[-1]))
+            for block in self.blocks[level]:  # type: ignore[union-attr]
+                h = block(h)
+        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
+
+
+class Autoencoder(nn.Module):
+    """KL-VAE (Kingma & Welling, 2013). Latents leave `encode` normalised per channel with statistics kept in the checkpoint."""
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = ImageDecoder(config)
+        shape = (1, config.latent_channels, 1, 1)
+        self.register_buffer("latent_mean", torch.zeros(shape))
+        self.register_buffer("latent_std", torch.ones(shape))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [-1, 1], H and W multiples of f -> normalised posterior means [B, C, H/f, W/f]."""
+        mean, _ = self.encoder(images)
+        return (mean - self.latent_mean) / self.latent_std  # type: ignore[no-any-return]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents [B, C, h, w] -> images [B, 3, f·h, f·w]."""
+        return self.decoder(latents * self.latent_std + self.latent_mean)  # type: ignore[no-any-return]
+
+
+def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, e^log_variance) || N(0, 1)), mean over batch and latents, in nats per latent number."""
+    return 0.5 * (mean**2 + log_variance.exp() - 1.0 - log_variance).mean()
+
+
+def bits_per_image(config: AutoencoderConfig, height: int, width: int, bits: int = 16) -> int:
+    """Size of the latents of one image at `bits` a number."""
+    factor = config.down_factor()
+    return math.ceil(height / factor) * math.ceil(width / factor) * config.latent_channels * bits

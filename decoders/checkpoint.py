@@ -1,0 +1,103 @@
+"""Checkpoints: fp16 safetensors that carry their own configuration, with a model card beside them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from decoders.autoencoder import Autoencoder, AutoencoderConfig
+from decoders.denoiser import Denoiser, DenoiserConfig
+from harness.errors import MsbenchError
+from harness.files import atomic_path, sha256_file
+
+FORMAT = "msbench-checkpoint-1"
+SHIPPED = Path(__file__).parent / "checkpoints"
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a checkpoint says of itself, in the file's metadata."""
+
+    decoder: str
+    """registry name it was trained as"""
+    kind: str
+    """"autoencoder" or "denoiser"""
+    config: dict[str, Any]
+    """fields of AutoencoderConfig or DenoiserConfig"""
+    trained_on: str
+    """training data"""
+    encoder_sha256: str | None
+    """the autoencoder file whose latents a denoiser was trained on; None for the autoencoder itself"""
+    flow: str | None = None
+    """flow name of a denoiser"""
+
+
+def shipped_path(decoder: str) -> Path:
+    """Where this project ships the weights of `decoder`."""
+    return SHIPPED / f"{decoder}.safetensors"
+
+
+def save_checkpoint(path: Path, module: nn.Module, manifest: Manifest) -> str:
+    """Write `module` as fp16 safetensors, atomically; returns the file's SHA-256."""
+    tensors = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in module.state_dict().items()}
+    metadata = {"format": FORMAT, "manifest": json.dumps(asdict(manifest), sort_keys=True)}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata)
+    return sha256_file(path)
+
+
+def read_checkpoint(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
+    """Manifest and fp32 tensors of a checkpoint.
+
+    Raises:
+        MsbenchError: no such file, not safetensors, or not written by msbench.
+    """
+    if not path.is_file():
+        raise MsbenchError(f"no checkpoint at {path}: give --checkpoint FILE.safetensors or train one with `msbench train-decoder`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise MsbenchError(f"{path} is not a readable safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise MsbenchError(f"{path} was not written by msbench: its metadata has no format {FORMAT!r}")
+    return Manifest(**json.loads(metadata["manifest"])), tensors
+
+
+def load_autoencoder(path: Path) -> tuple[Autoencoder, Manifest]:
+    """The autoencoder of a checkpoint, in eval mode, frozen."""
+    manifest, tensors = read_checkpoint(path)
+    if manifest.kind != "autoencoder":
+        raise MsbenchError(f"{path} holds the {manifest.kind} of {manifest.decoder!r}, an autoencoder is needed here")
+    module = Autoencoder(AutoencoderConfig(**_tuples(manifest.config)))
+    return _fill(module, tensors, path), manifest
+
+
+def load_denoiser(path: Path) -> tuple[Denoiser, Manifest]:
+    """The denoiser of a checkpoint, in eval mode, frozen."""
+    manifest, tensors = read_checkpoint(path)
+    if manifest.kind != "denoiser":
+        raise MsbenchError(f"{path} holds the {manifest.kind} of {manifest.decoder!r}, a denoiser is needed here")
+    module = Denoiser(DenoiserConfig(**_tuples(manifest.config)))
+    return _fill(module, tensors, path), manifest
+
+
+def _fill(module: ModuleT, tensors: dict[str, Tensor], path: Path) -> ModuleT:
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise MsbenchError(f"{path}: tensors do not fit the architecture it states; the file is damaged or of another version") from error
+    return module.eval().requires_grad_(False)
+
+
+def _tuples(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}

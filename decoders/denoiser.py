@@ -1,0 +1,136 @@
+"""The denoiser: one U-Net for every scale, conditioned on latents, time, scale and the corruption of its coarse input.
+
+The image enters through a space-to-depth stem, so that its first grid is a quarter of the pixels' a side; most depth sits at the
+second grid, the latents' own (f = 8). Latents are projected once per image and scale (`project`), not once per step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from decoders.blocks import Down, PixelNorm, ResidualBlock, Up
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiserConfig:
+    """Shape of the denoiser; latents lie on the grid of level 1 (down_factor = 2 · patch)."""
+
+    scales: int = 3
+    """K, the number of resolutions"""
+    latent_channels: int = 4
+    """channels of the latents"""
+    down_factor: int = 8
+    """pixels per latent a side; patch · 2^j for some level j"""
+    patch: int = 4
+    """space-to-depth factor of the stem"""
+    widths: tuple[int, ...] = (64, 128, 160)
+    """channels of each grid, finest first"""
+    depths: tuple[int, ...] = (1, 2, 2)
+    """residual blocks of each grid on the way down and again on the way up; the last grid is visited once"""
+    embedding: int = 128
+    """width of the time, scale and corruption embedding"""
+    latent_width: int = 64
+    """channels of the projected latents before they are folded to a scale's grid"""
+
+    def latent_level(self) -> int:
+        """The level whose grid is the latents' grid at the finest scale."""
+        return int(math.log2(self.down_factor // self.patch))
+
+
+def _sinusoid(value: Tensor, width: int) -> Tensor:
+    """Sinusoidal features of numbers in [0, 1]: [B] -> [B, width]."""
+    frequencies = torch.exp(torch.linspace(0.0, math.log(1000.0), width // 2, device=value.device))
+    angle = value.float()[:, None] * frequencies
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class Denoiser(nn.Module):
+    """Predicts the clean image of a scale from a noisy one."""
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, depths, image_channels = config.widths, config.depths, 3 * config.patch**2
+        join = widths[config.latent_level()]
+        self.latent_stem = nn.Conv2d(config.latent_channels, config.latent_width, 3, padding=1)
+        self.latent_block = ResidualBlock(config.latent_width)
+        # One projection a scale: latents folded by pixel-unshuffle keep what a mean would lose (design §3).
+        self.latent_fold = nn.ModuleList(nn.Conv2d(config.latent_width * 4**j, join, 1) for j in range(config.scales))
+        self.time = nn.Sequential(nn.Linear(config.embedding, config.embedding), nn.SiLU())
+        self.corruption = nn.Linear(config.embedding, config.embedding)
+        self.scale = nn.Embedding(config.scales, config.embedding)
+        self.stem = nn.Conv2d(image_channels, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList(
+            nn.ModuleList(ResidualBlock(width) for _ in range(depth)) for width, depth in zip(widths, depths, strict=True)
+        )
+        self.up_blocks = nn.ModuleList(
+            nn.ModuleList(ResidualBlock(width) for _ in range(depth)) for width, depth in zip(widths[:-1], depths[:-1], strict=True)
+        )
+        self.downs = nn.ModuleList(Down(a, b) for a, b in pairwise(widths))
+        self.ups = nn.ModuleList(Up(b, a) for a, b in pairwise(widths))
+        self._modulated = [w for w, d in zip(widths, depths, strict=True) for _ in range(d)]
+        self._modulated += [w for w, d in reversed(list(zip(widths[:-1], depths[:-1], strict=True))) for _ in range(d)]
+        # All blocks' modulations in one matrix product: few large kernels at batch 1.
+        self.modulation = nn.Linear(config.embedding, 2 * sum(self._modulated))
+        self.norm = PixelNorm(widths[0])
+        self.head = nn.Conv2d(widths[0], image_channels, 3, padding=1)
+        for layer in (self.modulation, self.head):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def project(self, latents: Tensor) -> list[Tensor]:
+        """The once-per-image part: latents [B, C, h, w] -> one condition per scale, coarse to fine.
+
+        Entry k is [B, width, h/2^j, w/2^j], j = K-1-k; h and w must be multiples of 2^(K-1).
+        """
+        features = self.latent_block(self.latent_stem(latents))
+        return [self._fold(features, scale) for scale in range(self.config.scales)]
+
+    def project_scale(self, latents: Tensor, scale: int) -> Tensor:
+        """Entry `scale` of `project` alone, for training one scale."""
+        return self._fold(self.latent_block(self.latent_stem(latents)), scale)
+
+    def _fold(self, features: Tensor, scale: int) -> Tensor:
+        j = self.config.scales - 1 - scale
+        return self.latent_fold[j](F.pixel_unshuffle(features, 2**j))  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor, condition: Tensor, scale: int, time: Tensor, corruption: Tensor) -> Tensor:
+        """Clean-image estimate of one scale.
+
+        Args:
+            x: noisy image [B, 3, H, W] of that scale; H and W multiples of `patch`.
+            condition: that scale's entry of `project`.
+            scale: k, 0 = coarsest.
+            time: τ in [0, 1], [B]; 0 is the scale's start, 1 its end.
+            corruption: level r in [0, 1] of the noise mixed into the coarse input, [B] (0 where the flow has none).
+
+        Returns:
+            [B, 3, H, W].
+        """
+        config = self.config
+        embedding = self.time(_sinusoid(time, config.embedding).to(x.dtype)) + self.scale.weight[scale].to(x.dtype)
+        embedding = embedding + self.corruption(_sinusoid(corruption, config.embedding).to(x.dtype))
+        parts = self.modulation(F.silu(embedding))[:, :, None, None].split([2 * w for w in self._modulated], dim=1)
+        modulations = iter([part.chunk(2, dim=1) for part in parts])
+        h = self.stem(F.pixel_unshuffle(x, config.patch))
+        skips: list[Tensor] = []
+        for level, blocks in enumerate(self.down_blocks):
+            if level > 0:
+                skips.append(h)
+                h = self.downs[level - 1](h)
+            if level == config.latent_level():
+                h = h + condition
+            for block in blocks:  # type: ignore[union-attr]
+                h = block(h, next(modulations))
+        for level in reversed(range(len(self.up_blocks))):
+            skip = skips[level]
+            h = skip + self.ups[level](h, (skip.shape[-2], skip.shape[-1]))
+            for block in self.up_blocks[level]:  # type: ignore[union-attr]
+                h = block(h, next(modulations))
+        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), config.patch)

@@ -1,0 +1,174 @@
+"""Flows: which noise-to-image path each scale follows, and how one scale hands over to the next.
+
+Scale k = 0..K-1 has resolution R / 2^(K-1-k); `halve` is the 2×2 mean D, `double` is nearest U. A flow gives, for a scale, the two
+ends of a straight path (training), the start of that path from the previous scale's result (sampling), and the velocity that an
+estimate of the clean image implies. With one scale both flows are plain rectified flow from noise to image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Normal = Callable[[tuple[int, ...]], Tensor]
+"""Draws N(0, 1) of a per-sample shape: [B, *shape]."""
+
+
+def halve(x: Tensor) -> Tensor:
+    """D: mean of 2×2 blocks. [B, C, H, W] -> [B, C, H/2, W/2]."""
+    return F.avg_pool2d(x, 2)
+
+
+def double(x: Tensor) -> Tensor:
+    """U: every pixel becomes a 2×2 block. [B, C, H, W] -> [B, C, 2H, 2W]."""
+    return x.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPair:
+    """The two ends of one scale's path for a batch."""
+
+    start: Tensor
+    """x at τ = 0, [B, 3, h, w]"""
+    end: Tensor
+    """x at τ = 1"""
+    clean: Tensor
+    """the scale's clean image, which the network predicts"""
+    corruption: Tensor
+    """level of noise mixed into the coarse input, [B]; zeros where the flow has none"""
+
+    def at(self, time: Tensor) -> Tensor:
+        """x_τ = (1-τ)·start + τ·end for τ [B]."""
+        return torch.lerp(self.start, self.end, time[:, None, None, None])
+
+
+class Flow(Protocol):
+    """One path per scale."""
+
+    scales: int
+
+    def training_pair(self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor) -> TrainingPair:
+        """Ends of the path of `scale` for clean images [B, 3, h, w] of that scale; `uniform` [B] in [0, 1) sets the corruption."""
+        ...
+
+    def start(self, scale: int, previous: Tensor | None, shape: tuple[int, int, int], normal: Normal) -> Tensor:
+        """x at τ = 0 when sampling: noise for scale 0, else made from the previous scale's end [B, 3, h/2, w/2]."""
+        ...
+
+    def velocity(self, scale: int, x: Tensor, estimate: Tensor, time: Tensor) -> Tensor:
+        """dx/dτ at x_τ implied by a clean-image estimate; τ [B], below 1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeFlow:
+    """Every scale ends in a clean image, which can be shown and supervised (design §3, "cascade")."""
+
+    scales: int
+    """K"""
+    bridge_noise: float = 0.2
+    """s: noise added to the doubled coarse image at the start of scales k > 0"""
+    max_corruption: float = 0.3
+    """largest level of noise mixed into the coarse input in training"""
+
+    def training_pair(self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor) -> TrainingPair:
+        shape = (clean.shape[1], clean.shape[2], clean.shape[3])
+        if scale == 0:
+            return TrainingPair(normal(shape), clean, clean, torch.zeros_like(uniform))
+        level = self.max_corruption * uniform
+        coarse = halve(clean)
+        coarse = coarse + level[:, None, None, None] * normal((shape[0], shape[1] // 2, shape[2] // 2))
+        return TrainingPair(double(coarse) + self.bridge_noise * normal(shape), clean, clean, level)
+
+    def start(self, scale: int, previous: Tensor | None, shape: tuple[int, int, int], normal: Normal) -> Tensor:
+        if previous is None or scale == 0:
+            return normal(shape)
+        return double(previous) + self.bridge_noise * normal(shape)
+
+    def velocity(self, scale: int, x: Tensor, estimate: Tensor, time: Tensor) -> Tensor:
+        return (estimate - x) / (1.0 - time)[:, None, None, None]
+
+
+@dataclass(frozen=True, slots=True)
+class PyramidFlow:
+    """The paper's flow (from pyramidal flow matching, arXiv 2410.05954): scale k ends at noise level e_k, and the jump to the
+    next scale renoises so that the noise is white again (design §3, "pyramid")."""
+
+    scales: int
+    """K"""
+
+    def end_noise(self, scale: int) -> float:
+        """e_k = 1 - (k+1)/K."""
+        return 1.0 - (scale + 1) / self.scales
+
+    def start_noise(self, scale: int) -> float:
+        """a_k = 2σ/(1+σ) with σ = e_{k-1}; a_0 = 1."""
+        if scale == 0:
+            return 1.0
+        sigma = self.end_noise(scale - 1)
+        return 2.0 * sigma / (1.0 + sigma)
+
+    def training_pair(self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor) -> TrainingPair:
+        noise = normal((clean.shape[1], clean.shape[2], clean.shape[3]))
+        e, a = self.end_noise(scale), self.start_noise(scale)
+        end = (1.0 - e) * clean + e * noise
+        start = noise if scale == 0 else (1.0 - a) * double(halve(clean)) + a * noise
+        return TrainingPair(start, end, clean, torch.zeros_like(uniform))
+
+    def start(self, scale: int, previous: Tensor | None, shape: tuple[int, int, int], normal: Normal) -> Tensor:
+        if previous is None or scale == 0:
+            return normal(shape)
+        return self.jump(previous, self.end_noise(scale - 1), normal(shape))
+
+    @staticmethod
+    def jump(previous: Tensor, sigma: float, white: Tensor) -> Tensor:
+        """Double the resolution and renoise: x ← α·U(x) + β·n, α = 1/(1+σ), β = √3·σ/(1+σ), n = √(4/3)·(g - U(D(g))).
+
+        U(x) carries each noise value four times over; n has mean zero in every 2×2 block, so the sum is exactly white.
+        `previous` [B, 3, h, w] at noise σ, `white` N(0, 1) [B, 3, 2h, 2w] -> [B, 3, 2h, 2w] at noise 2σ/(1+σ).
+        """
+        detail = (4.0 / 3.0) ** 0.5 * (white - double(halve(white)))
+        return (double(previous) + 3.0**0.5 * sigma * detail) / (1.0 + sigma)
+
+    def velocity(self, scale: int, x: Tensor, estimate: Tensor, time: Tensor) -> Tensor:
+        tau = time[:, None, None, None]
+        e, a = self.end_noise(scale), self.start_noise(scale)
+        # The coarse part of the start cancels where a = 1 (scale 0), whatever D and U are.
+        coarse = (1.0 - a) * double(halve(estimate)) if scale > 0 else 0.0
+        noise = (x - (1.0 - tau) * coarse - tau * (1.0 - e) * estimate) / ((1.0 - tau) * a + tau * e)
+        return (1.0 - e) * estimate + e * noise - coarse - a * noise
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseFreeFlow:
+    """The control without noise: scale 0 starts from zeros, finer scales from the doubled coarse image; one step is the network's
+    own output, so this is plain regression from latents to pixels."""
+
+    scales: int
+    """K"""
+
+    def training_pair(self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor) -> TrainingPair:
+        start = torch.zeros_like(clean) if scale == 0 else double(halve(clean))
+        return TrainingPair(start, clean, clean, torch.zeros_like(uniform))
+
+    def start(self, scale: int, previous: Tensor | None, shape: tuple[int, int, int], normal: Normal) -> Tensor:
+        if previous is None or scale == 0:
+            return torch.zeros_like(normal(shape))
+        return double(previous)
+
+    def velocity(self, scale: int, x: Tensor, estimate: Tensor, time: Tensor) -> Tensor:
+        return (estimate - x) / (1.0 - time)[:, None, None, None]
+
+
+FlowName = Literal["cascade", "pyramid", "noise-free"]
+
+
+def make_flow(name: FlowName, scales: int) -> Flow:
+    """The flow called `name` with K = `scales`."""
+    flows: dict[FlowName, Callable[[int], Flow]] = {"cascade": CascadeFlow, "pyramid": PyramidFlow, "noise-free": NoiseFreeFlow}
+    return flows[name](scales)

@@ -1,0 +1,179 @@
+"""The decoders as the harness sees them: the contract of `harness.decoder` on top of autoencoder, denoiser, flow and schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from decoders.autoencoder import Autoencoder
+from decoders.blocks import pad_to_multiple
+from decoders.checkpoint import load_autoencoder, load_denoiser, shipped_path
+from decoders.denoiser import Denoiser
+from decoders.flow import FlowName, make_flow
+from decoders.presets import DIFFUSION, SIZES, denoiser_config
+from decoders.sampling import sample
+from decoders.schedule import split_steps
+from harness.decoder import Decoder, DecoderOptions, DecoderSpec, NoiseSource
+from harness.errors import MsbenchError
+from harness.files import sha256_file
+
+
+class VaeDecoder:
+    """The autoencoder's own decoder: one deterministic pass."""
+
+    def __init__(self, autoencoder: Autoencoder, spec: DecoderSpec, options: DecoderOptions) -> None:
+        self.spec = spec
+        # Latents are computed in fp32 whatever --dtype says, so that every decoder gets the same ones.
+        self.encoder = autoencoder.to(options.device)
+        decoder_net = Autoencoder(autoencoder.config)
+        decoder_net.load_state_dict(autoencoder.state_dict())
+        self.network = decoder_net.to(options.device, options.dtype).eval().requires_grad_(False)
+        self.dtype = options.dtype
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Tensor:
+        """See `Decoder.encode`: normalised posterior means."""
+        return self.encoder.encode(images)
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
+        """See `Decoder.decode`; draws no noise."""
+        return self.network.decode(latents.to(self.dtype))
+
+
+class DiffusionDecoder:
+    """Any diffusion decoder: flow + denoiser + steps; many steps or one, at one scale or several."""
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        denoiser: Denoiser,
+        flow: FlowName,
+        steps: tuple[int, ...],
+        spec: DecoderSpec,
+        options: DecoderOptions,
+    ) -> None:
+        self.spec = spec
+        self.steps = steps
+        self.flow = make_flow(flow, denoiser.config.scales)
+        self.encoder = autoencoder.to(options.device)
+        self.denoiser = denoiser.to(options.device, options.dtype)
+        self.dtype = options.dtype
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Tensor:
+        """See `Decoder.encode`: normalised posterior means."""
+        return self.encoder.encode(images)
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
+        """See `Decoder.decode`. Any latent size: padded to what the coarsest scale needs, cropped after."""
+        return self.decode_scales(latents, noise, None)
+
+    @torch.inference_mode()
+    def decode_scales(self, latents: Tensor, noise: NoiseSource, on_scale: Callable[[int, Tensor], None] | None) -> Tensor:
+        """`decode`, with a callback that gets (k, end of scale k) of the padded image, for previews."""
+        factor = self.denoiser.config.down_factor
+        height, width = latents.shape[-2] * factor, latents.shape[-1] * factor
+        padded = pad_to_multiple(latents.to(self.dtype), 2 ** (self.flow.scales - 1))
+        return sample(self.denoiser, self.flow, padded, self.steps, noise, on_scale)[..., :height, :width]
+
+
+def _autoencoder(options: DecoderOptions, path: Path) -> tuple[Autoencoder, str | None, str]:
+    if options.weights == "random":
+        torch.manual_seed(0)
+        return Autoencoder(SIZES["nano"].autoencoder).eval().requires_grad_(False), None, "random weights"
+    module, manifest = load_autoencoder(path)
+    return module, sha256_file(path), manifest.trained_on
+
+
+def make_vae(options: DecoderOptions) -> Decoder:
+    """The `vae` decoder."""
+    if options.steps not in (None, 1) or options.scales not in (None, 1):
+        raise MsbenchError("vae decodes in one step at one scale: leave --steps and --scales out")
+    autoencoder, sha256, trained_on = _autoencoder(options, options.checkpoint or shipped_path("vae"))
+    config = autoencoder.config
+    spec = DecoderSpec(
+        name="vae",
+        down_factor=config.down_factor(),
+        latent_channels=config.latent_channels,
+        steps=1,
+        scales=1,
+        parameters=sum(p.numel() for p in autoencoder.decoder.parameters()),
+        weights_sha256=sha256,
+        encoder_sha256=sha256,
+        trained_on=trained_on,
+    )
+    return VaeDecoder(autoencoder, spec, options)
+
+
+def make_diffusion(name: str, options: DecoderOptions) -> Decoder:
+    """The diffusion decoder called `name` in `presets.DIFFUSION`.
+
+    Raises:
+        MsbenchError: the checkpoint is missing, of another kind or number of scales, or its latents are another encoder's.
+    """
+    preset = DIFFUSION[name]
+    flow: FlowName = preset.flow
+    scales = options.scales or preset.scales
+    if options.weights == "random":
+        autoencoder, encoder_sha256, trained_on = _autoencoder(options, Path())
+        denoiser = Denoiser(denoiser_config(SIZES["nano"], scales)).eval().requires_grad_(False)
+        weights_sha256 = None
+    else:
+        path = options.checkpoint or shipped_path(name)
+        denoiser, manifest = load_denoiser(path)
+        if denoiser.config.scales != scales and (options.scales or not options.checkpoint):
+            raise MsbenchError(f"{path} was trained for {denoiser.config.scales} scales, not {scales}")
+        if manifest.flow != flow and not (denoiser.config.scales == 1 and "noise-free" not in (manifest.flow, flow)):
+            raise MsbenchError(f"{path} was trained on the {manifest.flow} flow; {name} needs {flow}")
+        scales, trained_on, weights_sha256 = denoiser.config.scales, manifest.trained_on, sha256_file(path)
+        autoencoder, encoder_sha256, _ = _autoencoder(options, encoder_path(path, manifest.encoder_sha256))
+    steps = split_steps(options.steps or (preset.steps if preset.steps > preset.scales else scales), scales)
+    spec = DecoderSpec(
+        name=name,
+        down_factor=denoiser.config.down_factor,
+        latent_channels=denoiser.config.latent_channels,
+        steps=sum(steps),
+        scales=scales,
+        parameters=sum(p.numel() for p in denoiser.parameters()),
+        weights_sha256=weights_sha256,
+        encoder_sha256=encoder_sha256,
+        trained_on=trained_on,
+    )
+    return DiffusionDecoder(autoencoder, denoiser, flow, steps, spec, options)
+
+
+def encoder_path(checkpoint: Path, sha256: str | None) -> Path:
+    """The autoencoder a denoiser's latents come from: `vae.safetensors` beside it, else the shipped one.
+
+    Raises:
+        MsbenchError: neither file is the one the denoiser was trained on.
+    """
+    candidates = [path for path in (checkpoint.parent / "vae.safetensors", shipped_path("vae")) if path.is_file()]
+    for path in candidates:
+        if sha256_file(path) == sha256:
+            return path
+    looked = ", ".join(str(path) for path in candidates) or f"{checkpoint.parent / 'vae.safetensors'} (absent)"
+    raise MsbenchError(f"{checkpoint} was trained on latents of an encoder with sha256 {sha256}; found only {looked}")
+
+
+def factory(name: str) -> Callable[[DecoderOptions], Decoder]:
+    """The factory of a trained decoder by name."""
+    if name == "vae":
+        return make_vae
+
+    def make(options: DecoderOptions) -> Decoder:
+        return make_diffusion(name, options)
+
+    return make
+
+
+def random_decoder(flow: FlowName, scales: int, steps: int, options: DecoderOptions) -> Decoder:
+    """A decoder of any shape with random weights: cost needs no training."""
+    name = {"cascade": "ms-diffusion-cascade", "pyramid": "ms-diffusion", "noise-free": "direct"}[flow]
+    return make_diffusion(name, replace(options, weights="random", scales=scales, steps=steps))

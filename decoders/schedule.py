@@ -1,0 +1,17 @@
+"""The step schedule: how many network calls each scale gets."""
+
+from __future__ import annotations
+
+from harness.errors import MsbenchError
+
+
+def split_steps(steps: int, scales: int) -> tuple[int, ...]:
+    """Split N steps evenly over K scales, coarse to fine; the remainder goes to the finest (50 over 3: 16, 17, 17).
+
+    Raises:
+        MsbenchError: fewer steps than scales.
+    """
+    if scales < 1 or steps < scales:
+        raise MsbenchError(f"{steps} steps cannot cover {scales} scales: give at least one step a scale")
+    base, extra = divmod(steps, scales)
+    return tuple(base + (k >= scales - extra) for k in range(scales))

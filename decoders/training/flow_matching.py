@@ -1,0 +1,110 @@
+"""The flow objective: velocity matching with an image-predicting network, every scale in every step, LPIPS on the estimate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from decoders.denoiser import Denoiser
+from decoders.flow import Flow, halve
+from decoders.training.data import TrainingImages
+from decoders.training.perceptual import PerceptualLoss
+
+
+@dataclass(frozen=True, slots=True)
+class FlowLossConfig:
+    """Crops, time sampling and weights of flow training."""
+
+    batch: int = 8
+    """crops of the finest scale a step; each coarser scale gets twice as many"""
+    single_scale_batch: int = 16
+    """crops a step where there is one scale"""
+    crops: tuple[int, ...] = (128, 160, 192)
+    """crop side in full-resolution pixels, finest scale first (the last serves all coarser ones)"""
+    lpips: float = 0.15
+    """weight of LPIPS (VGG) on the clean-image estimate where τ > 0.5"""
+    at_start: float = 0.1
+    """share of samples at τ = 0, where a one-step student lives"""
+    time_floor: float = 0.05
+    """smallest 1 - τ in the loss's weight"""
+    logit_std: float = 1.0
+    """spread of the logit-normal τ of paths that begin in pure noise; bridges draw τ uniformly"""
+
+
+class FlowObjective:
+    """Loss on the velocity (rectified flow, 2209.03003) implied by the predicted image; each scale is divided by its running mean."""
+
+    def __init__(
+        self, module: Denoiser, flow: Flow, data: TrainingImages, config: FlowLossConfig, perceptual: PerceptualLoss
+    ) -> None:
+        self.module = module
+        self.flow = flow
+        self.data = data
+        self.config = config
+        self.perceptual = perceptual
+        self.running = [0.0] * flow.scales
+
+    def extra_state(self) -> dict[str, list[float]]:
+        """State a resumed run needs beside weights and optimiser."""
+        return {"running": list(self.running)}
+
+    def load_extra_state(self, state: dict[str, list[float]]) -> None:
+        """Inverse of `extra_state`."""
+        self.running = list(state["running"])
+
+    def sample_time(self, scale: int, count: int, generator: torch.Generator) -> Tensor:
+        """τ [count]: logit-normal from pure noise, uniform for bridges, a share at exactly 0."""
+        if scale == 0:
+            time = torch.sigmoid(self.config.logit_std * torch.randn(count, generator=generator))
+        else:
+            time = torch.rand(count, generator=generator)
+        return torch.where(torch.rand(count, generator=generator) < self.config.at_start, 0.0, time)
+
+    def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
+        """See `Objective.loss`."""
+        device = next(self.module.parameters()).device
+        scales = self.flow.scales
+        total = torch.zeros((), device=device)
+        parts: dict[str, float] = {}
+        for scale in range(scales):
+            shrink = scales - 1 - scale
+            count = self.config.single_scale_batch if scales == 1 else self.config.batch * 2**shrink
+            crop = self.config.crops[min(shrink, len(self.config.crops) - 1)]
+            grid = self.module.config.down_factor
+            clean, latents = self.data.crops(count, _fit(crop, grid * 2**shrink), grid, generator)
+            assert latents is not None, "flow training needs cached latents"
+            clean, latents = clean.to(device), latents.to(device)
+            for _ in range(shrink):
+                clean = halve(clean)
+
+            def normal(shape: tuple[int, ...], count: int = count) -> Tensor:
+                return torch.randn((count, *shape), generator=generator).to(device)
+
+            pair = self.flow.training_pair(scale, clean, normal, torch.rand(count, generator=generator).to(device))
+            time = self.sample_time(scale, count, generator).to(device)
+            x = pair.at(time)
+            estimate = self.module(x, self.module.project_scale(latents, scale), scale, time, pair.corruption).float()
+            capped = time.clamp(max=1.0 - self.config.time_floor)
+            target = pair.end - pair.start
+            # Both velocities are taken at the capped time, so that their difference is exactly the estimate's error, weighted.
+            error = self.flow.velocity(scale, pair.at(capped), estimate, capped) - target
+            matching = error.square().mean()
+            late = time > 0.5
+            value = float(matching.detach())
+            self.running[scale] = value if self.running[scale] == 0.0 else 0.99 * self.running[scale] + 0.01 * value
+            total = total + matching / self.running[scale]
+            parts[f"velocity_{scale}"] = value
+            if self.config.lpips > 0 and bool(late.any()):
+                lpips = self.perceptual(estimate[late], pair.clean[late], generator)
+                total = total + self.config.lpips * lpips
+                parts[f"lpips_{scale}"] = float(lpips.detach())
+            else:
+                parts[f"lpips_{scale}"] = float("nan")
+        return total, parts
+
+
+def _fit(crop: int, multiple: int) -> int:
+    """The largest multiple that is at most `crop`."""
+    return crop // multiple * multiple

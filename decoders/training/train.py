@@ -1,0 +1,195 @@
+"""One training run from names to files: data, objective, budget, checkpoint, model card."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from decoders.autoencoder import Autoencoder
+from decoders.checkpoint import Manifest, load_autoencoder, load_denoiser, save_checkpoint, shipped_path
+from decoders.denoiser import Denoiser
+from decoders.flow import make_flow
+from decoders.models import encoder_path
+from decoders.presets import DIFFUSION, DiffusionPreset, denoiser_config, size_preset
+from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObjective, set_latent_statistics
+from decoders.training.card import write_card
+from decoders.training.data import TrainingImages, load_training_images
+from decoders.training.distillation import DistillationLossConfig, DistillationObjective
+from decoders.training.flow_matching import FlowLossConfig, FlowObjective
+from decoders.training.perceptual import PerceptualLoss
+from decoders.training.regression import RegressionLossConfig, RegressionObjective
+from decoders.training.trainer import Objective, TrainConfig, train
+from harness.data.types import Request
+from harness.environment import environment
+from harness.errors import MsbenchError, UnknownNameError
+from harness.files import sha256_file
+from harness.metrics.lpips import Lpips
+
+LossConfig = AutoencoderLossConfig | FlowLossConfig | DistillationLossConfig | RegressionLossConfig
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """What `msbench train-decoder` was asked for."""
+
+    decoder: str
+    """registry name of a trainable decoder"""
+    data: Request
+    """training data; its split must be "train" or the dataset has none"""
+    output: Path
+    """folder for the run: state, log, checkpoint, card"""
+    preset: str = "nano"
+    """size of the networks"""
+    config: TrainConfig = field(default_factory=TrainConfig)
+    """budget and optimiser"""
+    vae: Path | None = None
+    """autoencoder checkpoint that gives the latents; None = the shipped one"""
+    teacher: Path | None = None
+    """teacher checkpoint of a student; None = the shipped one"""
+    device: torch.device = torch.device("cpu")
+    """where to train"""
+    resume: bool = False
+    """go on from the run's saved state"""
+    offline: bool = False
+    """never touch the network"""
+
+
+def trainable_decoders() -> list[str]:
+    """Names `train-decoder` takes."""
+    return ["vae", *DIFFUSION]
+
+
+def run_training(request: TrainRequest, report: Callable[[str], None], on_step: Callable[[int, float, float], None] | None) -> Path:
+    """Train as asked; returns the checkpoint's path. `report` gets one line per stage.
+
+    Raises:
+        MsbenchError: bad input; nothing but the run's folder has been written then.
+    """
+    if request.decoder not in trainable_decoders():
+        raise UnknownNameError("trainable decoder", request.decoder, trainable_decoders())
+    if request.config.max_steps is None and request.config.max_minutes is None:
+        raise MsbenchError("training needs a budget: give --max-steps or --max-minutes")
+    target = request.output / f"{request.decoder}.safetensors"
+    report(f"reading {request.data.name}")
+    data = load_training_images(request.data)
+    perceptual = PerceptualLoss(Lpips.load("vgg", request.device, request.offline))
+    torch.manual_seed(request.config.seed)  # initial weights
+    started = time.time()
+    objective, manifest, loss_config, lineage = (
+        _autoencoder(request, data, perceptual) if request.decoder == "vae" else _diffusion(request, data, perceptual, report)
+    )
+    report(f"training {request.decoder} on {len(data.images)} images")
+    result = train(objective, request.config, request.output, request.device, request.resume, on_step)
+    module = objective.module
+    if isinstance(module, Autoencoder):
+        set_latent_statistics(module, data)
+    sha256 = save_checkpoint(target, module, manifest)
+    facts: dict[str, Any] = {
+        "decoder": request.decoder,
+        "preset": request.preset,
+        "sha256": sha256,
+        "parameters": _count(module),
+        "architecture": manifest.config,
+        "flow": manifest.flow,
+        **lineage,
+        "data": {"name": data.name, "images": len(data.images), "resolution": data.images.shape[-1], "pixels_sha256": data.sha256},
+        "objective": {"name": type(objective).__name__, **asdict(loss_config)},
+        "optimiser": asdict(request.config),
+        "perceptual_network": "LPIPS VGG16",
+        "steps": result.steps,
+        "finished": result.finished,
+        "seconds": round(result.seconds, 1),
+        "seconds_with_setup": round(time.time() - started, 1),
+        "hardware": {"platform": platform.platform(), "threads": torch.get_num_threads(), **_hardware()},
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "loss_curve": _thin(result.curve, 60),
+    }
+    write_card(request.output / request.decoder, json.loads(json.dumps(facts, default=str)))
+    report(f"{result.steps} steps in {result.seconds / 60:.1f} min -> {target}")
+    return target
+
+
+def _autoencoder(
+    request: TrainRequest, data: TrainingImages, perceptual: PerceptualLoss
+) -> tuple[Objective, Manifest, LossConfig, dict[str, Any]]:
+    config = size_preset(request.preset).autoencoder
+    loss_config = AutoencoderLossConfig()
+    module = Autoencoder(config).to(request.device)
+    manifest = Manifest("vae", "autoencoder", asdict(config), _trained_on(data), None)
+    return AutoencoderObjective(module, data, loss_config, perceptual), manifest, loss_config, {}
+
+
+def _diffusion(
+    request: TrainRequest, data: TrainingImages, perceptual: PerceptualLoss, report: Callable[[str], None]
+) -> tuple[Objective, Manifest, LossConfig, dict[str, Any]]:
+    preset = DIFFUSION[request.decoder]
+    vae_path = request.vae or shipped_path("vae")
+    autoencoder, _ = load_autoencoder(vae_path)
+    autoencoder.to(request.device)
+    report(f"encoding {len(data.images)} images with {vae_path.name}")
+    data = data.with_latents(lambda images: autoencoder.encode(images.to(request.device)).cpu())
+    vae_sha256 = sha256_file(vae_path)
+    config = denoiser_config(size_preset(request.preset), preset.scales)
+    module = Denoiser(config).to(request.device)
+    manifest = Manifest(request.decoder, "denoiser", asdict(config), _trained_on(data), vae_sha256, preset.flow)
+    lineage: dict[str, Any] = {"encoder_sha256": vae_sha256}
+    flow = make_flow(preset.flow, preset.scales)
+    if preset.objective == "flow":
+        flow_config = FlowLossConfig()
+        return FlowObjective(module, flow, data, flow_config, perceptual), manifest, flow_config, lineage
+    if preset.objective == "regression":
+        regression_config = RegressionLossConfig()
+        return RegressionObjective(module, flow, data, regression_config, perceptual), manifest, regression_config, lineage
+    teacher, teacher_sha256 = _teacher(request, preset, vae_sha256)
+    teacher.to(request.device)
+    module.load_state_dict(teacher.state_dict())
+    lineage["teacher_sha256"] = teacher_sha256
+    distillation_config = DistillationLossConfig()
+    return (
+        DistillationObjective(module, teacher, flow, data, distillation_config, perceptual),
+        manifest,
+        distillation_config,
+        lineage,
+    )
+
+
+def _teacher(request: TrainRequest, preset: DiffusionPreset, vae_sha256: str) -> tuple[Denoiser, str]:
+    assert preset.teacher is not None
+    path = request.teacher or shipped_path(preset.teacher)
+    teacher, manifest = load_denoiser(path)
+    if manifest.encoder_sha256 != vae_sha256:
+        raise MsbenchError(f"teacher {path} was trained on another encoder's latents ({encoder_path(path, manifest.encoder_sha256)})")
+    expected = denoiser_config(size_preset(request.preset), preset.scales)
+    if teacher.config != expected:
+        raise MsbenchError(f"teacher {path} has another architecture than preset {request.preset!r} with {preset.scales} scales")
+    return teacher, sha256_file(path)
+
+
+def _trained_on(data: TrainingImages) -> str:
+    return f"{data.name} ({len(data.images)} images, {data.images.shape[-1]} px)"
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _hardware() -> dict[str, Any]:
+    facts = environment()
+    return {"cpu": facts["cpu_model"], "gpus": [gpu["name"] for gpu in facts["gpus"]], "torch": facts["torch"]}
+
+
+def _thin(curve: list[tuple[int, float]], points: int) -> list[list[float]]:
+    """At most `points` rows, each the mean of its stretch."""
+    if not curve:
+        return []
+    size = max(1, -(-len(curve) // points))
+    chunks = [curve[i : i + size] for i in range(0, len(curve), size)]
+    return [[chunk[-1][0], round(sum(loss for _, loss in chunk) / len(chunk), 5)] for chunk in chunks]

@@ -1,0 +1,82 @@
+"""The contract: what a decoder is to msbench. A decoder is found by name and measured through this interface alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderSpec:
+    """What a record says about a decoder."""
+
+    name: str
+    """registry name"""
+    down_factor: int
+    """pixels per latent position along one axis (8 for f8)"""
+    latent_channels: int | None
+    """channels of the latents; None where the code is not a latent grid (jpeg, identity)"""
+    steps: int
+    """network calls per image over all scales (NFE); 0 where there is no network"""
+    scales: int
+    """number of resolutions visited, coarse to fine; 1 = full resolution only"""
+    parameters: int
+    """parameters used by `decode` (the encoder is not counted)"""
+    weights_sha256: str | None
+    """SHA-256 of the decoder's weights file; None where there are no weights"""
+    encoder_sha256: str | None
+    """SHA-256 of the weights the latents come from; decoders that share it decode the same latents"""
+    trained_on: str
+    """training data in a few words; "nothing" for decoders without training, "random weights" for cost-only models"""
+
+
+class NoiseSource(Protocol):
+    """Per-sample standard normal draws; see `harness.noise.SampleNoise`."""
+
+    def normal(self, shape: Sequence[int], draw: int) -> Tensor:
+        """N(0, 1), float32 [B, *shape]; the same (sample, draw) always gives the same numbers."""
+        ...
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """Encodes images to latents and decodes latents to images. Both directions work on batches and hold no state."""
+
+    spec: DecoderSpec
+
+    def encode(self, images: Tensor) -> Tensor:
+        """float32 [B, 3, H, W] in [-1, 1] -> latents [B, C, H/f, W/f] (H and W multiples of `spec.down_factor`)."""
+        ...
+
+    def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
+        """latents -> float [B, 3, H, W], nominally in [-1, 1]; values outside are clamped by the harness."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderOptions:
+    """How to build a decoder; each factory takes one of these and nothing else."""
+
+    device: torch.device = torch.device("cpu")
+    """where latents, noise and images live"""
+    dtype: torch.dtype = torch.float32
+    """arithmetic of the network"""
+    checkpoint: Path | None = None
+    """weights to use instead of the shipped ones"""
+    steps: int | None = None
+    """network calls per image over all scales; None = the decoder's own"""
+    scales: int | None = None
+    """number of scales K; None = the decoder's own"""
+    weights: Literal["trained", "random"] = "trained"
+    """"random" builds the same network without a checkpoint, for cost measurements only"""
+
+
+class DecoderFactory(Protocol):
+    """Builds a decoder; raises `MsbenchError` where an option does not fit."""
+
+    def __call__(self, options: DecoderOptions) -> Decoder: ...

@@ -1,0 +1,26 @@
+"""Errors a user can act on: one line that says what is wrong, where, and what to do. The CLI turns them into exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MsbenchError(Exception):
+    """Bad input or a missing resource; the message is shown to the user as it is."""
+
+
+class UnknownNameError(MsbenchError):
+    """A name that no registry knows; the message suggests the nearest one.
+
+    Args:
+        kind: what was looked up, singular ("decoder", "dataset", "metric", "preset").
+        name: what the user wrote.
+        known: every name that would have worked.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}")

@@ -1,0 +1,74 @@
+"""Gaussian noise keyed by sample: a sample draws the same numbers whatever the batch, the rank or the order.
+
+A counter-based generator, Philox4x32-10 (Salmon et al., SC'11), written in int64 tensor operations, so that it runs on any
+device and inside a compiled or captured graph. The key is the sample's (64 bits of SHA-256 of run seed and sample key); the
+counter is (element, draw, 0, 0).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+_M0, _M1 = 0xD2511F53, 0xCD9E8D57
+_W0, _W1 = 0x9E3779B9, 0xBB67AE85
+
+
+def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ten rounds of Philox4x32. All words are int64 tensors holding unsigned 32-bit values; shapes broadcast."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = c0 * _M0, c2 * _M1  # 64-bit products; int64 wraps, the bits are those of the unsigned product
+        c0, c1, c2, c3 = ((p1 >> 32) & _MASK) ^ c1 ^ k0, p1 & _MASK, ((p0 >> 32) & _MASK) ^ c3 ^ k1, p0 & _MASK
+        k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
+    return c0, c1, c2, c3
+
+
+def sample_keys(seed: int, keys: Sequence[str]) -> Tensor:
+    """Philox keys for samples: int64 [B, 2], two unsigned 32-bit words each, from SHA-256 of seed and sample key."""
+    words = []
+    for key in keys:
+        digest = hashlib.sha256(f"{seed}\0{key}".encode()).digest()
+        words.append([int.from_bytes(digest[0:4], "little"), int.from_bytes(digest[4:8], "little")])
+    return torch.tensor(words, dtype=torch.int64).reshape(len(words), 2)
+
+
+class SampleNoise:
+    """The noise source handed to `Decoder.decode`: standard normal draws, one stream per sample.
+
+    Args:
+        keys: int64 [B, 2] from `sample_keys`, on the device where noise is wanted.
+    """
+
+    def __init__(self, keys: Tensor) -> None:
+        self.keys = keys
+
+    @classmethod
+    def for_samples(cls, seed: int, keys: Sequence[str], device: torch.device | str = "cpu") -> SampleNoise:
+        """The source for samples named `keys` under one run seed."""
+        return cls(sample_keys(seed, keys).to(device))
+
+    def normal(self, shape: Sequence[int], draw: int) -> Tensor:
+        """N(0, 1), float32 [B, *shape]; `draw` numbers independent draws of one sample (0, 1, 2, …)."""
+        count = math.prod(shape)
+        quads = (count + 3) // 4
+        device = self.keys.device
+        element = torch.arange(quads, device=device, dtype=torch.int64)
+        zero = torch.zeros((), device=device, dtype=torch.int64)
+        key = (self.keys[:, 0:1], self.keys[:, 1:2])
+        words = philox4x32((element, zero + draw, zero, zero), key)
+        # Box-Muller: two pairs of words give four normals; (w + 0.5) / 2^32 is never 0.
+        normals = []
+        for radius_word, angle_word in ((words[0], words[1]), (words[2], words[3])):
+            # 24 bits keep the uniform exact in float32 and strictly inside (0, 1).
+            radius = torch.sqrt(-2.0 * torch.log(((radius_word >> 8).float() + 0.5) * 2.0**-24))
+            angle = (angle_word >> 8).float() * (2.0 * math.pi * 2.0**-24)
+            normals += [radius * torch.cos(angle), radius * torch.sin(angle)]
+        flat = torch.stack(normals, dim=-1).flatten(1)[:, :count]
+        return flat.reshape(-1, *shape)
