@@ -1,12 +1,13 @@
 """Flows: which noise-to-image path each scale follows, and how one scale hands over to the next.
 
-Scale k = 0..K-1 has resolution R / 2^(K-1-k); `halve` is the 2×2 mean D, `double` is nearest U. A flow gives, for a scale, the two
-ends of a straight path (training), the start of that path from the previous scale's result (sampling), and the velocity that an
-estimate of the clean image implies. With one scale both flows are plain rectified flow from noise to image.
+Scale k = 0..K-1 has resolution R / 2^(K-1-k); `halve` is the 2×2 mean D, `double` is nearest U. A flow gives, for a scale, the
+two ends of a straight path (training), the start of that path from the previous scale's result (sampling), and the velocity that
+an estimate of the clean image implies. With one scale both flows are plain rectified flow from noise to image.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -27,6 +28,11 @@ def halve(x: Tensor) -> Tensor:
 def double(x: Tensor) -> Tensor:
     """U: every pixel becomes a 2×2 block. [B, C, H, W] -> [B, C, 2H, 2W]."""
     return x.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)
+
+
+def sample_shape(x: Tensor) -> tuple[int, int, int]:
+    """(C, H, W) of a batch [B, C, H, W]: what `Normal` takes."""
+    return x.shape[1], x.shape[2], x.shape[3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +56,26 @@ class TrainingPair:
 class Flow(Protocol):
     """One path per scale."""
 
-    scales: int
-
-    def training_pair(self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor) -> TrainingPair:
-        """Ends of the path of `scale` for clean images [B, 3, h, w] of that scale; `uniform` [B] in [0, 1) sets the corruption."""
+    @property
+    def scales(self) -> int:
+        """K"""
         ...
 
-    def start(self, scale: int, previous: Tensor | None, shape: tuple[int, int, int], normal: Normal) -> Tensor:
-        """x at τ = 0 when sampling: noise for scale 0, else made from the previous scale's end [B, 3, h/2, w/2]."""
+    def training_pair(self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor) -> TrainingPair:
+        """Ends of the path of `scale` for clean images [B, 3, h, w] of it; `uniform` [B] in [0, 1) sets the corruption."""
+        ...
+
+    def start(self, scale: int, previous: Tensor, normal: Normal) -> Tensor:
+        """x at τ = 0 when sampling.
+
+        Args:
+            scale: k.
+            previous: the previous scale's end [B, 3, h/2, w/2]; for scale 0 zeros [B, 3, h, w], which give shape, dtype and device.
+            normal: called at most once, and not at all by a flow without noise.
+
+        Returns:
+            [B, 3, h, w].
+        """
         ...
 
     def velocity(self, scale: int, x: Tensor, estimate: Tensor, time: Tensor) -> Tensor:
@@ -77,18 +95,18 @@ class CascadeFlow:
     """largest level of noise mixed into the coarse input in training"""
 
     def training_pair(self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor) -> TrainingPair:
-        shape = (clean.shape[1], clean.shape[2], clean.shape[3])
         if scale == 0:
-            return TrainingPair(normal(shape), clean, clean, torch.zeros_like(uniform))
+            return TrainingPair(normal(sample_shape(clean)), clean, clean, torch.zeros_like(uniform))
         level = self.max_corruption * uniform
         coarse = halve(clean)
-        coarse = coarse + level[:, None, None, None] * normal((shape[0], shape[1] // 2, shape[2] // 2))
-        return TrainingPair(double(coarse) + self.bridge_noise * normal(shape), clean, clean, level)
+        coarse = coarse + level[:, None, None, None] * normal(sample_shape(coarse))
+        return TrainingPair(double(coarse) + self.bridge_noise * normal(sample_shape(clean)), clean, clean, level)
 
-    def start(self, scale: int, previous: Tensor | None, shape: tuple[int, int, int], normal: Normal) -> Tensor:
-        if previous is None or scale == 0:
-            return normal(shape)
-        return double(previous) + self.bridge_noise * normal(shape)
+    def start(self, scale: int, previous: Tensor, normal: Normal) -> Tensor:
+        if scale == 0:
+            return normal(sample_shape(previous))
+        coarse = double(previous)
+        return coarse + self.bridge_noise * normal(sample_shape(coarse))
 
     def velocity(self, scale: int, x: Tensor, estimate: Tensor, time: Tensor) -> Tensor:
         return (estimate - x) / (1.0 - time)[:, None, None, None]
@@ -114,16 +132,17 @@ class PyramidFlow:
         return 2.0 * sigma / (1.0 + sigma)
 
     def training_pair(self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor) -> TrainingPair:
-        noise = normal((clean.shape[1], clean.shape[2], clean.shape[3]))
+        noise = normal(sample_shape(clean))
         e, a = self.end_noise(scale), self.start_noise(scale)
         end = (1.0 - e) * clean + e * noise
         start = noise if scale == 0 else (1.0 - a) * double(halve(clean)) + a * noise
         return TrainingPair(start, end, clean, torch.zeros_like(uniform))
 
-    def start(self, scale: int, previous: Tensor | None, shape: tuple[int, int, int], normal: Normal) -> Tensor:
-        if previous is None or scale == 0:
-            return normal(shape)
-        return self.jump(previous, self.end_noise(scale - 1), normal(shape))
+    def start(self, scale: int, previous: Tensor, normal: Normal) -> Tensor:
+        if scale == 0:
+            return normal(sample_shape(previous))
+        channels, height, width = sample_shape(previous)
+        return self.jump(previous, self.end_noise(scale - 1), normal((channels, 2 * height, 2 * width)))
 
     @staticmethod
     def jump(previous: Tensor, sigma: float, white: Tensor) -> Tensor:
@@ -132,8 +151,8 @@ class PyramidFlow:
         U(x) carries each noise value four times over; n has mean zero in every 2×2 block, so the sum is exactly white.
         `previous` [B, 3, h, w] at noise σ, `white` N(0, 1) [B, 3, 2h, 2w] -> [B, 3, 2h, 2w] at noise 2σ/(1+σ).
         """
-        detail = (4.0 / 3.0) ** 0.5 * (white - double(halve(white)))
-        return (double(previous) + 3.0**0.5 * sigma * detail) / (1.0 + sigma)
+        detail = math.sqrt(4.0 / 3.0) * (white - double(halve(white)))
+        return (double(previous) + math.sqrt(3.0) * sigma * detail) / (1.0 + sigma)
 
     def velocity(self, scale: int, x: Tensor, estimate: Tensor, time: Tensor) -> Tensor:
         tau = time[:, None, None, None]
@@ -146,8 +165,8 @@ class PyramidFlow:
 
 @dataclass(frozen=True, slots=True)
 class NoiseFreeFlow:
-    """The control without noise: scale 0 starts from zeros, finer scales from the doubled coarse image; one step is the network's
-    own output, so this is plain regression from latents to pixels."""
+    """The control without noise: scale 0 starts from zeros, finer scales from the doubled coarse image; one step is the
+    network's own output, so this is plain regression from latents to pixels."""
 
     scales: int
     """K"""
@@ -156,10 +175,8 @@ class NoiseFreeFlow:
         start = torch.zeros_like(clean) if scale == 0 else double(halve(clean))
         return TrainingPair(start, clean, clean, torch.zeros_like(uniform))
 
-    def start(self, scale: int, previous: Tensor | None, shape: tuple[int, int, int], normal: Normal) -> Tensor:
-        if previous is None or scale == 0:
-            return torch.zeros_like(normal(shape))
-        return double(previous)
+    def start(self, scale: int, previous: Tensor, normal: Normal) -> Tensor:
+        return torch.zeros_like(previous) if scale == 0 else double(previous)
 
     def velocity(self, scale: int, x: Tensor, estimate: Tensor, time: Tensor) -> Tensor:
         return (estimate - x) / (1.0 - time)[:, None, None, None]
@@ -170,5 +187,10 @@ FlowName = Literal["cascade", "pyramid", "noise-free"]
 
 def make_flow(name: FlowName, scales: int) -> Flow:
     """The flow called `name` with K = `scales`."""
-    flows: dict[FlowName, Callable[[int], Flow]] = {"cascade": CascadeFlow, "pyramid": PyramidFlow, "noise-free": NoiseFreeFlow}
-    return flows[name](scales)
+    match name:
+        case "cascade":
+            return CascadeFlow(scales)
+        case "pyramid":
+            return PyramidFlow(scales)
+        case "noise-free":
+            return NoiseFreeFlow(scales)

@@ -91,7 +91,7 @@ def _autoencoder(options: DecoderOptions, path: Path) -> tuple[Autoencoder, str 
     return module, sha256_file(path), manifest.trained_on
 
 
-def make_vae(options: DecoderOptions) -> Decoder:
+def vae(options: DecoderOptions) -> Decoder:
     """The `vae` decoder."""
     if options.steps not in (None, 1) or options.scales not in (None, 1):
         raise MsbenchError("vae decodes in one step at one scale: leave --steps and --scales out")
@@ -162,15 +162,34 @@ def encoder_path(checkpoint: Path, sha256: str | None) -> Path:
     raise MsbenchError(f"{checkpoint} was trained on latents of an encoder with sha256 {sha256}; found only {looked}")
 
 
-def factory(name: str) -> Callable[[DecoderOptions], Decoder]:
-    """The factory of a trained decoder by name."""
-    if name == "vae":
-        return make_vae
+def diffusion(options: DecoderOptions) -> Decoder:
+    """The `diffusion` decoder."""
+    return make_diffusion("diffusion", options)
 
-    def make(options: DecoderOptions) -> Decoder:
-        return make_diffusion(name, options)
 
-    return make
+def ms_diffusion(options: DecoderOptions) -> Decoder:
+    """The `ms-diffusion` decoder."""
+    return make_diffusion("ms-diffusion", options)
+
+
+def ms_diffusion_cascade(options: DecoderOptions) -> Decoder:
+    """The `ms-diffusion-cascade` decoder."""
+    return make_diffusion("ms-diffusion-cascade", options)
+
+
+def onestep(options: DecoderOptions) -> Decoder:
+    """The `onestep` decoder."""
+    return make_diffusion("onestep", options)
+
+
+def ms_onestep(options: DecoderOptions) -> Decoder:
+    """The `ms-onestep` decoder."""
+    return make_diffusion("ms-onestep", options)
+
+
+def direct(options: DecoderOptions) -> Decoder:
+    """The `direct` decoder."""
+    return make_diffusion("direct", options)
 
 
 def random_decoder(flow: FlowName, scales: int, steps: int, options: DecoderOptions) -> Decoder:

@@ -15,6 +15,7 @@ from harness.data.types import Request
 from harness.errors import MsbenchError
 
 MIN_IMAGES = 16
+HELD_OUT_PREFIX = "ILSVRC2012_val_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,11 @@ def load_training_images(request: Request) -> TrainingImages:
         split=request.split,
         offline=request.offline,
     )
+    # ImageNet's validation images are what others are measured on; they are not trained on, whatever folder they lie in.
+    kept = [i for i, entry in enumerate(dataset.entries) if not entry.name.rpartition("/")[2].startswith(HELD_OUT_PREFIX)]
     digest = hashlib.sha256()
     arrays = []
-    for example in dataset:
+    for example in dataset.stream(kept):
         digest.update(example.key.encode() + example.image.tobytes())
         arrays.append(np.ascontiguousarray(example.image.transpose(2, 0, 1)))
     if len(arrays) < MIN_IMAGES:

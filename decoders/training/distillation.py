@@ -1,4 +1,4 @@
-"""The distillation objective: one step a scale, matched to the teacher's multi-step end from the same noise and to the image."""
+"""The distillation objective: one step a scale, matched to the teacher's end from the same noise and to the image."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class DistillationObjective:
         zeros = torch.zeros(len(start), device=start.device)
         x = start
         for index in range(count):
-            x = integrate(self.teacher, self.flow, x, condition, scale, zeros + index / count, zeros, 1.0 / count).float()
+            x = integrate(self.teacher, self.flow, x, condition, scale, zeros + index / count, zeros, 1.0 / count)
         return x
 
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
@@ -85,15 +85,17 @@ class DistillationObjective:
         def normal(shape: tuple[int, ...]) -> Tensor:
             return torch.randn((count, *shape), generator=generator).to(device)
 
-        x: Tensor | None = None
-        for scale, clean in enumerate(image_pyramid(images, self.flow.scales)):
-            start = self.flow.start(scale, x, (3, clean.shape[2], clean.shape[3]), normal)
+        pyramid = image_pyramid(images, self.flow.scales)
+        x = torch.zeros_like(pyramid[0])
+        for scale, clean in enumerate(pyramid):
+            start = self.flow.start(scale, x, normal)
             estimate = self.module(start, conditions[scale], scale, zeros, zeros).float()
             end = start + self.flow.velocity(scale, start, estimate, zeros)
             target = self.teacher_end(start.detach(), teacher_conditions[scale], scale)
             paired, l1 = F.mse_loss(end, target), F.l1_loss(estimate, clean)
             lpips = self.perceptual(estimate, clean, generator)
             total = total + self.config.paired * paired + self.config.l1 * l1 + self.config.lpips * lpips
-            parts |= {f"paired_{scale}": float(paired.detach()), f"l1_{scale}": float(l1.detach()), f"lpips_{scale}": float(lpips.detach())}
+            named = {"paired": paired, "l1": l1, "lpips": lpips}
+            parts |= {f"{name}_{scale}": float(value.detach()) for name, value in named.items()}
             x = end if progress >= self.config.joint_from else end.detach()
         return total, parts

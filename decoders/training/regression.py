@@ -50,14 +50,11 @@ class RegressionObjective:
         zeros = torch.zeros(count, device=device)
         total = torch.zeros((), device=device)
         parts: dict[str, float] = {}
-        x: Tensor | None = None
         conditions = self.module.project(latents)
-        for scale, clean in enumerate(image_pyramid(images, self.flow.scales)):
-
-            def normal(shape: tuple[int, ...]) -> Tensor:
-                return torch.zeros((count, *shape), device=device)
-
-            start = self.flow.start(scale, x, (3, clean.shape[2], clean.shape[3]), normal)
+        pyramid = image_pyramid(images, self.flow.scales)
+        x = torch.zeros_like(pyramid[0])
+        for scale, clean in enumerate(pyramid):
+            start = self.flow.start(scale, x, no_noise)
             output = self.module(start, conditions[scale], scale, zeros, zeros).float()
             l1 = F.l1_loss(output, clean)
             lpips = self.perceptual(output, clean, generator)
@@ -65,6 +62,11 @@ class RegressionObjective:
             parts |= {f"l1_{scale}": float(l1.detach()), f"lpips_{scale}": float(lpips.detach())}
             x = output.detach()
         return total, parts
+
+
+def no_noise(shape: tuple[int, ...]) -> Tensor:
+    """The `Normal` of a flow that must not draw: raises `ValueError`."""
+    raise ValueError(f"a flow without noise was asked to draw {shape}")
 
 
 def image_pyramid(images: Tensor, scales: int) -> list[Tensor]:

@@ -1,0 +1,104 @@
+"""The record of a run: `record.json` and `samples.parquet` in one folder. Written atomically, read back with a check."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import MsbenchError
+from harness.files import atomic_path, write_text
+from harness.protocol import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RECORD, SAMPLES = "record.json", "samples.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One run."""
+
+    folder: Path
+    """where it lies"""
+    data: dict[str, Any]
+    """the content of record.json"""
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """One row per decoder, keys as in `--json`; missing numbers are None."""
+        return list(self.data["results"])
+
+    @property
+    def protocol_hash(self) -> str:
+        """Hash of the protocol; equal hashes compare."""
+        return str(self.data["protocol_hash"])
+
+    def samples(self) -> pd.DataFrame:
+        """The per-image values: decoder, key, label, source_photo, psnr, ssim, lpips."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder / SAMPLES)
+
+    def document(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return document([self])
+
+
+def document(records: Sequence[Record]) -> dict[str, Any]:
+    """One JSON document for one run or several of one protocol."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": "complete" if all(record.data["status"] == "complete" for record in records) else "incomplete",
+        "protocol_hash": records[0].protocol_hash,
+        "results": [row for record in records for row in record.results],
+    }
+
+
+def write_record(folder: Path, data: Mapping[str, Any], samples: pd.DataFrame) -> Record:
+    """Write both files; the record last, so that a folder with a record is complete."""
+    with atomic_path(folder / SAMPLES) as temporary:
+        samples.to_parquet(temporary, index=False)
+    clean = plain(data)
+    write_text(folder / RECORD, json.dumps(clean, indent=1, allow_nan=False) + "\n")
+    return Record(folder, clean)
+
+
+def read_record(path: Path) -> Record:
+    """Read a run by its folder or its record.json.
+
+    Raises:
+        MsbenchError: no record there, not JSON, or of another schema.
+    """
+    folder = path.parent if path.name == RECORD else path
+    file = folder / RECORD
+    if not file.is_file():
+        raise MsbenchError(f"{path} holds no {RECORD}: give the folder that `msbench run` printed")
+    try:
+        data = json.loads(file.read_text())
+    except ValueError as error:
+        raise MsbenchError(f"{file} is not JSON ({error})") from error
+    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
+        raise MsbenchError(f"{file} is not a record of schema {SCHEMA_VERSION}; run it again with this version")
+    return Record(folder, data)
+
+
+def plain(value: Any) -> Any:
+    """JSON types only: numpy numbers become Python's, NaN and infinities None, paths strings."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, bool) or value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)

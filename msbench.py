@@ -1,0 +1,57 @@
+"""The public face of msbench: `python -m msbench`, and what users and plug-ins import."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.compare import compare
+    from harness.decoder import Decoder, DecoderOptions, DecoderSpec, NoiseSource
+    from harness.errors import MsbenchError
+    from harness.record import Record
+    from harness.runner import RunConfig, evaluate
+
+__all__ = [
+    "Decoder",
+    "DecoderOptions",
+    "DecoderSpec",
+    "MsbenchError",
+    "NoiseSource",
+    "Record",
+    "RunConfig",
+    "compare",
+    "evaluate",
+    "main",
+]
+
+_HOMES = {
+    "Decoder": "harness.decoder",
+    "DecoderOptions": "harness.decoder",
+    "DecoderSpec": "harness.decoder",
+    "MsbenchError": "harness.errors",
+    "NoiseSource": "harness.decoder",
+    "Record": "harness.record",
+    "RunConfig": "harness.runner",
+    "compare": "harness.compare",
+    "evaluate": "harness.runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that `msbench --help` stays fast."""
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'msbench' has no attribute {name!r}")
+
+
+def main() -> None:
+    """The console script."""
+    from harness.cli import run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()
