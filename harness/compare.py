@@ -41,7 +41,9 @@ def compare(runs: Sequence[tuple[Record, str | None]], force: bool = False) -> C
     for record, decoder in runs:
         problem = _difference(first, record)
         if problem and not force:
-            raise MsbenchError(f"{first.folder} and {record.folder} do not compare: {problem} (--force shows them all the same)")
+            raise MsbenchError(
+                f"{first.folder} and {record.folder} do not compare: {problem} (--force shows them all the same)"
+            )
         if problem:
             warnings.append(f"forced: {record.folder} differs from {first.folder} in {problem}")
         if record.data["dataset"]["reference_sha256"] != first.data["dataset"]["reference_sha256"] and not problem:
@@ -49,7 +51,7 @@ def compare(runs: Sequence[tuple[Record, str | None]], force: bool = False) -> C
         names = [row["decoder"] for row in record.results]
         if decoder is not None and decoder not in names:
             raise UnknownNameError(f"decoder of {record.folder}", decoder, names)
-        rows += [row for row in record.results if decoder in (None, row["decoder"])]
+        rows += [row for row in record.rows_for_people() if decoder in (None, row["decoder"])]
     return Comparison(tuple(record for record, _ in runs), tuple(rows), tuple(dict.fromkeys(warnings)))
 
 

@@ -41,7 +41,9 @@ def examine() -> list[Check]:
     checks.append(Check("cache", writable, f"{cache_dir()}{'' if writable else ' cannot be written: set MSBENCH_CACHE'}"))
     for status in weights.verify():
         ok = status.state == "ok"
-        checks.append(Check(f"weights {status.name}", ok, str(status.path) if ok else f"{status.state}; run: msbench weights fetch"))
+        checks.append(
+            Check(f"weights {status.name}", ok, str(status.path) if ok else f"{status.state}; run: msbench weights fetch")
+        )
     for name, entry in decoder_entries().items():
         if name not in _NEEDS_FILES and entry.origin == "msbench":
             checks.append(_decoder(name))

@@ -19,7 +19,10 @@ _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 
 
-def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def philox4x32(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
     """Ten rounds of Philox4x32. All words are int64 tensors holding unsigned 32-bit values; shapes broadcast."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -63,10 +66,10 @@ class SampleNoise:
         zero = torch.zeros((), device=device, dtype=torch.int64)
         key = (self.keys[:, 0:1], self.keys[:, 1:2])
         words = philox4x32((element, zero + draw, zero, zero), key)
-        # Box-Muller: two pairs of words give four normals; (w + 0.5) / 2^32 is never 0.
+        # Box-Muller: two pairs of words give four normals, none beyond 5.9.
         normals = []
         for radius_word, angle_word in ((words[0], words[1]), (words[2], words[3])):
-            # 24 bits keep the uniform exact in float32 and strictly inside (0, 1).
+            # 24 bits fit a float32; the half keeps the uniform off 0 (the largest rounds to 1: radius 0, still finite).
             radius = torch.sqrt(-2.0 * torch.log(((radius_word >> 8).float() + 0.5) * 2.0**-24))
             angle = (angle_word >> 8).float() * (2.0 * math.pi * 2.0**-24)
             normals += [radius * torch.cos(angle), radius * torch.sin(angle)]

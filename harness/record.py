@@ -33,6 +33,11 @@ class Record:
         """One row per decoder, keys as in `--json`; missing numbers are None."""
         return list(self.data["results"])
 
+    def rows_for_people(self) -> list[dict[str, Any]]:
+        """`results` with the infinite PSNR of exact reconstructions put back, which JSON cannot hold."""
+        exact = {name: details["psnr_exact_images"] for name, details in self.data["decoders"].items()}
+        return [{**row, "psnr": math.inf} if exact[row["decoder"]] == row["n"] else row for row in self.results]
+
     @property
     def protocol_hash(self) -> str:
         """Hash of the protocol; equal hashes compare."""

@@ -31,14 +31,22 @@ class DecoderEntry:
 _BUILT_IN = (
     ("vae", "decoders.models:vae", "KL-VAE, f8c4: the autoencoder's own decoder, one pass"),
     ("diffusion", "decoders.models:diffusion", "full-resolution diffusion, 50 Euler steps"),
-    ("ms-diffusion", "decoders.models:ms_diffusion", "multi-scale diffusion, the paper's pyramid flow, K = 3, 50 steps in all"),
-    ("ms-diffusion-cascade", "decoders.models:ms_diffusion_cascade", "multi-scale diffusion, cascade flow, K = 3, 50 steps in all"),
+    ("ms-diffusion", "decoders.models:ms_diffusion", "multi-scale diffusion, the paper's pyramid flow, K = 3, 50 steps"),
+    (
+        "ms-diffusion-cascade",
+        "decoders.models:ms_diffusion_cascade",
+        "multi-scale diffusion, our cascade, K = 3, 50 steps",
+    ),
     ("onestep", "decoders.models:onestep", "one-step student of `diffusion` (K = 1)"),
     ("ms-onestep", "decoders.models:ms_onestep", "one step a scale, student of `ms-diffusion-cascade` (K = 3)"),
     ("direct", "decoders.models:direct", "control: the same network without noise or teacher (K = 1)"),
     ("bicubic", "baselines.resampling:bicubic", "8x down, bicubic up: the floor"),
     ("jpeg", "baselines.jpeg:jpeg", "JPEG at the latents' bits (16 bits a number)"),
-    ("identity", "baselines.identity:identity", "reference against itself after the uint8 round trip: the protocol's error floor"),
+    (
+        "identity",
+        "baselines.identity:identity",
+        "the reference after its uint8 round trip: the error floor",
+    ),
     ("taef2", "baselines.tae:taef2", "pretrained tiny autoencoder for FLUX.2 latents (needs --checkpoint FOLDER)"),
 )
 

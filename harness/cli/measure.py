@@ -1,0 +1,179 @@
+"""The commands that measure: run, compare, scales."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.shared import (
+    DataDir,
+    DecoderList,
+    Device,
+    Dtype,
+    JsonFlag,
+    MaxSamples,
+    Offline,
+    Resolution,
+    console_for,
+    parse_integers,
+    parse_names,
+    print_json,
+    progress_bar,
+    user_errors,
+)
+from harness.errors import MsbenchError, UnknownNameError
+
+
+def run_command(
+    decoder: DecoderList,
+    dataset: Annotated[str, typer.Option(help="photos, imagenette, imagenet-val or folder:PATH.")] = "photos",
+    data_dir: DataDir = None,
+    split: Annotated[str, typer.Option(help="Part of the dataset: val or train.")] = "val",
+    resolution: Resolution = None,
+    max_samples: MaxSamples = None,
+    allow_upsampling: Annotated[bool, typer.Option("--allow-upsampling", help="Enlarge images that are too small.")] = False,
+    seed: Annotated[int, typer.Option(help="Seeds the subset and each sample's noise.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per call; changes no number beyond rounding.")] = 8,
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights instead of the shipped ones (one decoder only).")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Network calls per image (diffusion decoders).")] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="The run's folder; default: a new one below runs/.")] = None,
+    save_images: Annotated[
+        Path | None, typer.Option(help="Write every image the metrics saw as PNG below this folder.")
+    ] = None,
+    cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Measure time, FLOPs and memory.")] = True,
+    cost_batch_sizes: Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")] = "1,8",
+    cost_seconds: Annotated[float, typer.Option(min=0.1, help="Measured seconds per timing cell.")] = 10.0,
+    offline: Offline = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure decoders on a dataset: quality, cost, a table and a sheet of images."""
+    with user_errors():
+        from harness.cost.cost import CostProtocol
+        from harness.report.table import results_table
+        from harness.runner import RunConfig, evaluate
+
+        sizes = tuple(parse_integers("--cost-batch-sizes", cost_batch_sizes))
+        config = RunConfig(
+            decoders=parse_names(decoder),
+            dataset=dataset,
+            data_dir=data_dir,
+            split=split,
+            resolution=resolution,
+            max_samples=max_samples,
+            allow_upsampling=allow_upsampling,
+            seed=seed,
+            batch_size=batch_size,
+            device=device,
+            dtype=parse_dtype(dtype),
+            checkpoint=checkpoint,
+            steps=steps,
+            output_dir=output_dir,
+            save_images=save_images,
+            cost=CostProtocol(batch_sizes=sizes, max_seconds=cost_seconds) if cost else None,
+            offline=offline,
+        )
+        with progress_bar() as progress:
+            record = evaluate(config, progress)
+        console = console_for(as_json)
+        demo = (dataset,) if record.data["dataset"]["demo"] else ()
+        console.print(
+            results_table(record.rows_for_people(), title=f"{dataset}, n = {record.results[0]['n']}", demo_datasets=demo)
+        )
+        skipped = record.data["dataset"]["skipped"]
+        if skipped:
+            console.print(f"{len(skipped)} files skipped, first: {skipped[0]['name']} ({skipped[0]['reason']})")
+        console.print(
+            f"protocol {record.protocol_hash} · record, per-image values and sheet in {record.folder}", soft_wrap=True
+        )
+        if save_images:
+            console.print(f"images in {save_images}", soft_wrap=True)
+        if as_json:
+            print_json(record.document())
+
+
+def compare_command(
+    runs: Annotated[list[str], typer.Argument(help="Run folders, each RUN or RUN:DECODER.")],
+    force: Annotated[bool, typer.Option("--force", help="Show runs of different protocols side by side all the same.")] = False,
+    table_format: Annotated[str, typer.Option("--format", help="table, markdown or csv.")] = "table",
+    as_json: JsonFlag = False,
+) -> None:
+    """Put runs of one protocol side by side."""
+    with user_errors():
+        from harness.compare import compare
+        from harness.record import document
+        from harness.report.table import results_table, to_csv, to_markdown
+
+        if table_format not in ("table", "markdown", "csv"):
+            raise UnknownNameError("format", table_format, ("table", "markdown", "csv"))
+        comparison = compare([_run_argument(run) for run in runs], force)
+        console = console_for(as_json)
+        demo = tuple(
+            {row["dataset"] for record in comparison.records for row in record.results if record.data["dataset"]["demo"]}
+        )
+        for warning in comparison.warnings:
+            console_for(True).print(f"warning: {warning}", soft_wrap=True)
+        if table_format == "table":
+            console.print(results_table(comparison.results, demo_datasets=demo))
+        else:
+            text = to_markdown(comparison.results, demo) if table_format == "markdown" else to_csv(comparison.results)
+            (sys.stderr if as_json else sys.stdout).write(text.rstrip("\n") + "\n")
+        if as_json:
+            print_json(
+                {**document(comparison.records), "results": list(comparison.results), "warnings": list(comparison.warnings)}
+            )
+
+
+def _run_argument(text: str) -> tuple[Any, str | None]:
+    """RUN or RUN:DECODER."""
+    from harness.record import read_record
+
+    if Path(text).exists():
+        return read_record(Path(text)), None
+    path, _, decoder = text.rpartition(":")
+    if path and Path(path).exists():
+        return read_record(Path(path)), decoder
+    raise MsbenchError(f"no run at {text}: give the folder that `msbench run` printed, or FOLDER:DECODER")
+
+
+def scales_command(
+    decoder: Annotated[str, typer.Option(help="A multi-scale diffusion decoder; random weights serve.")] = "ms-diffusion",
+    scales: Annotated[str, typer.Option(help="Numbers of scales, separated by commas.")] = "1,2,3,4",
+    steps: Annotated[int, typer.Option(min=1, help="Network calls per image over all scales.")] = 50,
+    resolution: Annotated[int, typer.Option(min=64, help="Side of the image in pixels.")] = 256,
+    cost_batch_sizes: Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")] = "1,8",
+    cost_seconds: Annotated[float, typer.Option(min=0.1, help="Measured seconds per timing cell.")] = 10.0,
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+    output: Annotated[Path | None, typer.Option(help="Stem of the .csv, .svg and .png; default: runs/scales-DEVICE.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure and plot the speed-up against the number of scales."""
+    with user_errors():
+        from harness.cost.cost import CostProtocol
+        from harness.files import write_text
+        from harness.report.plots import plot_speedup_vs_scales
+        from harness.runner import check_device, runs_root
+        from harness.scales import measure_scales
+
+        place = check_device(device)
+        protocol = CostProtocol(
+            batch_sizes=tuple(parse_integers("--cost-batch-sizes", cost_batch_sizes)), max_seconds=cost_seconds
+        )
+        with progress_bar() as progress:
+            frame = measure_scales(
+                decoder, parse_integers("--scales", scales), steps, resolution, protocol, place, parse_dtype(dtype), progress
+            )
+        stem = output or runs_root() / f"scales-{place.type}"
+        write_text(stem.with_suffix(".csv"), frame.to_csv(index=False, float_format="%.4g"))
+        title = f"{steps} Euler steps at {resolution} px, spread over K scales ({place.type})"
+        plot_speedup_vs_scales(frame, stem.with_suffix(".svg"), stem.with_suffix(".png"), title)
+        console = console_for(as_json)
+        console.print(frame.to_string(index=False, float_format=lambda value: f"{value:.4g}"), soft_wrap=True)
+        console.print(f"table and plot in {stem}.csv, .svg, .png", soft_wrap=True)
+        if as_json:
+            print_json({"schema_version": 1, "status": "complete", "results": frame.to_dict(orient="records")})

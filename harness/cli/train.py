@@ -1,0 +1,73 @@
+"""`msbench train-decoder`: the one place where the harness starts a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.shared import DataDir, Device, MaxSamples, Offline, Resolution, console_for, progress_bar, user_errors
+
+
+def train_command(
+    decoder: Annotated[
+        str, typer.Argument(help="vae, diffusion, ms-diffusion, ms-diffusion-cascade, onestep, ms-onestep, direct.")
+    ],
+    dataset: Annotated[str, typer.Option(help="imagenette or folder:PATH.")] = "imagenette",
+    data_dir: DataDir = None,
+    resolution: Resolution = None,
+    max_samples: MaxSamples = None,
+    preset: Annotated[str, typer.Option(help="Size of the networks.")] = "nano",
+    max_minutes: Annotated[float | None, typer.Option(min=0.0, help="Wall-clock budget.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Step budget.")] = None,
+    stop_after: Annotated[int | None, typer.Option(min=1, help="Leave after this many steps; --resume goes on.")] = None,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 4e-4,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")] = 100,
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seeds initial weights and every step's draws.")] = 0,
+    vae: Annotated[
+        Path | None, typer.Option(help="Autoencoder checkpoint that gives the latents; default: the shipped one.")
+    ] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Teacher checkpoint of a student; default: the shipped one.")] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/train/DECODER.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's saved state.")] = False,
+    device: Device = "cpu",
+    offline: Offline = False,
+) -> None:
+    """Train or distil a decoder; writes a checkpoint with its model card."""
+    with user_errors():
+        from decoders.training.train import TrainRequest, run_training
+        from decoders.training.trainer import TrainConfig
+        from harness.data.types import Request
+        from harness.runner import check_device, runs_root
+
+        config = TrainConfig(
+            max_steps=max_steps,
+            max_minutes=max_minutes,
+            stop_after=stop_after,
+            learning_rate=learning_rate,
+            warmup=warmup,
+            precision=precision,
+            seed=seed,
+        )
+        request = TrainRequest(
+            decoder=decoder,
+            data=Request(dataset, data_dir, resolution, max_samples, seed, False, "train", offline),
+            output=output_dir or runs_root() / "train" / decoder,
+            preset=preset,
+            config=config,
+            vae=vae,
+            teacher=teacher,
+            device=check_device(device),
+            resume=resume,
+            offline=offline,
+        )
+        console = console_for(True)
+        with progress_bar() as progress:
+            path = run_training(
+                request,
+                lambda line: console.print(line, soft_wrap=True),
+                lambda step, loss, done: progress(f"step {step}, loss {loss:.4f}", int(1000 * min(done, 1.0)), 1000),
+            )
+        console_for(False).print(f"{path}\ntry it: msbench run --decoder {decoder} --checkpoint {path}", soft_wrap=True)

@@ -1,0 +1,71 @@
+"""Decoders by name: built-ins load, plug-ins plug in, failures name the culprit."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, EntryPoints
+
+import pytest
+import torch
+
+from harness import registry
+from harness.decoder import Decoder, DecoderOptions, DecoderSpec, NoiseSource
+from harness.errors import MsbenchError, UnknownNameError
+
+SPEC = DecoderSpec("plug", 1, None, 0, 1, 0, None, None, "nothing")
+
+
+class Plug:
+    spec = SPEC
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+    def decode(self, latents: torch.Tensor, noise: NoiseSource) -> torch.Tensor:
+        return latents
+
+
+def plug(options: DecoderOptions) -> Decoder:
+    return Plug()
+
+
+def not_a_decoder(options: DecoderOptions) -> object:
+    return object()
+
+
+def install(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    points = EntryPoints([EntryPoint(name, value, registry.GROUP)])
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+
+
+def test_every_built_in_factory_imports() -> None:
+    for entry in registry.decoder_entries().values():
+        assert callable(registry.load_factory(entry))
+
+
+def test_plug_in_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "plug", f"{__name__}:plug")
+    monkeypatch.setitem(__import__("sys").modules, __name__, __import__("sys").modules[__name__])
+    assert registry.decoder_entries()["plug"].target.endswith(":plug")
+    assert registry.build_decoder("plug", DecoderOptions()).spec is SPEC
+
+
+def test_plug_in_cannot_take_a_built_in_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "vae", "elsewhere:vae")
+    assert registry.decoder_entries()["vae"].origin == "msbench"
+
+
+def test_broken_plug_in_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "broken", "no_such_module:make")
+    with pytest.raises(MsbenchError, match="broken.*no_such_module"):
+        registry.build_decoder("broken", DecoderOptions())
+
+
+def test_what_is_no_decoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "hollow", f"{__name__}:not_a_decoder")
+    with pytest.raises(MsbenchError, match="lacks spec, encode or decode"):
+        registry.build_decoder("hollow", DecoderOptions())
+
+
+def test_unknown_name_suggests() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'diffusion'"):
+        registry.build_decoder("difusion", DecoderOptions())
