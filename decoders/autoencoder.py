@@ -77,7 +77,7 @@ class ImageDecoder(nn.Module):
         for level in reversed(range(len(self.blocks))):
             if level < len(self.ups):
                 h = self.ups[level](h, (2 * h.shape[-2], 2 * h.shape[-1]))
-            for block in self.blocks[level]:  # type: ignore[union-attr]
+            for block in self.blocks[level]:  # type: ignore[attr-defined]
                 h = block(h)
         return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
 

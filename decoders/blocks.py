@@ -1,4 +1,4 @@
-"""Building blocks shared by the autoencoder and the denoiser: per-pixel RMSNorm, a residual block, resampling by reshuffling."""
+"""Building blocks of the autoencoder and the denoiser: per-pixel RMSNorm, a residual block, resampling by reshuffling."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class ResidualBlock(nn.Module):
         if modulation is not None:
             scale, shift = modulation
             h = torch.addcmul(shift, h, 1 + scale)
-        return x + self.conv2(F.silu(self.conv1(F.silu(h))))
+        residual: Tensor = self.conv2(F.silu(self.conv1(F.silu(h))))
+        return x + residual
 
 
 class Down(nn.Module):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from decoders.autoencoder import Autoencoder, AutoencoderConfig
 from decoders.denoiser import Denoiser, DenoiserConfig
 from harness.errors import MsbenchError
-from harness.files import atomic_path, sha256_file
+from harness.files import sha256_file, write_bytes
 
 FORMAT = "msbench-checkpoint-1"
 SHIPPED = Path(__file__).parent / "checkpoints"
@@ -46,22 +47,31 @@ def shipped_path(decoder: str) -> Path:
 
 
 def save_checkpoint(path: Path, module: nn.Module, manifest: Manifest) -> str:
-    """Write `module` as fp16 safetensors, atomically; returns the file's SHA-256."""
+    """Write `module` as fp16 safetensors, atomically; returns the file's SHA-256, the same for the same content."""
     tensors = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in module.state_dict().items()}
     metadata = {"format": FORMAT, "manifest": json.dumps(asdict(manifest), sort_keys=True)}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata)
+    write_bytes(path, _canonical(save(tensors, metadata)))
     return sha256_file(path)
+
+
+def _canonical(data: bytes) -> bytes:
+    """The safetensors file with its header's keys sorted: the library writes metadata in random order."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the format aligns tensors to 8 bytes
+    return len(header).to_bytes(8, "little") + header + data[start:]
 
 
 def read_checkpoint(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
     """Manifest and fp32 tensors of a checkpoint.
 
     Raises:
-        MsbenchError: no such file, not safetensors, or not written by msbench.
+        MsbenchError: no such file, not safetensors, or not written by this version of msbench.
     """
     if not path.is_file():
-        raise MsbenchError(f"no checkpoint at {path}: give --checkpoint FILE.safetensors or train one with `msbench train-decoder`")
+        raise MsbenchError(
+            f"no checkpoint at {path}: give --checkpoint FILE.safetensors or train one with `msbench train-decoder`"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -70,7 +80,12 @@ def read_checkpoint(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
         raise MsbenchError(f"{path} is not a readable safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
         raise MsbenchError(f"{path} was not written by msbench: its metadata has no format {FORMAT!r}")
-    return Manifest(**json.loads(metadata["manifest"])), tensors
+    try:
+        return Manifest(**json.loads(metadata["manifest"])), tensors
+    except (KeyError, TypeError, ValueError) as error:
+        raise MsbenchError(
+            f"{path}: its manifest cannot be read ({error}); the file is damaged or of another version"
+        ) from error
 
 
 def load_autoencoder(path: Path) -> tuple[Autoencoder, Manifest]:
@@ -78,8 +93,7 @@ def load_autoencoder(path: Path) -> tuple[Autoencoder, Manifest]:
     manifest, tensors = read_checkpoint(path)
     if manifest.kind != "autoencoder":
         raise MsbenchError(f"{path} holds the {manifest.kind} of {manifest.decoder!r}, an autoencoder is needed here")
-    module = Autoencoder(AutoencoderConfig(**_tuples(manifest.config)))
-    return _fill(module, tensors, path), manifest
+    return _fill(lambda: Autoencoder(AutoencoderConfig(**_tuples(manifest.config))), tensors, path), manifest
 
 
 def load_denoiser(path: Path) -> tuple[Denoiser, Manifest]:
@@ -87,15 +101,19 @@ def load_denoiser(path: Path) -> tuple[Denoiser, Manifest]:
     manifest, tensors = read_checkpoint(path)
     if manifest.kind != "denoiser":
         raise MsbenchError(f"{path} holds the {manifest.kind} of {manifest.decoder!r}, a denoiser is needed here")
-    module = Denoiser(DenoiserConfig(**_tuples(manifest.config)))
-    return _fill(module, tensors, path), manifest
+    return _fill(lambda: Denoiser(DenoiserConfig(**_tuples(manifest.config))), tensors, path), manifest
 
 
-def _fill(module: ModuleT, tensors: dict[str, Tensor], path: Path) -> ModuleT:
+def _fill(build: Callable[[], ModuleT], tensors: dict[str, Tensor], path: Path) -> ModuleT:
     try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise MsbenchError(f"{path}: tensors do not fit the architecture it states; the file is damaged or of another version") from error
+        # Initial weights are overwritten at once: nothing is drawn, so the caller's random state stays as it is.
+        with torch.device("meta"):
+            module = build()
+        module.load_state_dict(tensors, assign=True)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise MsbenchError(
+            f"{path}: its tensors do not fit the architecture it states; the file is damaged or of another version"
+        ) from error
     return module.eval().requires_grad_(False)
 
 

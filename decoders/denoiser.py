@@ -1,7 +1,7 @@
 """The denoiser: one U-Net for every scale, conditioned on latents, time, scale and the corruption of its coarse input.
 
-The image enters through a space-to-depth stem, so that its first grid is a quarter of the pixels' a side; most depth sits at the
-second grid, the latents' own (f = 8). Latents are projected once per image and scale (`project`), not once per step.
+The image enters through a space-to-depth stem, so that its first grid is a quarter of the pixels' a side; most depth sits at
+the second grid, the latents' own (f = 8). Latents are projected once per image and scale (`project`), not once per step.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class Denoiser(nn.Module):
             nn.ModuleList(ResidualBlock(width) for _ in range(depth)) for width, depth in zip(widths, depths, strict=True)
         )
         self.up_blocks = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(width) for _ in range(depth)) for width, depth in zip(widths[:-1], depths[:-1], strict=True)
+            nn.ModuleList(ResidualBlock(width) for _ in range(depth))
+            for width, depth in zip(widths[:-1], depths[:-1], strict=True)
         )
         self.downs = nn.ModuleList(Down(a, b) for a, b in pairwise(widths))
         self.ups = nn.ModuleList(Up(b, a) for a, b in pairwise(widths))
@@ -126,11 +127,11 @@ class Denoiser(nn.Module):
                 h = self.downs[level - 1](h)
             if level == config.latent_level():
                 h = h + condition
-            for block in blocks:  # type: ignore[union-attr]
+            for block in blocks:  # type: ignore[attr-defined]
                 h = block(h, next(modulations))
         for level in reversed(range(len(self.up_blocks))):
             skip = skips[level]
             h = skip + self.ups[level](h, (skip.shape[-2], skip.shape[-1]))
-            for block in self.up_blocks[level]:  # type: ignore[union-attr]
+            for block in self.up_blocks[level]:  # type: ignore[attr-defined]
                 h = block(h, next(modulations))
         return F.pixel_shuffle(self.head(F.silu(self.norm(h))), config.patch)

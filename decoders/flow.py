@@ -1,8 +1,8 @@
 """Flows: which noise-to-image path each scale follows, and how one scale hands over to the next.
 
 Scale k = 0..K-1 has resolution R / 2^(K-1-k); `halve` is the 2×2 mean D, `double` is nearest U. A flow gives, for a scale, the
-two ends of a straight path (training), the start of that path from the previous scale's result (sampling), and the velocity that
-an estimate of the clean image implies. With one scale both flows are plain rectified flow from noise to image.
+two ends of a straight path (training), the start of that path from the previous scale's result (sampling), and the velocity
+that an estimate of the clean image implies. With one scale both flows are plain rectified flow from noise to image.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Flow(Protocol):
 
         Args:
             scale: k.
-            previous: the previous scale's end [B, 3, h/2, w/2]; for scale 0 zeros [B, 3, h, w], which give shape, dtype and device.
+            previous: the previous scale's end [B, 3, h/2, w/2]; for scale 0 any [B, 3, h, w], whose values are not read.
             normal: called at most once, and not at all by a flow without noise.
 
         Returns:

@@ -1,13 +1,14 @@
-"""The decoders as the harness sees them: the contract of `harness.decoder` on top of autoencoder, denoiser, flow and schedule."""
+"""The decoders as the harness sees them: the contract of `harness.decoder` over autoencoder, denoiser, flow and schedule."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from decoders.autoencoder import Autoencoder
 from decoders.blocks import pad_to_multiple
@@ -20,6 +21,8 @@ from decoders.schedule import split_steps
 from harness.decoder import Decoder, DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import MsbenchError
 from harness.files import sha256_file
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class VaeDecoder:
@@ -83,10 +86,16 @@ class DiffusionDecoder:
         return sample(self.denoiser, self.flow, padded, self.steps, noise, on_scale)[..., :height, :width]
 
 
+def _random(build: Callable[[], ModuleT]) -> ModuleT:
+    """A network with random weights, always the same ones, without touching the caller's random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build().eval().requires_grad_(False)
+
+
 def _autoencoder(options: DecoderOptions, path: Path) -> tuple[Autoencoder, str | None, str]:
     if options.weights == "random":
-        torch.manual_seed(0)
-        return Autoencoder(SIZES["nano"].autoencoder).eval().requires_grad_(False), None, "random weights"
+        return _random(lambda: Autoencoder(SIZES["nano"].autoencoder)), None, "random weights"
     module, manifest = load_autoencoder(path)
     return module, sha256_file(path), manifest.trained_on
 
@@ -115,25 +124,30 @@ def make_diffusion(name: str, options: DecoderOptions) -> Decoder:
     """The diffusion decoder called `name` in `presets.DIFFUSION`.
 
     Raises:
-        MsbenchError: the checkpoint is missing, of another kind or number of scales, or its latents are another encoder's.
+        MsbenchError: fewer steps than scales, or the checkpoint is missing, of another kind, flow or number of scales, or its
+            latents are another encoder's.
     """
     preset = DIFFUSION[name]
     flow: FlowName = preset.flow
-    scales = options.scales or preset.scales
+    scales = preset.scales if options.scales is None else options.scales
+    default_steps = preset.steps if preset.steps > preset.scales else scales
+    steps = split_steps(default_steps if options.steps is None else options.steps, scales)
     if options.weights == "random":
         autoencoder, encoder_sha256, trained_on = _autoencoder(options, Path())
-        denoiser = Denoiser(denoiser_config(SIZES["nano"], scales)).eval().requires_grad_(False)
+        denoiser = _random(lambda: Denoiser(denoiser_config(SIZES["nano"], scales)))
         weights_sha256 = None
     else:
         path = options.checkpoint or shipped_path(name)
         denoiser, manifest = load_denoiser(path)
-        if denoiser.config.scales != scales and (options.scales or not options.checkpoint):
-            raise MsbenchError(f"{path} was trained for {denoiser.config.scales} scales, not {scales}")
-        if manifest.flow != flow and not (denoiser.config.scales == 1 and "noise-free" not in (manifest.flow, flow)):
+        trained_scales = denoiser.config.scales
+        if trained_scales != scales:
+            raise MsbenchError(
+                f"{path} was trained for {trained_scales} scales, not {scales}; take it as it is with --scales {trained_scales}"
+            )
+        if manifest.flow != flow and not (scales == 1 and "noise-free" not in (manifest.flow, flow)):
             raise MsbenchError(f"{path} was trained on the {manifest.flow} flow; {name} needs {flow}")
-        scales, trained_on, weights_sha256 = denoiser.config.scales, manifest.trained_on, sha256_file(path)
+        trained_on, weights_sha256 = manifest.trained_on, sha256_file(path)
         autoencoder, encoder_sha256, _ = _autoencoder(options, encoder_path(path, manifest.encoder_sha256))
-    steps = split_steps(options.steps or (preset.steps if preset.steps > preset.scales else scales), scales)
     spec = DecoderSpec(
         name=name,
         down_factor=denoiser.config.down_factor,
@@ -154,11 +168,12 @@ def encoder_path(checkpoint: Path, sha256: str | None) -> Path:
     Raises:
         MsbenchError: neither file is the one the denoiser was trained on.
     """
-    candidates = [path for path in (checkpoint.parent / "vae.safetensors", shipped_path("vae")) if path.is_file()]
+    beside, shipped = checkpoint.parent / "vae.safetensors", shipped_path("vae")
+    candidates = [path for path in dict.fromkeys((beside, shipped)) if path.is_file()]
     for path in candidates:
         if sha256_file(path) == sha256:
             return path
-    looked = ", ".join(str(path) for path in candidates) or f"{checkpoint.parent / 'vae.safetensors'} (absent)"
+    looked = ", ".join(str(path) for path in candidates) or f"none (looked for {beside})"
     raise MsbenchError(f"{checkpoint} was trained on latents of an encoder with sha256 {sha256}; found only {looked}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal
 
 from decoders.autoencoder import AutoencoderConfig
@@ -29,14 +31,16 @@ class DiffusionPreset:
     """decoder whose multi-step result a student matches, and whose weights it starts from"""
 
 
-DIFFUSION: dict[str, DiffusionPreset] = {
-    "diffusion": DiffusionPreset("cascade", 1, 50, "flow"),
-    "ms-diffusion": DiffusionPreset("pyramid", 3, 50, "flow"),
-    "ms-diffusion-cascade": DiffusionPreset("cascade", 3, 50, "flow"),
-    "onestep": DiffusionPreset("cascade", 1, 1, "distill", teacher="diffusion"),
-    "ms-onestep": DiffusionPreset("cascade", 3, 3, "distill", teacher="ms-diffusion-cascade"),
-    "direct": DiffusionPreset("noise-free", 1, 1, "regression"),
-}
+DIFFUSION: Mapping[str, DiffusionPreset] = MappingProxyType(
+    {
+        "diffusion": DiffusionPreset("cascade", 1, 50, "flow"),
+        "ms-diffusion": DiffusionPreset("pyramid", 3, 50, "flow"),
+        "ms-diffusion-cascade": DiffusionPreset("cascade", 3, 50, "flow"),
+        "onestep": DiffusionPreset("cascade", 1, 1, "distill", teacher="diffusion"),
+        "ms-onestep": DiffusionPreset("cascade", 3, 3, "distill", teacher="ms-diffusion-cascade"),
+        "direct": DiffusionPreset("noise-free", 1, 1, "regression"),
+    }
+)
 """With one scale the cascade and the pyramid are the same path, from noise to image."""
 
 
@@ -50,9 +54,11 @@ class SizePreset:
     """the denoiser; `scales` is set by the decoder"""
 
 
-SIZES: dict[str, SizePreset] = {
-    "nano": SizePreset(AutoencoderConfig(), DenoiserConfig(widths=(64, 128, 128), depths=(1, 2, 2))),
-}
+SIZES: Mapping[str, SizePreset] = MappingProxyType(
+    {
+        "nano": SizePreset(AutoencoderConfig(), DenoiserConfig(widths=(64, 128, 128), depths=(1, 2, 2))),
+    }
+)
 
 
 def size_preset(name: str) -> SizePreset:

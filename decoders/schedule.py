@@ -9,9 +9,11 @@ def split_steps(steps: int, scales: int) -> tuple[int, ...]:
     """Split N steps evenly over K scales, coarse to fine; the remainder goes to the finest (50 over 3: 16, 17, 17).
 
     Raises:
-        MsbenchError: fewer steps than scales.
+        MsbenchError: no scale, or fewer steps than scales.
     """
-    if scales < 1 or steps < scales:
+    if scales < 1:
+        raise MsbenchError(f"{scales} scales: a decoder has at least one")
+    if steps < scales:
         raise MsbenchError(f"{steps} steps cannot cover {scales} scales: give at least one step a scale")
     base, extra = divmod(steps, scales)
     return tuple(base + (k >= scales - extra) for k in range(scales))

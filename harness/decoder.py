@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -62,7 +62,7 @@ class Decoder(Protocol):
 class DecoderOptions:
     """How to build a decoder; each factory takes one of these and nothing else."""
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """where latents, noise and images live"""
     dtype: torch.dtype = torch.float32
     """arithmetic of the network"""

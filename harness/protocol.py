@@ -1,4 +1,4 @@
-"""The protocol of a run: everything that decides what its quality numbers mean, and nothing else. Its hash guards comparisons."""
+"""The protocol of a run: all that decides what its quality numbers mean, and nothing else; its hash guards comparisons."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from decoders.autoencoder import Autoencoder, kl_divergence
-from decoders.training.data import TrainingImages
-from decoders.training.perceptual import PerceptualLoss
+from decoders.training.data import TrainingImages, to_float, trim
+from decoders.training.perceptual import Perceptual
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,9 @@ class AutoencoderLossConfig:
 class AutoencoderObjective:
     """MSE + λ·LPIPS + β·KL (Kingma & Welling, 2013; Rombach et al., 2112.10752)."""
 
-    def __init__(self, module: Autoencoder, data: TrainingImages, config: AutoencoderLossConfig, perceptual: PerceptualLoss) -> None:
+    def __init__(
+        self, module: Autoencoder, data: TrainingImages, config: AutoencoderLossConfig, perceptual: Perceptual
+    ) -> None:
         self.module = module
         self.data = data
         self.config = config
@@ -54,13 +56,13 @@ class AutoencoderObjective:
 
 @torch.inference_mode()
 def set_latent_statistics(module: Autoencoder, data: TrainingImages, count: int = 1024, batch: int = 32) -> None:
-    """Per-channel mean and standard deviation of the posterior means over `count` training images, into the module's buffers."""
+    """Per-channel mean and standard deviation of the posterior means over `count` images, into the module's buffers."""
     device = next(module.parameters()).device
     picks = torch.linspace(0, len(data.images) - 1, min(count, len(data.images))).long()
     means = []
     for start in range(0, len(picks), batch):
-        images = data.images[picks[start : start + batch]].to(device).float() / 127.5 - 1.0
-        means.append(module.encoder(images)[0].double())
+        images = to_float(trim(data.images[picks[start : start + batch]], module.config.down_factor()))
+        means.append(module.encoder(images.to(device))[0].double())
     stacked = torch.cat(means)
     module.latent_mean.copy_(stacked.mean(dim=(0, 2, 3), keepdim=True))
     module.latent_std.copy_(stacked.std(dim=(0, 2, 3), keepdim=True))

@@ -20,15 +20,17 @@ def write_card(stem: Path, facts: dict[str, Any]) -> None:
 def render_card(facts: dict[str, Any]) -> str:
     """The card as Markdown."""
     data, hardware, objective = facts["data"], facts["hardware"], facts["objective"]
+    processor = ", ".join(hardware["gpus"]) or hardware["cpu"]
     rows = {
         "weights": f"`{facts['decoder']}.safetensors`, fp16, {facts['parameters']:,} parameters",
         "sha256": f"`{facts['sha256']}`",
-        "trained on": f"{data['name']}, {data['images']:,} images at {data['resolution']} px (pixels sha256 `{data['pixels_sha256'][:16]}…`)",
+        "trained on": f"{data['name']}, {data['images']:,} images at {data['resolution']} px",
+        "training pixels sha256": f"`{data['pixels_sha256']}`",
         "objective": ", ".join(f"{key} {value}" for key, value in objective.items()),
         "perceptual network": facts["perceptual_network"],
         "steps": f"{facts['steps']:,}{'' if facts['finished'] else ' (stopped early)'}",
         "time": f"{facts['seconds'] / 60:.1f} min",
-        "hardware": f"{', '.join(hardware['gpus']) or hardware['cpu']}, {hardware['threads']} threads, torch {hardware['torch']}",
+        "hardware": f"{processor}, {hardware['threads']} threads, torch {hardware['torch']}",
         "seed": facts["optimiser"]["seed"],
         "date": facts["date"],
     }

@@ -8,11 +8,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from decoders.autoencoder import Autoencoder
+from harness.cache import cache_dir
 from harness.data.registry import open_dataset
 from harness.data.types import Request
 from harness.errors import MsbenchError
+from harness.files import atomic_path
 
 MIN_IMAGES = 16
 HELD_OUT_PREFIX = "ILSVRC2012_val_"
@@ -31,25 +36,35 @@ class TrainingImages:
     latents: Tensor | None = None
     """float32 [N, C, S/f, S/f], normalised"""
 
-    def with_latents(self, encode: Callable[[Tensor], Tensor], batch: int = 32) -> TrainingImages:
-        """Encode every whole image once; crops are then cut from the cache."""
+    def with_latents(self, encode: Callable[[Tensor], Tensor], grid: int, batch: int = 32) -> TrainingImages:
+        """Encode every image once, whole up to a multiple of `grid` pixels; crops are then cut from the cache."""
         with torch.inference_mode():
-            parts = [encode(to_float(self.images[i : i + batch])).float() for i in range(0, len(self.images), batch)]
+            batches = (trim(self.images[i : i + batch], grid) for i in range(0, len(self.images), batch))
+            parts = [encode(to_float(images)).float() for images in batches]
         return replace(self, latents=torch.cat(parts).clone())
 
-    def crops(self, count: int, size: int, grid: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    def crops(
+        self, count: int, size: int, grid: int, generator: torch.Generator, multiple: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Random crops whose corners lie on multiples of `grid` pixels.
 
+        Args:
+            size: largest side of a crop; less where the images are smaller.
+            multiple: the side is a multiple of this; None = of `grid`.
+
         Returns:
-            images float32 [count, 3, size, size] in [-1, 1] and latents [count, C, size/grid, size/grid] (None without a cache).
+            images float32 [count, 3, s, s] in [-1, 1] and latents [count, C, s/grid, s/grid] (None without a cache).
+
+        Raises:
+            MsbenchError: the images are smaller than one multiple.
         """
-        side = self.images.shape[-1]
-        size = min(size, side // grid * grid)
+        side, multiple = self.images.shape[-1], multiple or grid
+        size = min(size, side) // multiple * multiple
+        if size == 0:
+            raise MsbenchError(f"{self.name}: images of {side} px are too small to train on, {multiple} px are needed")
         index = torch.randint(len(self.images), (count,), generator=generator).tolist()
         corners = (torch.randint((side - size) // grid + 1, (count, 2), generator=generator) * grid).tolist()
-        images = torch.stack(
-            [self.images[i, :, y : y + size, x : x + size] for i, (y, x) in zip(index, corners, strict=True)]
-        )
+        images = torch.stack([self.images[i, :, y : y + size, x : x + size] for i, (y, x) in zip(index, corners, strict=True)])
         if self.latents is None:
             return to_float(images), None
         n = size // grid
@@ -60,6 +75,28 @@ class TrainingImages:
             ]
         )
         return to_float(images), latents
+
+
+def trim(images: Tensor, multiple: int) -> Tensor:
+    """Leave out the last rows and columns beyond a multiple of `multiple`. [..., H, W]."""
+    height, width = (side // multiple * multiple for side in images.shape[-2:])
+    return images[..., :height, :width]
+
+
+def encode_cached(
+    data: TrainingImages, autoencoder: Autoencoder, sha256: str, device: torch.device, report: Callable[[str], None]
+) -> TrainingImages:
+    """`data` with its latents, from the cache where these pixels were encoded by these weights before."""
+    path = cache_dir() / "latents" / f"{data.sha256[:24]}-{sha256[:24]}.safetensors"
+    if path.is_file():
+        with safe_open(path, framework="pt") as file:
+            return replace(data, latents=file.get_tensor("latents"))
+    report(f"encoding {len(data.images)} images")
+    encoded = data.with_latents(lambda images: autoencoder.encode(images.to(device)).cpu())
+    assert encoded.latents is not None
+    with atomic_path(path) as temporary:
+        save_file({"latents": encoded.latents}, temporary)
+    return encoded
 
 
 def to_float(images: Tensor) -> Tensor:

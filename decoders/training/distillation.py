@@ -12,7 +12,7 @@ from decoders.denoiser import Denoiser
 from decoders.flow import Flow
 from decoders.sampling import integrate
 from decoders.training.data import TrainingImages
-from decoders.training.perceptual import PerceptualLoss
+from decoders.training.perceptual import Perceptual
 from decoders.training.regression import image_pyramid
 
 
@@ -49,7 +49,7 @@ class DistillationObjective:
         flow: Flow,
         data: TrainingImages,
         config: DistillationLossConfig,
-        perceptual: PerceptualLoss,
+        perceptual: Perceptual,
     ) -> None:
         self.module = module
         self.teacher = teacher.eval().requires_grad_(False)
@@ -72,7 +72,8 @@ class DistillationObjective:
         """See `Objective.loss`."""
         device = next(self.module.parameters()).device
         count, grid = self.config.batch, self.module.config.down_factor
-        images, latents = self.data.crops(count, self.config.crop, grid, generator)
+        multiple = grid * 2 ** (self.flow.scales - 1)
+        images, latents = self.data.crops(count, self.config.crop, grid, generator, multiple)
         assert latents is not None, "distillation needs cached latents"
         images, latents = images.to(device), latents.to(device)
         zeros = torch.zeros(count, device=device)

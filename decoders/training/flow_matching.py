@@ -10,7 +10,7 @@ from torch import Tensor
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow, halve
 from decoders.training.data import TrainingImages
-from decoders.training.perceptual import PerceptualLoss
+from decoders.training.perceptual import Perceptual
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class FlowLossConfig:
 
 
 class FlowObjective:
-    """Loss on the velocity (rectified flow, 2209.03003) implied by the predicted image; each scale is divided by its running mean."""
+    """Loss on the velocity (rectified flow, 2209.03003) that the predicted image implies, each scale over its running mean."""
 
     def __init__(
-        self, module: Denoiser, flow: Flow, data: TrainingImages, config: FlowLossConfig, perceptual: PerceptualLoss
+        self, module: Denoiser, flow: Flow, data: TrainingImages, config: FlowLossConfig, perceptual: Perceptual
     ) -> None:
         self.module = module
         self.flow = flow
@@ -73,7 +73,7 @@ class FlowObjective:
             count = self.config.single_scale_batch if scales == 1 else self.config.batch * 2**shrink
             crop = self.config.crops[min(shrink, len(self.config.crops) - 1)]
             grid = self.module.config.down_factor
-            clean, latents = self.data.crops(count, _fit(crop, grid * 2**shrink), grid, generator)
+            clean, latents = self.data.crops(count, crop, grid, generator, multiple=grid * 2**shrink)
             assert latents is not None, "flow training needs cached latents"
             clean, latents = clean.to(device), latents.to(device)
             for _ in range(shrink):
@@ -103,8 +103,3 @@ class FlowObjective:
             else:
                 parts[f"lpips_{scale}"] = float("nan")
         return total, parts
-
-
-def _fit(crop: int, multiple: int) -> int:
-    """The largest multiple that is at most `crop`."""
-    return crop // multiple * multiple

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from harness.metrics.lpips import Lpips
+
+
+class Perceptual(Protocol):
+    """What the objectives need of a perceptual loss."""
+
+    def __call__(self, estimate: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean distance of [B, 3, H, W] pairs in [-1, 1], a scalar; draws come from `generator` alone."""
+        ...
 
 
 class PerceptualLoss:

@@ -11,7 +11,7 @@ from torch import Tensor
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow, halve
 from decoders.training.data import TrainingImages
-from decoders.training.perceptual import PerceptualLoss
+from decoders.training.perceptual import Perceptual
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class RegressionObjective:
     """L1 + λ·LPIPS of each scale's output, every scale fed by the network's own coarser output (detached)."""
 
     def __init__(
-        self, module: Denoiser, flow: Flow, data: TrainingImages, config: RegressionLossConfig, perceptual: PerceptualLoss
+        self, module: Denoiser, flow: Flow, data: TrainingImages, config: RegressionLossConfig, perceptual: Perceptual
     ) -> None:
         self.module = module
         self.flow = flow
@@ -44,7 +44,8 @@ class RegressionObjective:
         """See `Objective.loss`."""
         device = next(self.module.parameters()).device
         count, grid = self.config.batch, self.module.config.down_factor
-        images, latents = self.data.crops(count, self.config.crop, grid, generator)
+        multiple = grid * 2 ** (self.flow.scales - 1)
+        images, latents = self.data.crops(count, self.config.crop, grid, generator, multiple)
         assert latents is not None, "regression needs cached latents"
         images, latents = images.to(device), latents.to(device)
         zeros = torch.zeros(count, device=device)

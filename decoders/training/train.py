@@ -26,7 +26,7 @@ from decoders.training.distillation import DistillationLossConfig, DistillationO
 from decoders.training.flow_matching import FlowLossConfig, FlowObjective
 from decoders.training.perceptual import PerceptualLoss
 from decoders.training.regression import RegressionLossConfig, RegressionObjective
-from decoders.training.trainer import Objective, TrainConfig, train
+from decoders.training.trainer import Objective, TrainConfig, check_budget, train
 from harness.data.types import Request
 from harness.environment import environment
 from harness.errors import MsbenchError, UnknownNameError
@@ -54,7 +54,7 @@ class TrainRequest:
     """autoencoder checkpoint that gives the latents; None = the shipped one"""
     teacher: Path | None = None
     """teacher checkpoint of a student; None = the shipped one"""
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """where to train"""
     resume: bool = False
     """go on from the run's saved state"""
@@ -67,7 +67,9 @@ def trainable_decoders() -> list[str]:
     return ["vae", *DIFFUSION]
 
 
-def run_training(request: TrainRequest, report: Callable[[str], None], on_step: Callable[[int, float, float], None] | None) -> Path:
+def run_training(
+    request: TrainRequest, report: Callable[[str], None], on_step: Callable[[int, float, float], None] | None
+) -> Path:
     """Train as asked; returns the checkpoint's path. `report` gets one line per stage.
 
     Raises:
@@ -75,8 +77,7 @@ def run_training(request: TrainRequest, report: Callable[[str], None], on_step: 
     """
     if request.decoder not in trainable_decoders():
         raise UnknownNameError("trainable decoder", request.decoder, trainable_decoders())
-    if request.config.max_steps is None and request.config.max_minutes is None:
-        raise MsbenchError("training needs a budget: give --max-steps or --max-minutes")
+    check_budget(request.config)
     target = request.output / f"{request.decoder}.safetensors"
     report(f"reading {request.data.name}")
     data = load_training_images(request.data)
@@ -100,7 +101,12 @@ def run_training(request: TrainRequest, report: Callable[[str], None], on_step: 
         "architecture": manifest.config,
         "flow": manifest.flow,
         **lineage,
-        "data": {"name": data.name, "images": len(data.images), "resolution": data.images.shape[-1], "pixels_sha256": data.sha256},
+        "data": {
+            "name": data.name,
+            "images": len(data.images),
+            "resolution": data.images.shape[-1],
+            "pixels_sha256": data.sha256,
+        },
         "objective": {"name": type(objective).__name__, **asdict(loss_config)},
         "optimiser": asdict(request.config),
         "perceptual_network": "LPIPS VGG16",
@@ -135,7 +141,9 @@ def _diffusion(
     autoencoder, _ = load_autoencoder(vae_path)
     autoencoder.to(request.device)
     report(f"encoding {len(data.images)} images with {vae_path.name}")
-    data = data.with_latents(lambda images: autoencoder.encode(images.to(request.device)).cpu())
+    data = data.with_latents(
+        lambda images: autoencoder.encode(images.to(request.device)).cpu(), autoencoder.config.down_factor()
+    )
     vae_sha256 = sha256_file(vae_path)
     config = denoiser_config(size_preset(request.preset), preset.scales)
     module = Denoiser(config).to(request.device)
@@ -166,10 +174,14 @@ def _teacher(request: TrainRequest, preset: DiffusionPreset, vae_sha256: str) ->
     path = request.teacher or shipped_path(preset.teacher)
     teacher, manifest = load_denoiser(path)
     if manifest.encoder_sha256 != vae_sha256:
-        raise MsbenchError(f"teacher {path} was trained on another encoder's latents ({encoder_path(path, manifest.encoder_sha256)})")
+        raise MsbenchError(
+            f"teacher {path} was trained on another encoder's latents ({encoder_path(path, manifest.encoder_sha256)})"
+        )
     expected = denoiser_config(size_preset(request.preset), preset.scales)
     if teacher.config != expected:
-        raise MsbenchError(f"teacher {path} has another architecture than preset {request.preset!r} with {preset.scales} scales")
+        raise MsbenchError(
+            f"teacher {path} has another architecture than preset {request.preset!r} with {preset.scales} scales"
+        )
     return teacher, sha256_file(path)
 
 

@@ -18,6 +18,7 @@ from harness.cli.shared import (
     Offline,
     Resolution,
     console_for,
+    parse_dtype,
     parse_integers,
     parse_names,
     print_json,

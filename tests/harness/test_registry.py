@@ -56,7 +56,7 @@ def test_plug_in_cannot_take_a_built_in_name(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_broken_plug_in_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "broken", "no_such_module:make")
-    with pytest.raises(MsbenchError, match="broken.*no_such_module"):
+    with pytest.raises(MsbenchError, match=r"broken.*no_such_module"):
         registry.build_decoder("broken", DecoderOptions())
 
 
