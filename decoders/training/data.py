@@ -92,7 +92,7 @@ def encode_cached(
         with safe_open(path, framework="pt") as file:
             return replace(data, latents=file.get_tensor("latents"))
     report(f"encoding {len(data.images)} images")
-    encoded = data.with_latents(lambda images: autoencoder.encode(images.to(device)).cpu())
+    encoded = data.with_latents(lambda images: autoencoder.encode(images.to(device)).cpu(), autoencoder.config.down_factor())
     assert encoded.latents is not None
     with atomic_path(path) as temporary:
         save_file({"latents": encoded.latents}, temporary)

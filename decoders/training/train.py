@@ -140,11 +140,8 @@ def _diffusion(
     vae_path = request.vae or shipped_path("vae")
     autoencoder, _ = load_autoencoder(vae_path)
     autoencoder.to(request.device)
-    report(f"encoding {len(data.images)} images with {vae_path.name}")
-    data = data.with_latents(
-        lambda images: autoencoder.encode(images.to(request.device)).cpu(), autoencoder.config.down_factor()
-    )
     vae_sha256 = sha256_file(vae_path)
+    data = encode_cached(data, autoencoder, vae_sha256, request.device, report)
     config = denoiser_config(size_preset(request.preset), preset.scales)
     module = Denoiser(config).to(request.device)
     manifest = Manifest(request.decoder, "denoiser", asdict(config), _trained_on(data), vae_sha256, preset.flow)
