@@ -41,7 +41,7 @@ class TrainingImages:
         with torch.inference_mode():
             batches = (trim(self.images[i : i + batch], grid) for i in range(0, len(self.images), batch))
             parts = [encode(to_float(images)).float() for images in batches]
-        return replace(self, latents=torch.cat(parts).clone())
+        return replace(self, latents=torch.cat(parts).clone(memory_format=torch.contiguous_format))
 
     def crops(
         self, count: int, size: int, grid: int, generator: torch.Generator, multiple: int | None = None

@@ -27,7 +27,7 @@ class FlowLossConfig:
     """weight of LPIPS (VGG) on the clean-image estimate where τ > 0.5"""
     at_start: float = 0.1
     """share of samples at τ = 0, where a one-step student lives"""
-    time_floor: float = 0.05
+    time_floor: float = 0.2
     """smallest 1 - τ in the loss's weight"""
     logit_std: float = 1.0
     """spread of the logit-normal τ of paths that begin in pure noise; bridges draw τ uniformly"""
@@ -93,7 +93,7 @@ class FlowObjective:
             matching = error.square().mean()
             late = time > 0.5
             value = float(matching.detach())
-            self.running[scale] = value if self.running[scale] == 0.0 else 0.99 * self.running[scale] + 0.01 * value
+            self.running[scale] = value if self.running[scale] == 0.0 else 0.95 * self.running[scale] + 0.05 * value
             total = total + matching / self.running[scale]
             parts[f"velocity_{scale}"] = value
             if self.config.lpips > 0 and bool(late.any()):

@@ -21,7 +21,7 @@ from decoders.models import encoder_path
 from decoders.presets import DIFFUSION, DiffusionPreset, denoiser_config, size_preset
 from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObjective, set_latent_statistics
 from decoders.training.card import write_card
-from decoders.training.data import TrainingImages, load_training_images
+from decoders.training.data import TrainingImages, encode_cached, load_training_images
 from decoders.training.distillation import DistillationLossConfig, DistillationObjective
 from decoders.training.flow_matching import FlowLossConfig, FlowObjective
 from decoders.training.perceptual import PerceptualLoss
@@ -143,6 +143,12 @@ def _diffusion(
     vae_sha256 = sha256_file(vae_path)
     data = encode_cached(data, autoencoder, vae_sha256, request.device, report)
     config = denoiser_config(size_preset(request.preset), preset.scales)
+    latents = (autoencoder.config.latent_channels, autoencoder.config.down_factor())
+    if latents != (config.latent_channels, config.down_factor):
+        raise MsbenchError(
+            f"{vae_path} gives f{latents[1]}c{latents[0]} latents; preset {request.preset!r} needs "
+            f"f{config.down_factor}c{config.latent_channels}"
+        )
     module = Denoiser(config).to(request.device)
     manifest = Manifest(request.decoder, "denoiser", asdict(config), _trained_on(data), vae_sha256, preset.flow)
     lineage: dict[str, Any] = {"encoder_sha256": vae_sha256}
