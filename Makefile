@@ -10,7 +10,7 @@ STAMP := $(VENV)/.msbench-setup
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo results test test-slow lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,14 @@ $(STAMP): pyproject.toml
 demo: setup ## fetch the metric weights, run every decoder on the built-in photographs, show the table
 	$(BIN)/msbench weights fetch
 	$(BIN)/msbench run --decoder $(DEMO_DECODERS) --dataset photos $(DEMO_ARGS)
+
+# A fresh folder each time: a run's folder is never overwritten.
+results: setup ## measure again what results/ holds for a CPU: the demo table and the speed-up plot
+	$(eval RUN := results/runs/photos-cpu-$(shell date +%Y%m%d-%H%M%S))
+	$(BIN)/msbench run --decoder $(DEMO_DECODERS) --dataset photos --output-dir $(RUN)
+	$(BIN)/msbench compare $(RUN) --format csv > results/photos-cpu.csv
+	$(BIN)/msbench compare $(RUN) --format markdown > results/photos-cpu.md
+	$(BIN)/msbench scales --output results/scales-cpu
 
 test: lint ## lint, then every test that takes seconds
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)

@@ -43,6 +43,17 @@ class Record:
         """Hash of the protocol; equal hashes compare."""
         return str(self.data["protocol_hash"])
 
+    def provenance(self) -> str:
+        """One line that says how to get these figures again: protocol, machine, code and command."""
+        facts, config = self.data["environment"], self.data["config"]
+        machine = ", ".join(gpu["name"] for gpu in facts["gpus"]) if config["device"] != "cpu" else facts["cpu_model"]
+        threads = f", {facts['torch_threads']} threads" if config["device"] == "cpu" else ""
+        commit = (facts["git"]["commit"] or "unknown")[:10] + (" with local changes" if facts["git"]["dirty"] else "")
+        return (
+            f"Protocol `{self.protocol_hash}`, {self.data['date'][:10]}, {machine}{threads}, torch {facts['torch']}, "
+            f"msbench {facts['msbench']} ({commit}): `{self.data['command']}`"
+        )
+
     def samples(self) -> pd.DataFrame:
         """The per-image values: decoder, key, label, source_photo, psnr, ssim, lpips."""
         import pandas as pd

@@ -121,7 +121,12 @@ def compare_command(
         if table_format == "table":
             console.print(results_table(comparison.results, demo_datasets=demo))
         else:
-            text = to_markdown(comparison.results, demo) if table_format == "markdown" else to_csv(comparison.results)
+            if table_format == "markdown":
+                text = to_markdown(comparison.results, demo) + "".join(
+                    f"- {record.provenance()}\n" for record in comparison.records
+                )
+            else:
+                text = to_csv(comparison.results)
             (sys.stderr if as_json else sys.stdout).write(text.rstrip("\n") + "\n")
         if as_json:
             print_json(
