@@ -1,0 +1,179 @@
+"""Checkpoints: what is written comes back, what is not one of ours is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from decoders import checkpoint
+from decoders.autoencoder import Autoencoder
+from decoders.checkpoint import (
+    FORMAT,
+    Manifest,
+    load_autoencoder,
+    load_denoiser,
+    read_checkpoint,
+    save_checkpoint,
+    shipped_path,
+)
+from decoders.denoiser import Denoiser
+from harness.errors import MsbenchError
+from harness.files import sha256_file
+
+MakeDenoiser = Callable[[int], Denoiser]
+
+
+def manifest_of(network: Denoiser) -> Manifest:
+    return Manifest("ms-onestep", "denoiser", asdict(network.config), "synthetic", "e" * 64, "cascade")
+
+
+def plain(manifest: Manifest) -> object:
+    """As JSON says it: tuples are lists."""
+    return json.loads(json.dumps(asdict(manifest)))
+
+
+@pytest.fixture
+def saved(tmp_path: Path, tiny_denoiser: MakeDenoiser) -> Path:
+    path = tmp_path / "ms-onestep.safetensors"
+    network = tiny_denoiser(3)
+    assert save_checkpoint(path, network, manifest_of(network)) == sha256_file(path)
+    return path
+
+
+def test_a_denoiser_comes_back_in_fp16_precision(saved: Path, tiny_denoiser: MakeDenoiser) -> None:
+    original = tiny_denoiser(3)
+    random_state = torch.get_rng_state()
+    loaded, manifest = load_denoiser(saved)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert plain(manifest) == plain(manifest_of(original))
+    assert loaded.config == original.config
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    for name, value in original.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value.half().float()), name
+    with safe_open(saved, framework="pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
+    # Half the bytes of fp32, and little else.
+    parameters = sum(p.numel() for p in original.parameters())
+    assert 2 * parameters < saved.stat().st_size < 2 * parameters + 20_000
+
+
+def test_an_autoencoder_comes_back_with_its_statistics(tmp_path: Path, tiny_autoencoder: Autoencoder) -> None:
+    tiny_autoencoder.latent_mean.fill_(0.25)
+    tiny_autoencoder.latent_std.fill_(1.5)
+    manifest = Manifest("vae", "autoencoder", asdict(tiny_autoencoder.config), "synthetic", None)
+    save_checkpoint(tmp_path / "vae.safetensors", tiny_autoencoder, manifest)
+    loaded, read = load_autoencoder(tmp_path / "vae.safetensors")
+    assert plain(read) == plain(manifest)
+    assert loaded.config == tiny_autoencoder.config
+    assert loaded.latent_mean.flatten().tolist() == [0.25] * 4
+    images = torch.rand((2, 3, 32, 32))
+    assert torch.allclose(loaded.encode(images), tiny_autoencoder.encode(images), atol=0.02)
+
+
+def test_the_same_weights_give_the_same_file(saved: Path, tmp_path: Path, tiny_denoiser: MakeDenoiser) -> None:
+    network = tiny_denoiser(3)
+    for index in range(4):  # the library's own order of the metadata is random
+        assert save_checkpoint(tmp_path / f"{index}.safetensors", network, manifest_of(network)) == sha256_file(saved)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(MsbenchError, match=r"no checkpoint at .*train-decoder"):
+            read_checkpoint(path)
+
+
+def damage_text(path: Path) -> None:
+    path.write_text("not safetensors at all")
+
+
+def damage_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def damage_truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def damage_foreign(path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, path)
+
+
+def damage_other_format(path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, path, {"format": "pt"})
+
+
+def damage_no_manifest(path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, path, {"format": FORMAT})
+
+
+def damage_manifest_json(path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, path, {"format": FORMAT, "manifest": "{"})
+
+
+def damage_manifest_fields(path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, path, {"format": FORMAT, "manifest": json.dumps({"colour": "red"})})
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (damage_text, "not a readable safetensors"),
+        (damage_empty, "not a readable safetensors"),
+        (damage_truncate, "not a readable safetensors"),
+        (damage_foreign, "not written by msbench"),
+        (damage_other_format, "not written by msbench"),
+        (damage_no_manifest, "manifest"),
+        (damage_manifest_json, "manifest"),
+        (damage_manifest_fields, "manifest"),
+    ],
+)
+def test_what_is_not_a_checkpoint_is_named(saved: Path, damage: Callable[[Path], None], words: str) -> None:
+    damage(saved)
+    with pytest.raises(MsbenchError, match=words) as error:
+        load_denoiser(saved)
+    assert str(saved) in str(error.value)
+
+
+@pytest.mark.parametrize("change", [{"widths": [8, 16, 24]}, {"colour": 1}, {"widths": 3}, {"scales": "three"}])
+def test_a_config_that_does_not_fit_its_tensors_is_named(
+    tmp_path: Path, tiny_denoiser: MakeDenoiser, change: dict[str, object]
+) -> None:
+    network = tiny_denoiser(3)
+    manifest = manifest_of(network)
+    path = tmp_path / "wrong.safetensors"
+    save_checkpoint(path, network, Manifest(**{**asdict(manifest), "config": manifest.config | change}))
+    with pytest.raises(MsbenchError, match="do not fit the architecture"):
+        load_denoiser(path)
+
+
+def test_the_kind_is_checked(saved: Path) -> None:
+    with pytest.raises(MsbenchError, match=r"holds the denoiser of 'ms-onestep', an autoencoder is needed"):
+        load_autoencoder(saved)
+
+
+def test_writing_is_atomic(saved: Path, tiny_denoiser: MakeDenoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = saved.read_bytes()
+
+    def fail(path: Path, data: bytes) -> None:
+        with path.open("wb") as stream:
+            stream.write(data[:100])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    network = tiny_denoiser(3)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(saved, network, manifest_of(network))
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_shipped_weights_lie_in_the_package() -> None:
+    assert shipped_path("ms-onestep") == Path(checkpoint.__file__).parent / "checkpoints" / "ms-onestep.safetensors"

@@ -1,0 +1,194 @@
+"""Whole training runs, with tiny networks: from a folder of pictures to checkpoints that decode."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from decoders import models
+from decoders.autoencoder import AutoencoderConfig
+from decoders.checkpoint import load_autoencoder, load_denoiser
+from decoders.denoiser import DenoiserConfig
+from decoders.presets import SizePreset
+from decoders.training import train as train_module
+from decoders.training.data import TrainingImages, encode_cached, load_training_images
+from decoders.training.train import TrainRequest, run_training
+from decoders.training.trainer import TrainConfig
+from harness.data.types import Request
+from harness.decoder import DecoderOptions
+from harness.errors import MsbenchError, UnknownNameError
+from harness.files import sha256_file
+from harness.noise import SampleNoise
+
+TINY = SizePreset(
+    AutoencoderConfig(encoder_widths=(8, 8), encoder_depths=(1, 1), decoder_widths=(8, 8), decoder_depths=(1, 1)),
+    DenoiserConfig(widths=(8, 16, 16), depths=(1, 1, 1), embedding=16, latent_width=8),
+)
+
+
+class StubLpips:
+    """In place of the LPIPS network."""
+
+    @classmethod
+    def load(cls, net: str, device: object, offline: bool) -> StubLpips:
+        return cls()
+
+    def __call__(self, estimate: Tensor, target: Tensor) -> Tensor:
+        return (estimate - target).square().mean(dim=(1, 2, 3))
+
+
+def write_pictures(folder: Path, count: int, prefix: str = "picture", seed: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for index in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        coarse.resize((64, 64), Image.Resampling.BICUBIC).save(folder / f"{prefix}-{index:02}.png")
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A folder of pictures and where runs go."""
+
+    pictures: Path
+    output: Path
+
+    def request(self, decoder: str, steps: int = 2) -> TrainRequest:
+        data = Request(f"folder:{self.pictures}", None, 64, None, 0, False, "train", True)
+        config = TrainConfig(max_steps=steps, warmup=1, precision="fp32", log_every=1)
+        vae = None if decoder == "vae" else self.output / "vae.safetensors"
+        return TrainRequest(decoder, data, self.output, config=config, vae=vae)
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    monkeypatch.setenv("MSBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(train_module, "Lpips", StubLpips)
+    monkeypatch.setattr(train_module, "size_preset", lambda name: TINY)
+    write_pictures(tmp_path / "pictures", 17)
+    return Lab(tmp_path / "pictures", tmp_path / "runs")
+
+
+def silent(text: str) -> None:
+    assert "\n" not in text
+
+
+def test_from_pictures_to_a_one_step_decoder(lab: Lab) -> None:
+    vae = run_training(lab.request("vae"), silent, None)
+    autoencoder, _ = load_autoencoder(vae)
+    assert not torch.equal(autoencoder.latent_std, torch.ones(1, 4, 1, 1))
+    teacher = run_training(lab.request("ms-diffusion-cascade"), silent, None)
+    steps: list[int] = []
+    student = run_training(
+        replace(lab.request("ms-onestep", steps=3), teacher=teacher), silent, lambda step, loss, progress: steps.append(step)
+    )
+    assert steps == [1, 2, 3]
+    card = json.loads((lab.output / "ms-onestep.json").read_text())
+    assert card["sha256"] == sha256_file(student)
+    assert card["encoder_sha256"] == sha256_file(vae)
+    assert card["teacher_sha256"] == sha256_file(teacher)
+    assert (card["steps"], card["finished"], card["flow"]) == (3, True, "cascade")
+    assert card["data"]["images"] == 17
+    assert [step for step, _ in card["loss_curve"]] == [1, 2, 3]
+    assert (lab.output / "ms-onestep.md").is_file()
+    decoder = models.ms_onestep(DecoderOptions(checkpoint=student))
+    assert "17 images, 64 px" in decoder.spec.trained_on
+    images = decoder.decode(decoder.encode(torch.zeros(1, 3, 64, 64)), SampleNoise.for_samples(0, ["a"]))
+    assert images.shape == (1, 3, 64, 64)
+    assert images.isfinite().all()
+
+
+def test_the_student_begins_as_its_teacher(lab: Lab) -> None:
+    run_training(lab.request("vae"), silent, None)
+    teacher = run_training(lab.request("diffusion"), silent, None)
+    request = replace(lab.request("onestep", steps=1), teacher=teacher)
+    request = replace(request, config=replace(request.config, learning_rate=0.0))
+    student = run_training(request, silent, None)
+    before, after = load_denoiser(teacher)[0].state_dict(), load_denoiser(student)[0].state_dict()
+    assert all(torch.equal(before[name], value) for name, value in after.items())
+
+
+def test_direct_trains_without_teacher(lab: Lab) -> None:
+    run_training(lab.request("vae"), silent, None)
+    path = run_training(lab.request("direct"), silent, None)
+    assert load_denoiser(path)[1].flow == "noise-free"
+
+
+def test_divergence_leaves_no_checkpoint(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StubLpips, "__call__", lambda self, estimate, target: estimate.mean((1, 2, 3)) * float("nan"))
+    with pytest.raises(MsbenchError, match="diverged at step 0"):
+        run_training(lab.request("vae"), silent, None)
+    assert list(lab.output.iterdir()) == []
+
+
+def test_bad_requests_are_refused_before_anything_is_read(lab: Lab) -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'ms-onestep'"):
+        run_training(replace(lab.request("vae"), decoder="ms-onestp"), silent, None)
+    with pytest.raises(MsbenchError, match="needs a budget"):
+        run_training(replace(lab.request("vae"), config=TrainConfig()), silent, None)
+    with pytest.raises(MsbenchError, match="no checkpoint at"):
+        run_training(lab.request("diffusion"), silent, None)
+    assert not lab.output.exists()
+
+
+def test_another_encoder_or_teacher_is_refused(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_training(lab.request("vae"), silent, None)
+    teacher = run_training(lab.request("diffusion"), silent, None)
+    with pytest.raises(MsbenchError, match="another architecture than preset"):
+        run_training(replace(lab.request("ms-onestep"), teacher=teacher), silent, None)
+    # A second encoder in another folder: the teacher's latents are not its.
+    other = replace(lab.request("vae", steps=3), output=lab.output / "other")
+    vae = run_training(other, silent, None)
+    with pytest.raises(MsbenchError, match="another encoder's latents"):
+        run_training(replace(lab.request("onestep"), teacher=teacher, vae=vae), silent, None)
+    wide = replace(TINY, autoencoder=replace(TINY.autoencoder, latent_channels=8))
+    monkeypatch.setattr(train_module, "size_preset", lambda name: wide)
+    with pytest.raises(MsbenchError, match="gives f8c4 latents; preset 'nano' needs f8c8"):
+        run_training(lab.request("diffusion"), silent, None)
+
+
+def test_validation_images_are_never_trained_on(lab: Lab) -> None:
+    write_pictures(lab.pictures / "class", 3, prefix="ILSVRC2012_val_000000", seed=1)
+    data = load_training_images(lab.request("vae").data)
+    assert len(data.images) == 17
+    for path in lab.pictures.glob("picture-0[0-4].png"):
+        path.unlink()
+    with pytest.raises(MsbenchError, match="12 usable images, training needs at least 16"):
+        load_training_images(lab.request("vae").data)
+
+
+def test_latents_are_encoded_once(lab: Lab, pictures: TrainingImages, tiny_autoencoder: models.Autoencoder) -> None:
+    lines: list[str] = []
+    cpu = torch.device("cpu")
+    first = encode_cached(pictures, tiny_autoencoder, "a" * 64, cpu, lines.append)
+    second = encode_cached(pictures, tiny_autoencoder, "a" * 64, cpu, lines.append)
+    assert len(lines) == 1
+    assert first.latents is not None
+    assert second.latents is not None
+    assert torch.equal(first.latents, second.latents)
+    assert torch.equal(first.latents, pictures.with_latents(tiny_autoencoder.encode, 8).latents)  # type: ignore[arg-type]
+    encode_cached(pictures, tiny_autoencoder, "b" * 64, cpu, lines.append)
+    encode_cached(replace(pictures, sha256="1" * 64), tiny_autoencoder, "a" * 64, cpu, lines.append)
+    assert len(lines) == 3
+
+
+def test_pictures_do_not_come_from_the_tests_own_seed(lab: Lab, make_seeded: Callable[[int], str]) -> None:
+    """The run's seed is the only source of randomness: the global state changes nothing."""
+    assert make_seeded(1) == make_seeded(2)
+
+
+@pytest.fixture
+def make_seeded(lab: Lab) -> Callable[[int], str]:
+    def make(global_seed: int) -> str:
+        torch.manual_seed(global_seed)
+        request = replace(lab.request("vae"), output=lab.output / str(global_seed))
+        return sha256_file(run_training(request, silent, None))
+
+    return make
