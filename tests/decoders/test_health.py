@@ -72,3 +72,12 @@ def test_pictures_are_recognisable_and_without_grain(name: str, steps: int) -> N
 def test_more_steps_do_not_blow_up(name: str) -> None:
     few, many = measured(name, 4), measured(name, 50)
     assert many[0] >= few[0] - 3.0
+
+
+def test_the_yardstick_sees_noise_that_was_not_cancelled() -> None:
+    """White noise at 16 dB, which PSNR alone would pass, is far beyond the limit on grain."""
+    images = photographs()
+    noise = SampleNoise.for_samples(0, PHOTOS).normal((3, 128, 128), 0)
+    noisy = (images + 255 * 10 ** (-16 / 20) * noise).round().clamp(0, 255).to(torch.uint8)
+    assert float(psnr(noisy, images).mean()) > 12.0
+    assert float(top_octave_ratio(noisy, images).mean()) > 10.0
