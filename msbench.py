@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.compare import compare
+    from harness.config import RunConfig
     from harness.decoder import Decoder, DecoderOptions, DecoderSpec, NoiseSource
     from harness.errors import MsbenchError
     from harness.record import Record
-    from harness.runner import RunConfig, evaluate
+    from harness.runner import evaluate
 
 __all__ = [
     "Decoder",
@@ -31,7 +32,7 @@ _HOMES = {
     "MsbenchError": "harness.errors",
     "NoiseSource": "harness.decoder",
     "Record": "harness.record",
-    "RunConfig": "harness.runner",
+    "RunConfig": "harness.config",
     "compare": "harness.compare",
     "evaluate": "harness.runner",
 }

@@ -54,9 +54,10 @@ def run_command(
 ) -> None:
     """Measure decoders on a dataset: quality, cost, a table and a sheet of images."""
     with user_errors():
+        from harness.config import RunConfig
         from harness.cost.cost import CostProtocol
         from harness.report.table import results_table
-        from harness.runner import RunConfig, evaluate
+        from harness.runner import evaluate
 
         sizes = tuple(parse_integers("--cost-batch-sizes", cost_batch_sizes))
         config = RunConfig(
@@ -160,10 +161,10 @@ def scales_command(
 ) -> None:
     """Measure and plot the speed-up against the number of scales."""
     with user_errors():
+        from harness.config import check_device, runs_root
         from harness.cost.cost import CostProtocol
         from harness.files import write_text
         from harness.report.plots import plot_speedup_vs_scales
-        from harness.runner import check_device, runs_root
         from harness.scales import measure_scales
 
         place = check_device(device)

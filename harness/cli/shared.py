@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from harness.runner import Progress
+    from harness.quality import Progress
 
 DecoderList = Annotated[str, typer.Option("--decoder", help="Decoder names, separated by commas (`msbench ls decoders`).")]
 DataDir = Annotated[Path | None, typer.Option(help="Where the dataset lies: a folder or a tar.")]

@@ -39,8 +39,8 @@ def train_command(
     with user_errors():
         from decoders.training.train import TrainRequest, run_training
         from decoders.training.trainer import TrainConfig
+        from harness.config import check_device, runs_root
         from harness.data.types import Request
-        from harness.runner import check_device, runs_root
 
         config = TrainConfig(
             max_steps=max_steps,

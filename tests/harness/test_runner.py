@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 
 from decoders.checkpoint import shipped_path
+from harness.config import RunConfig
 from harness.errors import MsbenchError
+from harness.reconstruct import to_uint8
 from harness.record import Record, read_record
-from harness.runner import RunConfig, evaluate, to_uint8
+from harness.runner import evaluate
 
 LEARNED = "ms-onestep"
 needs_checkpoint = pytest.mark.skipif(not shipped_path(LEARNED).is_file(), reason=f"no shipped checkpoint of {LEARNED}")
