@@ -20,7 +20,7 @@ from harness.data.dataset import Dataset
 from harness.data.types import Example
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
-from harness.metrics.suite import MetricSuite
+from harness.metrics.suite import PER_IMAGE, MetricSuite
 from harness.noise import SampleNoise
 from harness.reconstruct import reconstruct
 from harness.savers import ImageSaver
@@ -33,21 +33,30 @@ Progress = Callable[[str, int, int], None]
 class Gathered:
     """What one decoder's pass leaves behind."""
 
-    values: dict[str, list[NDArray[np.float64]]] = field(default_factory=lambda: {"psnr": [], "ssim": [], "lpips": []})
+    values: dict[str, list[NDArray[np.float64]]] = field(default_factory=lambda: {name: [] for name in PER_IMAGE})
+    """per-image metrics, one array [B] a batch"""
     features: list[NDArray[np.float32]] = field(default_factory=list)
+    """Inception features, one array [B, 2048] a batch"""
     shown: list[NDArray[np.uint8]] = field(default_factory=list)
+    """reconstructions of the sheet's images, [H, W, 3] each"""
     latents: list[Tensor] = field(default_factory=list)
+    """latents of the first images, kept for timing"""
 
 
 @dataclass(slots=True)
 class Reference:
     """The images every decoder was measured against."""
 
-    examples: list[Example] = field(default_factory=list)  # pixels dropped
+    examples: list[Example] = field(default_factory=list)
+    """who they are, in the order measured; pixels dropped"""
     features: list[NDArray[np.float32]] = field(default_factory=list)
+    """Inception features, one array [B, 2048] a batch"""
     pixels: Any = field(default_factory=hashlib.sha256)
+    """running hash over keys and pixels"""
     shown: list[NDArray[np.uint8]] = field(default_factory=list)
+    """the sheet's images, [H, W, 3] each"""
     shown_index: list[int] = field(default_factory=list)
+    """their places in `examples`"""
 
 
 def quality_pass(

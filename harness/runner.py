@@ -25,7 +25,7 @@ from harness.metrics.suite import MetricSuite, set_metrics
 from harness.noise import SampleNoise
 from harness.protocol import SCHEMA_VERSION, Protocol
 from harness.quality import Gathered, Progress, Reference, quality_pass
-from harness.record import Record
+from harness.record import Record, write_record
 from harness.registry import build_decoder
 from harness.report.sheet import write_sheet
 
