@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +44,46 @@ def render_card(facts: dict[str, Any]) -> str:
         rows["teacher sha256"] = f"`{facts['teacher_sha256']}`"
     lines = [f"# {facts['decoder']} ({facts['preset']})", "", "| | |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in rows.items()]
-    curve = facts["loss_curve"]
-    if curve:
-        lines += ["", f"Training loss, step {curve[0][0]} to {curve[-1][0]}: `{sparkline([loss for _, loss in curve])}`", ""]
-        shown = curve[:: max(1, len(curve) // 10)]
-        lines += ["| step | " + " | ".join(str(step) for step, _ in shown) + " |", "|---|" + "---|" * len(shown)]
-        lines += ["| loss | " + " | ".join(f"{loss:.4g}" for _, loss in shown) + " |"]
+    curves = facts["loss_curves"]
+    steps = curves.get("step", [])
+    if steps:
+        shown = range(0, len(steps), -(-len(steps) // 10))
+        lines += ["", "Training curves, each point the mean of its stretch of the log:", ""]
+        lines += ["| step | | " + " | ".join(f"{steps[i]:g}" for i in shown) + " |", "|---|---|" + "--:|" * len(shown)]
+        for name, values in curves.items():
+            if name != "step":
+                numbers = ["–" if values[i] is None else f"{values[i]:.3g}" for i in shown]
+                lines.append(f"| {name} | `{sparkline(values)}` | " + " | ".join(numbers) + " |")
     return "\n".join(lines) + "\n"
 
 
-def sparkline(values: list[float]) -> str:
-    """One block character per value, scaled between the smallest and the largest."""
-    low, high = min(values), max(values)
+def read_curves(log: Path, points: int = 40) -> dict[str, list[float | None]]:
+    """Columns of a run's log.csv, thinned to at most `points` values: "step", the loss and its parts; None where all are NaN.
+
+    A flow's total is divided by its own running mean and says little; its parts are what a reader wants.
+    """
+    if not log.is_file():
+        return {}
+    with log.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    size = max(1, -(-len(rows) // points))
+    chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
+    names = [name for name in (rows[0] if rows else {}) if name not in ("grad_norm", "seconds")]
+    curves: dict[str, list[float | None]] = {}
+    for name in names:
+        stretches = [[float(row[name]) for row in chunk if not math.isnan(float(row[name]))] for chunk in chunks]
+        means = [sum(values) / len(values) if values else None for values in stretches]
+        curves[name] = [float(chunk[-1]["step"]) for chunk in chunks] if name == "step" else [_short(mean) for mean in means]
+    return curves
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """One block character per value, scaled between the smallest and the largest; a blank where there is none."""
+    known = [value for value in values if value is not None]
+    low, high = min(known, default=0.0), max(known, default=0.0)
     span = (high - low) or 1.0
-    return "".join(_BARS[min(7, int(8 * (value - low) / span))] for value in values)
+    return "".join(" " if value is None else _BARS[min(7, int(8 * (value - low) / span))] for value in values)

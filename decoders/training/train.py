@@ -20,7 +20,7 @@ from decoders.flow import make_flow
 from decoders.models import encoder_path
 from decoders.presets import DIFFUSION, DiffusionPreset, denoiser_config, size_preset
 from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObjective, set_latent_statistics
-from decoders.training.card import write_card
+from decoders.training.card import read_curves, write_card
 from decoders.training.data import TrainingImages, encode_cached, load_training_images
 from decoders.training.distillation import DistillationLossConfig, DistillationObjective
 from decoders.training.flow_matching import FlowLossConfig, FlowObjective
@@ -116,7 +116,7 @@ def run_training(
         "seconds_with_setup": round(time.time() - started, 1),
         "hardware": {"platform": platform.platform(), "threads": torch.get_num_threads(), **_hardware()},
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "loss_curve": _thin(result.curve, 60),
+        "loss_curves": read_curves(request.output / "log.csv"),
     }
     write_card(request.output / request.decoder, json.loads(json.dumps(facts, default=str)))
     report(f"{result.steps} steps in {result.seconds / 60:.1f} min -> {target}")
@@ -199,12 +199,3 @@ def _count(module: nn.Module) -> int:
 def _hardware() -> dict[str, Any]:
     facts = environment()
     return {"cpu": facts["cpu_model"], "gpus": [gpu["name"] for gpu in facts["gpus"]], "torch": facts["torch"]}
-
-
-def _thin(curve: list[tuple[int, float]], points: int) -> list[list[float]]:
-    """At most `points` rows, each the mean of its stretch."""
-    if not curve:
-        return []
-    size = max(1, -(-len(curve) // points))
-    chunks = [curve[i : i + size] for i in range(0, len(curve), size)]
-    return [[chunk[-1][0], round(sum(loss for _, loss in chunk) / len(chunk), 5)] for chunk in chunks]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from decoders.training.card import render_card, sparkline, write_card
+from decoders.training.card import read_curves, render_card, sparkline, write_card
 
 
 def facts() -> dict[str, Any]:
@@ -30,7 +30,7 @@ def facts() -> dict[str, Any]:
         "seconds": 5400.0,
         "hardware": {"platform": "Linux", "threads": 2, "cpu": "A processor", "gpus": [], "torch": "2.14.1"},
         "date": "2026-11-25",
-        "loss_curve": [[100 * (i + 1), 1.0 / (i + 1)] for i in range(40)],
+        "loss_curves": {"step": [100.0 * (i + 1) for i in range(40)], "loss": [None, *(1.0 / (i + 1) for i in range(1, 40))]},
     }
 
 
@@ -50,22 +50,22 @@ def test_a_card_states_what_a_reader_needs() -> None:
         "A processor, 2 threads, torch 2.14.1",
         "| seed | 7 |",
         "cascade, 3 scale(s)",
-        "step 100 to 4000",
+        "| loss | ` █",
     ):
         assert words in card, words
     assert "stopped early" not in card
     tables = [line for line in card.splitlines() if line.startswith("| step |")]
     assert len(tables) == 1
-    assert tables[0].count("|") <= 13
+    assert tables[0].count("|") == 13
 
 
 def test_a_card_without_flow_teacher_or_curve() -> None:
-    plain = facts() | {"flow": None, "loss_curve": [], "finished": False}
+    plain = facts() | {"flow": None, "loss_curves": {}, "finished": False}
     del plain["teacher_sha256"]
     card = render_card(plain)
     assert "flow" not in card
     assert "teacher" not in card
-    assert "Training loss" not in card
+    assert "Training curves" not in card
     assert "(stopped early)" in card
 
 
@@ -80,6 +80,13 @@ def test_both_files_are_written(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ms-onestep.json", "ms-onestep.md"]
     assert json.loads((tmp_path / "ms-onestep.json").read_text()) == facts()
     assert (tmp_path / "ms-onestep.md").read_text() == render_card(facts())
+
+
+def test_curves_come_from_the_log_and_skip_nan(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("step,loss,grad_norm,seconds,lpips_0\n10,4,1,1,nan\n20,2,1,2,0.5\n30,1,1,3,nan\n40,1,1,4,nan\n")
+    assert read_curves(log, points=2) == {"step": [20.0, 40.0], "loss": [3.0, 1.0], "lpips_0": [0.5, None]}
+    assert read_curves(tmp_path / "absent.csv") == {}
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_from_pictures_to_a_one_step_decoder(lab: Lab) -> None:
     assert card["teacher_sha256"] == sha256_file(teacher)
     assert (card["steps"], card["finished"], card["flow"]) == (3, True, "cascade")
     assert card["data"]["images"] == 17
-    assert [step for step, _ in card["loss_curve"]] == [1, 2, 3]
+    assert card["loss_curves"]["step"] == [1, 2, 3]
     assert (lab.output / "ms-onestep.md").is_file()
     decoder = models.ms_onestep(DecoderOptions(checkpoint=student))
     assert "17 images, 64 px" in decoder.spec.trained_on
