@@ -44,6 +44,8 @@ class RunConfig:
     """weights instead of the shipped ones; with one decoder only"""
     steps: int | None = None
     """network calls per image instead of the decoder's own; with diffusion decoders only"""
+    scales: int | None = None
+    """number of scales instead of the decoder's own; the checkpoint must be trained for it"""
     output_dir: Path | None = None
     """the run's folder; None = a new one below runs/"""
     save_images: Path | None = None

@@ -55,7 +55,9 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
     folder = config.output_dir or new_run_folder(config)
     if (folder / "record.json").exists():
         raise MsbenchError(f"{folder} already holds a run; give another --output-dir")
-    options = DecoderOptions(device=device, dtype=config.dtype, checkpoint=config.checkpoint, steps=config.steps)
+    options = DecoderOptions(
+        device=device, dtype=config.dtype, checkpoint=config.checkpoint, steps=config.steps, scales=config.scales
+    )
     decoders = {name: build_decoder(name, options) for name in config.decoders}
     suite = MetricSuite(device, config.offline)
     started = time.time()
@@ -170,10 +172,14 @@ def draw_sheet(path: Path, gathered: dict[str, Gathered], reference: Reference) 
     """The sheet of images: originals beside every decoder, with each cell's PSNR and LPIPS."""
     captions = {
         name: [
-            f"{np.concatenate(kept.values['psnr'])[i]:.1f} dB · LPIPS {np.concatenate(kept.values['lpips'])[i]:.3f}"
+            _caption(np.concatenate(kept.values["psnr"])[i], np.concatenate(kept.values["lpips"])[i])
             for i in reference.shown_index
         ]
         for name, kept in gathered.items()
     }
     keys = [reference.examples[i].key for i in reference.shown_index]
     write_sheet(path, reference.shown, {name: kept.shown for name, kept in gathered.items()}, keys, captions)
+
+
+def _caption(psnr: float, lpips: float) -> str:
+    return "exact" if np.isinf(psnr) else f"{psnr:.1f} dB · LPIPS {lpips:.3f}"

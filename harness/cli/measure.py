@@ -42,6 +42,7 @@ def run_command(
     dtype: Dtype = "fp32",
     checkpoint: Annotated[Path | None, typer.Option(help="Weights instead of the shipped ones (one decoder only).")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Network calls per image (diffusion decoders).")] = None,
+    scales: Annotated[int | None, typer.Option(min=1, help="Number of scales the given checkpoint was trained for.")] = None,
     output_dir: Annotated[Path | None, typer.Option(help="The run's folder; default: a new one below runs/.")] = None,
     save_images: Annotated[
         Path | None, typer.Option(help="Write every image the metrics saw as PNG below this folder.")
@@ -74,6 +75,7 @@ def run_command(
             dtype=parse_dtype(dtype),
             checkpoint=checkpoint,
             steps=steps,
+            scales=scales,
             output_dir=output_dir,
             save_images=save_images,
             cost=CostProtocol(batch_sizes=sizes, max_seconds=cost_seconds) if cost else None,
