@@ -14,7 +14,7 @@ class Protocol:
     """Two runs compare only where these agree; batch size, threads and decoder are not among them."""
 
     dataset: str
-    """dataset name"""
+    """dataset name; of folder:PATH only "folder", since the hashes of its files say which images they are"""
     split: str | None
     """which part of it"""
     resolution: int

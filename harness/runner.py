@@ -96,7 +96,7 @@ def record_data(
     info = dataset.info
     everything = config.max_samples is None or config.max_samples >= info.n_available
     protocol = Protocol(
-        dataset=info.name,
+        dataset=info.name.partition(":")[0],
         split=info.split,
         resolution=info.resolution,
         preprocessing=info.preprocessing,

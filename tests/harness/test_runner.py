@@ -151,6 +151,26 @@ def test_identity_is_exact(tmp_path: Path) -> None:
     assert row["ssim"] == pytest.approx(1)
 
 
+def test_one_folder_in_two_places_is_one_protocol(tmp_path: Path) -> None:
+    records = []
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        for index in range(2):
+            pixels = np.random.default_rng(index).integers(0, 255, (70, 60, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / place / f"{index}.png")
+        config = RunConfig(
+            decoders=("bicubic",),
+            dataset=f"folder:{tmp_path / place}",
+            resolution=52,
+            output_dir=tmp_path / f"run-{place}",
+            cost=None,
+        )
+        records.append(evaluate(config))
+    assert records[0].protocol_hash == records[1].protocol_hash
+    for part in ("source_sha256", "reference_sha256"):
+        assert records[0].data["dataset"][part] == records[1].data["dataset"][part]
+
+
 def test_rounding_is_half_to_even_once() -> None:
     values = torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0])
     assert to_uint8(values).tolist() == [0, 0, 128, 255, 255]
