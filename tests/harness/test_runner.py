@@ -87,7 +87,7 @@ def test_metrics_equal_the_reference_packages(full_run: tuple[Record, Path], tmp
                     for key in reference
                 ]
             ),
-            "lpips": np.mean([float(distance(signed(reference[key]), signed(decoded[key]))) for key in reference]),
+            "lpips": np.mean([distance(signed(reference[key]), signed(decoded[key])).item() for key in reference]),
         }
         for metric, value in expected.items():
             assert row[metric] == pytest.approx(value, rel=1e-3), (row["decoder"], metric)
