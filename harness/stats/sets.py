@@ -1,0 +1,67 @@
+"""Metrics of a whole set of pairs (rFID, KID): intervals of a value, and of the difference between two decoders.
+
+A pair is a reference and its reconstruction; both leave together, and so do all pairs cut from one photograph. The standard
+error comes from the values without each unit in turn (jackknife: Efron & Stein, Annals of Statistics 1981), and the interval is
+centred on the value itself. A bootstrap would repeat images, which inflates these metrics, and its interval can miss the value
+it is about.
+
+An interval is about the expectation of the metric *at this number of images*. rFID falls as images are added;
+`extrapolate.rfid_infinity` says by how much. Differences pair the units of both decoders: what an image does to both cancels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.stats.estimate import Estimate, Student, Values, few_units_note, no_interval
+
+METHOD = "jackknife of pairs"
+
+
+@dataclass(frozen=True, slots=True)
+class SetStatistic:
+    """A set metric and what it would be without each unit."""
+
+    value: float
+    """over all pairs"""
+    without: Values
+    """[units] the value with one unit left out, units in order of first appearance; NaN where too few pairs remain"""
+    n: int
+    """number of pairs"""
+    units: tuple[int, ...]
+    """the unit of each pair: what must agree for two decoders to be compared"""
+
+    @property
+    def clustered(self) -> bool:
+        """Some unit holds several pairs."""
+        return len(self.without) < self.n
+
+
+def set_estimate(statistic: SetStatistic) -> Estimate:
+    """The value with its jackknife standard error and Student quantiles."""
+    return _estimate(statistic.value, statistic.without, statistic)
+
+
+def set_difference(decoder: SetStatistic, baseline: SetStatistic) -> Estimate:
+    """Decoder minus baseline over the same pairs.
+
+    Raises:
+        ValueError: the two are not of the same units.
+    """
+    if decoder.units != baseline.units:
+        raise ValueError("a paired difference needs the same images and clusters in both")
+    return _estimate(decoder.value - baseline.value, decoder.without - baseline.without, decoder)
+
+
+def _estimate(value: float, without: Values, like: SetStatistic) -> Estimate:
+    count = len(without)
+    if count < 2:
+        return no_interval(
+            value, like.n, count, f"{count} independent {'photograph' if like.clustered else 'image'}: no interval"
+        )
+    if not np.isfinite(without).all():
+        return no_interval(value, like.n, count, "too few images remain without one unit: no interval")
+    error = float(np.sqrt((count - 1) / count * np.square(without - without.mean()).sum()))
+    return Estimate(value, like.n, count, Student(error, count, METHOD), few_units_note(count, like.clustered))
