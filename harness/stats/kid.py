@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.stats.estimate import Clusters, Values, unit_numbers
-from harness.stats.sets import SetStatistic
+from harness.stats.sets import SetStatistic, chosen_units, no_interaction
 
 _ROWS = 1024  # rows of a kernel matrix held at once
 
@@ -41,10 +41,26 @@ def kid_statistic(
     sizes = np.bincount(units).astype(np.float64)
     remaining = n - sizes
     total = rows.sum()
-    sums = total - 2.0 * np.bincount(units, weights=rows) + _blocks(x, y, units, diagonal)
-    pairs = remaining * (remaining - 1.0)
-    without = np.divide(sums, pairs, out=np.full(len(sizes), np.nan), where=pairs > 0.0)
-    return SetStatistic(float(total / (n * (n - 1))), without, n, tuple(units.tolist()))
+    taken = 2.0 * np.bincount(units, weights=rows) - _blocks(x, y, units, diagonal)
+    without = _mean(total - taken, remaining)
+    value = float(total / (n * (n - 1)))
+    chosen = chosen_units(len(sizes))
+    interaction = no_interaction(len(chosen))
+    if len(chosen):
+        gone = taken[chosen]
+        left = n - (sizes[chosen][:, None] + sizes[chosen])
+        both = _mean(total - gone[:, None] - gone + 2.0 * _shared(x, y, units, chosen), left)
+        interaction = value - without[chosen][:, None] - without[chosen] + both
+        np.fill_diagonal(interaction, 0.0)
+    return SetStatistic(value, without, interaction, n, tuple(units.tolist()))
+
+
+def _mean(sums: Values, remaining: Values) -> Values:
+    """Mean over ordered pairs of the remaining images; NaN where there is no pair."""
+    pairs = np.asarray(remaining * (remaining - 1.0))
+    found = np.full(pairs.shape, np.nan)
+    np.divide(sums, pairs, out=found, where=pairs > 0.0)
+    return found
 
 
 def _blocks(x: Values, y: Values, units: NDArray[np.intp], diagonal: Values) -> Values:
@@ -58,6 +74,17 @@ def _blocks(x: Values, y: Values, units: NDArray[np.intp], diagonal: Values) -> 
             block = _kernel(a, a).sum() + _kernel(b, b).sum() - 2.0 * _kernel(a, b).sum()
             found[unit] = block - diagonal[members].sum()
     return found
+
+
+def _shared(x: Values, y: Values, units: NDArray[np.intp], chosen: NDArray[np.intp]) -> Values:
+    """Σ of h between the images of each two of the chosen units: [q, q], its diagonal without meaning."""
+    order = np.argsort(units, kind="stable")
+    members = order[np.isin(units[order], chosen)]
+    starts = np.searchsorted(units[members], chosen)
+    a, b = x[members], y[members]
+    cross = _kernel(a, b)
+    h = _kernel(a, a) + _kernel(b, b) - cross - cross.T
+    return np.asarray(np.add.reduceat(np.add.reduceat(h, starts, axis=0), starts, axis=1), dtype=np.float64)
 
 
 def _kernel(a: Values, b: Values) -> Values:

@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.stats.estimate import Clusters, Values, unit_numbers
-from harness.stats.sets import SetStatistic
+from harness.stats.sets import SetStatistic, chosen_units, no_interaction
 
-_STEP = 0.5  # of log t
+_STEP = 1.0  # of log t: six digits of what leaving a unit out changes
 _BELOW = 36.0  # how far log t reaches below the least squared singular value: √t has vanished there
 _ABOVE = 16.0  # and above the largest: the logarithm is proportional to 1 / t from there on, and still has nine digits
 _ROWS = 4096  # rows taken through the quadrature at once
@@ -56,7 +56,7 @@ def rfid_statistic(
     units = unit_numbers(clusters, n)
     sizes = np.bincount(units)
     if len(sizes) < 2 or n - sizes.max() < 2:
-        return SetStatistic(pairs.value(), np.full(len(sizes), np.nan), n, tuple(units.tolist()))
+        return SetStatistic(pairs.value(), np.full(len(sizes), np.nan), no_interaction(), n, tuple(units.tolist()))
     members = np.split(np.argsort(units, kind="stable"), np.cumsum(sizes)[:-1])
     without = np.empty(len(sizes))
     single = sizes == 1
@@ -65,7 +65,13 @@ def rfid_statistic(
         without[single] = _without_each(pairs, quadrature, np.concatenate([m for m in members if len(m) == 1]))
     for unit in np.flatnonzero(~single):
         without[unit] = _without_unit(pairs, quadrature, members[unit])
-    return SetStatistic(pairs.value(), without, n, tuple(units.tolist()))
+    chosen = chosen_units(len(sizes))
+    interaction = no_interaction(len(chosen))
+    rows, columns = np.tril_indices(len(chosen), -1)
+    both = _without_two(pairs, quadrature, [members[unit] for unit in chosen])
+    interaction[rows, columns] = pairs.value() - without[chosen[rows]] - without[chosen[columns]] + both
+    interaction += interaction.T
+    return SetStatistic(pairs.value(), without, interaction, n, tuple(units.tolist()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,22 +163,63 @@ def _without_each(pairs: _Pairs, quadrature: _Quadrature, rows: NDArray[np.intp]
 
 def _without_unit(pairs: _Pairs, quadrature: _Quadrature, rows: NDArray[np.intp]) -> float:
     """The distance without several pairs at once."""
-    n, m = len(pairs.a), len(rows)
-    if m > _WHOLE:
-        kept = np.setdiff1d(np.arange(n), rows)
+    if len(rows) > _WHOLE:
+        kept = np.setdiff1d(np.arange(len(pairs.a)), rows)
         # the gap is put back on one side: centred features have lost it
         return _Pairs.of(pairs.a[kept] + pairs.gap, pairs.b[kept]).value()
-    a, b, u, v = pairs.a[rows], pairs.b[rows], pairs.left[rows], pairs.right[rows]
-    c = np.eye(m) + 1.0 / (n - m)
-    blocks = np.empty((len(quadrature.weights), 2 * m, 2 * m))
-    for node in range(len(quadrature.weights)):
-        even, odd = quadrature.even[:, node], quadrature.odd[:, node]
-        cross = (u * odd) @ v.T
-        blocks[node, :m, :m], blocks[node, m:, m:] = (u * even) @ u.T, (v * even) @ v.T
-        blocks[node, :m, m:], blocks[node, m:, :m] = cross, -cross.T
-    logs = np.linalg.slogdet(np.eye(2 * m) - np.kron(np.eye(2), c) @ blocks).logabsdet
-    change = float(np.maximum(logs, -700.0) @ quadrature.weights)
-    gap = pairs.gap - (a - b).sum(axis=0) / (n - m)
-    taken = np.sum(c * (a @ a.T + b @ b.T))
-    traces = np.square(pairs.a).sum() + np.square(pairs.b).sum() - taken
-    return float(gap @ gap + (traces - 2.0 * (pairs.singular.sum() + change)) / (n - m - 1))
+    return float(_Removal.of(pairs, quadrature, rows).without(np.arange(len(rows))[None])[0])
+
+
+def _without_two(pairs: _Pairs, quadrature: _Quadrature, members: list[NDArray[np.intp]]) -> Values:
+    """The distance without each two of the given units, in the order of `numpy.tril_indices`."""
+    first, second = np.tril_indices(len(members), -1)
+    if members and all(len(rows) == 1 for rows in members):
+        return _Removal.of(pairs, quadrature, np.concatenate(members)).without(np.stack([first, second], axis=1))
+    together = [np.concatenate([members[i], members[j]]) for i, j in zip(first, second, strict=True)]
+    return np.array([_without_unit(pairs, quadrature, rows) for rows in together])
+
+
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    """What the removal of any of a few pairs needs."""
+
+    pairs: _Pairs
+    """the whole"""
+    quadrature: _Quadrature
+    """of the whole"""
+    kernel: Values
+    """[nodes, 2, q, 2, q] K(t) among q pairs"""
+    inner: Values
+    """[q, q] A_c A_cᵀ + B_c B_cᵀ"""
+    apart: Values
+    """[q, D] A_c - B_c"""
+
+    @classmethod
+    def of(cls, pairs: _Pairs, quadrature: _Quadrature, rows: NDArray[np.intp]) -> _Removal:
+        """Among the given rows."""
+        a, b, u, v = pairs.a[rows], pairs.b[rows], pairs.left[rows], pairs.right[rows]
+        cross = _products(u, v, quadrature.odd)
+        upper = np.stack([_products(u, u, quadrature.even), cross], axis=2)
+        lower = np.stack([-cross.transpose(0, 2, 1), _products(v, v, quadrature.even)], axis=2)
+        return cls(pairs, quadrature, np.stack([upper, lower], axis=1), a @ a.T + b @ b.T, a - b)
+
+    def without(self, chosen: NDArray[np.intp]) -> Values:
+        """The distance without each set of m of those pairs, chosen [sets, m]: [sets]."""
+        n, (count, m) = len(self.pairs.a), chosen.shape
+        c = np.eye(m) + 1.0 / (n - m)
+        some, other = chosen[:, :, None], chosen[:, None, :]
+        blocks = self.kernel[:, :, some, :, other].transpose(0, 3, 4, 1, 5, 2).reshape(count, -1, 2 * m, 2 * m)
+        logs = np.linalg.slogdet(np.eye(2 * m) - np.kron(np.eye(2), c) @ blocks).logabsdet
+        change = np.maximum(logs, -700.0) @ self.quadrature.weights
+        gaps = self.pairs.gap - self.apart[chosen].sum(axis=1) / (n - m)
+        taken = (c * self.inner[some, other]).sum(axis=(1, 2))
+        traces = np.square(self.pairs.a).sum() + np.square(self.pairs.b).sum() - taken
+        nuclear = self.pairs.singular.sum() + change
+        return np.asarray(np.square(gaps).sum(axis=1) + (traces - 2.0 * nuclear) / (n - m - 1), dtype=np.float64)
+
+
+def _products(u: Values, v: Values, factors: Values) -> Values:
+    """U diag(factors) Vᵀ for each column of factors [r, nodes]: [nodes, m, m]."""
+    m = len(u)
+    outer = (u[:, None, :] * v[None, :, :]).reshape(m * m, -1)
+    return np.asarray((outer @ factors).T.reshape(-1, m, m), dtype=np.float64)

@@ -14,10 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.stats.estimate import Estimate, Student, Values, few_units_note, no_interval
 
 METHOD = "jackknife of pairs"
+_INTERACTING = 24  # units whose interactions are measured: 276 pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class SetStatistic:
     """over all pairs"""
     without: Values
     """[units] the value with one unit left out, units in order of first appearance; NaN where too few pairs remain"""
+    interaction: Values
+    """[q, q] for the units `chosen_units` names: value - without i - without j + without both; 0 on the diagonal"""
     n: int
     """number of pairs"""
     units: tuple[int, ...]
@@ -41,7 +45,7 @@ class SetStatistic:
 
 def set_estimate(statistic: SetStatistic) -> Estimate:
     """The value with its jackknife standard error and Student quantiles."""
-    return _estimate(statistic.value, statistic.without, statistic)
+    return _estimate(statistic.value, statistic.without, statistic.interaction, statistic)
 
 
 def set_difference(decoder: SetStatistic, baseline: SetStatistic) -> Estimate:
@@ -52,10 +56,27 @@ def set_difference(decoder: SetStatistic, baseline: SetStatistic) -> Estimate:
     """
     if decoder.units != baseline.units:
         raise ValueError("a paired difference needs the same images and clusters in both")
-    return _estimate(decoder.value - baseline.value, decoder.without - baseline.without, decoder)
+    return _estimate(
+        decoder.value - baseline.value,
+        decoder.without - baseline.without,
+        decoder.interaction - baseline.interaction,
+        decoder,
+    )
 
 
-def _estimate(value: float, without: Values, like: SetStatistic) -> Estimate:
+def chosen_units(count: int) -> NDArray[np.intp]:
+    """The units whose interactions are measured: the same for every decoder, as differences need; none where there are few."""
+    if count < _INTERACTING:
+        return np.empty(0, dtype=np.intp)
+    return np.sort(np.random.default_rng(count).choice(count, _INTERACTING, replace=False))
+
+
+def no_interaction(count: int = 0) -> Values:
+    """A matrix to fill: [count, count] zeros."""
+    return np.zeros((count, count))
+
+
+def _estimate(value: float, without: Values, interaction: Values, like: SetStatistic) -> Estimate:
     count = len(without)
     if count < 2:
         return no_interval(
@@ -63,5 +84,19 @@ def _estimate(value: float, without: Values, like: SetStatistic) -> Estimate:
         )
     if not np.isfinite(without).all():
         return no_interval(value, like.n, count, "too few images remain without one unit: no interval")
-    error = float(np.sqrt((count - 1) / count * np.square(without - without.mean()).sum()))
+    variance = (count - 1) / count * float(np.square(without - without.mean()).sum())
+    excess = (count - 1) ** 2 / 2.0 * _residual_variance(interaction)
+    error = float(np.sqrt(max(variance - excess, variance / 2.0)))
     return Estimate(value, like.n, count, Student(error, count, METHOD), few_units_note(count, like.clustered))
+
+
+def _residual_variance(interaction: Values) -> float:
+    """Variance of the interactions of two units beyond what each unit adds to all of its own: 0 where none were measured."""
+    q = len(interaction)
+    if q == 0:
+        return 0.0
+    off = ~np.eye(q, dtype=bool)
+    mean = interaction.sum() / (q * (q - 1))
+    own = (interaction.sum(axis=1) - (q - 1) * mean) / (q - 2)
+    residual = (interaction - mean - own[:, None] - own)[off]
+    return float(np.square(residual).sum() / (q * (q - 3)))

@@ -93,7 +93,7 @@ STATISTICS = pytest.mark.parametrize("statistic", [rfid_statistic, kid_statistic
 
 @STATISTICS
 def test_quick_set_metrics(populations: dict[int, Any], statistic: Any) -> None:
-    shares = _set_shares(populations[16], statistic, 100, 150)
+    shares = _set_shares(populations[16], statistic, 60, 60)
     assert 0.88 <= shares["value"] <= 1.0
     assert 0.88 <= shares["difference"] <= 1.0
     assert shares["false"] <= 0.1

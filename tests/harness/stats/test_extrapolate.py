@@ -16,7 +16,7 @@ def test_the_extrapolated_value_is_nearer_to_that_of_very_many_images(population
     found = [rfid_infinity(*populations[16].draw(300, generator)) for _ in range(30)]
     error = np.mean([one.infinity for one in found]) - truth
     bias = np.mean([one.value for one in found]) - truth
-    assert bias > 0.01
+    assert bias > 0.1 * truth
     assert abs(error) < 0.25 * bias
     assert np.mean([one.bias for one in found]) == pytest.approx(bias, rel=0.25)
     assert all(one.linear for one in found)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from harness.metrics.frechet import frechet_distance
 from harness.metrics.kid import kid_pairs
 from harness.stats.kid import kid_statistic
 from harness.stats.rfid import rfid_statistic
-from harness.stats.sets import set_difference, set_estimate
+from harness.stats.sets import SetStatistic, chosen_units, no_interaction, set_difference, set_estimate
 
 Populations = dict[int, Any]
 STATISTICS = pytest.mark.parametrize(
@@ -46,7 +47,47 @@ def test_rfid_without_a_unit_where_features_are_of_low_rank(populations: Populat
 
 
 @STATISTICS
-def test_the_jackknife_of_a_mean_squared_gap_is_known(statistic: Any, metric: Any) -> None:
+@pytest.mark.parametrize("count", [None, 30])
+def test_interactions_are_those_of_the_metric_recomputed(
+    populations: Populations, statistic: Any, metric: Any, count: int | None
+) -> None:
+    reference, reconstruction = populations[16].draw(120, np.random.default_rng(0))
+    found = statistic(reference, reconstruction, _clusters(120, count))
+    units, chosen = np.array(found.units), chosen_units(len(found.without))
+    assert found.interaction.shape == (len(chosen), len(chosen))
+    scale = np.abs(found.interaction).max()
+    for i, j in ((0, 1), (3, 9), (23, 22)):
+        kept = (units != chosen[i]) & (units != chosen[j])
+        both = metric(reference[kept], reconstruction[kept])
+        expected = found.value - found.without[chosen[i]] - found.without[chosen[j]] + both
+        assert abs(found.interaction[i, j] - expected) < 1e-3 * scale
+        assert found.interaction[j, i] == pytest.approx(found.interaction[i, j])
+
+
+def test_the_standard_error_of_a_squared_mean_without_signal_is_right_only_with_interactions() -> None:
+    # the mean of x_i · x_j over i ≠ j has variance 2 d / (n (n - 1)) for unit normals in d dimensions; the jackknife alone
+    # promises twice that
+    errors, alone = [], []
+    for seed in range(200):
+        x = np.random.default_rng(seed).normal(size=(60, 40))
+        inner, n = x @ x.T, len(x)
+        np.fill_diagonal(inner, 0.0)
+        value = inner.sum() / (n * (n - 1))
+        without = (inner.sum() - 2 * inner.sum(axis=1)) / ((n - 1) * (n - 2))
+        chosen = chosen_units(n)
+        rows = inner[chosen].sum(axis=1)
+        both = inner.sum() - 2 * rows[:, None] - 2 * rows + 2 * inner[np.ix_(chosen, chosen)]
+        interaction = value - without[chosen][:, None] - without[chosen] + both / ((n - 2) * (n - 3))
+        np.fill_diagonal(interaction, 0.0)
+        statistic = SetStatistic(value, without, interaction, n, tuple(range(n)))
+        errors.append(set_estimate(statistic).standard_error ** 2)
+        alone.append(set_estimate(replace(statistic, interaction=no_interaction())).standard_error ** 2)
+    assert np.mean(alone) == pytest.approx(2 * 2 * 40 / (60 * 59), rel=0.1)
+    assert np.mean(errors) == pytest.approx(2 * 40 / (60 * 59), rel=0.1)
+
+
+@STATISTICS
+def test_the_jackknife_of_few_pairs_is_the_textbooks(statistic: Any, metric: Any) -> None:
     # the standard error is sqrt((G - 1) / G * sum of squares) of recomputed values, the interval Student's about the value
     generator = np.random.default_rng(0)
     reference, reconstruction = generator.normal(size=(2, 12, 3))
@@ -69,7 +110,7 @@ def test_a_decoder_does_not_differ_from_itself(populations: Populations, statist
 @STATISTICS
 def test_pairing_makes_differences_surer_than_values(populations: Populations, statistic: Any, metric: Any) -> None:
     reference, first, _ = populations[16].draw(100, np.random.default_rng(0), decoders=2)
-    second = first + np.random.default_rng(1).normal(0.0, 0.05, first.shape)
+    second = first + np.random.default_rng(1).normal(0.0, 0.02, first.shape)
     one, other = statistic(reference, first), statistic(reference, second)
     apart = np.hypot(set_estimate(one).standard_error, set_estimate(other).standard_error)
     assert set_difference(other, one).standard_error < 0.5 * apart
