@@ -15,6 +15,8 @@ Values = NDArray[np.float64]
 Clusters = Sequence[object] | NDArray[np.generic] | None
 FEW_UNITS = 8
 """below this many independent units no bootstrap is trusted and every estimate carries a note"""
+FEW_PHOTOGRAPHS = 40
+"""below this many photographs with unequally many crops, simulated 95 % intervals hold 93 %, and the estimate says how few"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,11 @@ def no_interval(value: float, n: int, units: int, reason: str) -> Estimate:
 
 def few_units_note(units: int, clustered: bool) -> str:
     """The note that an estimate from few units carries; empty where there are enough."""
-    return f"only {units} independent {'photographs' if clustered else 'images'}" if units < FEW_UNITS else ""
+    return (
+        f"only {units} independent {'photographs' if clustered else 'images'}"
+        if units < (FEW_PHOTOGRAPHS if clustered else FEW_UNITS)
+        else ""
+    )
 
 
 def unit_numbers(clusters: Clusters, n: int) -> NDArray[np.intp]:

@@ -5,6 +5,10 @@ error comes from the values without each unit in turn (jackknife: Efron & Stein,
 centred on the value itself. A bootstrap would repeat images, which inflates these metrics, and its interval can miss the value
 it is about.
 
+The jackknife alone overstates the variance where a metric is small beside its noise, because it counts twice what two units make
+together (same source). Interactions of some units measure that part, and half of the excess comes off: with none off, simulated
+intervals of rFID hold 97 to 98 %; with all off, equal decoders differ in 6 to 7 % of draws; with half, it is 96 % and 4 %.
+
 An interval is about the expectation of the metric *at this number of images*. rFID falls as images are added;
 `extrapolate.rfid_infinity` says by how much. Differences pair the units of both decoders: what an image does to both cancels.
 """
@@ -85,8 +89,9 @@ def _estimate(value: float, without: Values, interaction: Values, like: SetStati
     if not np.isfinite(without).all():
         return no_interval(value, like.n, count, "too few images remain without one unit: no interval")
     variance = (count - 1) / count * float(np.square(without - without.mean()).sum())
+    # the jackknife counts what two units do together twice; half of the excess stays in, against the noise of its own estimate
     excess = (count - 1) ** 2 / 2.0 * _residual_variance(interaction)
-    error = float(np.sqrt(max(variance - excess, variance / 2.0)))
+    error = float(np.sqrt(max(variance - excess / 2.0, variance / 2.0)))
     return Estimate(value, like.n, count, Student(error, count, METHOD), few_units_note(count, like.clustered))
 
 
