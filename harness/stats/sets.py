@@ -5,7 +5,7 @@ error comes from the values without each unit in turn (jackknife: Efron & Stein,
 centred on the value itself. A bootstrap would repeat images, which inflates these metrics, and its interval can miss the value
 it is about.
 
-The jackknife alone overstates the variance where a metric is small beside its noise, because it counts twice what two units make
+The jackknife alone overstates the variance where a metric is small beside its noise, as it counts twice what two units make
 together (same source). Interactions of some units measure that part, and half of the excess comes off: with none off, simulated
 intervals of rFID hold 97 to 98 %; with all off, equal decoders differ in 6 to 7 % of draws; with half, it is 96 % and 4 %.
 
