@@ -1,0 +1,116 @@
+"""What may be said of a difference: better, worse, no difference shown, or non-inferior within a margin stated beforehand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from harness.errors import MsbenchError, UnknownNameError
+from harness.stats.estimate import Interval
+
+Direction = Literal["higher", "lower"]
+
+
+class Verdict(StrEnum):
+    """The words of a table."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    NO_DIFFERENCE = "no difference shown"
+    NON_INFERIOR = "non-inferior within the margin"
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """The loss that still counts as none."""
+
+    amount: float
+    """in the metric's unit, or a fraction of the baseline's value"""
+    relative: bool
+    """True: a fraction"""
+
+    def absolute(self, baseline: float) -> float:
+        """The margin in the metric's unit; a relative one takes the baseline's point estimate as given."""
+        return self.amount * abs(baseline) if self.relative else self.amount
+
+    def __str__(self) -> str:
+        return f"{self.amount * 100:g}%" if self.relative else f"{self.amount:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome of one comparison."""
+
+    verdict: Verdict
+    """what to print"""
+    difference: Verdict
+    """better, worse or no difference shown, whatever the margin"""
+    non_inferior: bool | None
+    """the interval excludes a loss of the margin or more; None where no margin was stated"""
+
+
+def decide(interval: Interval, direction: Direction, *, rejected: bool = True, margin: float | None = None) -> Decision:
+    """Put a paired difference (decoder minus baseline) into words.
+
+    A decoder is better or worse where its interval leaves out zero and the correction for many comparisons rejects equality. It
+    is non-inferior where the interval lies on the good side of the margin, which a small but sure loss may do as well: then the
+    verdict says non-inferior and `difference` says worse.
+
+    Args:
+        interval: of the difference; its level is the confidence of the verdict.
+        direction: which way the metric is better.
+        rejected: the outcome of `multiple.holm`; True where this is the only comparison.
+        margin: the loss that counts as none, > 0, in the metric's unit.
+
+    Raises:
+        ValueError: the margin is not a positive number.
+    """
+    if margin is not None and not 0.0 < margin < math.inf:
+        raise ValueError(f"a margin is a positive number, not {margin}")
+    least, most = (interval.low, interval.high) if direction == "higher" else (-interval.high, -interval.low)
+    difference = Verdict.NO_DIFFERENCE
+    if rejected and least > 0.0:
+        difference = Verdict.BETTER
+    elif rejected and most < 0.0:
+        difference = Verdict.WORSE
+    non_inferior = None if margin is None else least > -margin
+    shown = Verdict.NON_INFERIOR if non_inferior and difference is not Verdict.BETTER else difference
+    return Decision(shown, difference, non_inferior)
+
+
+def parse_margins(text: str, known: Collection[str]) -> dict[str, Margin]:
+    """Read margins such as `lpips=0.01,rfid=5%`; an empty text has none.
+
+    Args:
+        text: NAME=NUMBER or NAME=NUMBER%, separated by commas.
+        known: the metrics there are.
+
+    Raises:
+        MsbenchError: a part that is not of this form, a margin that is not a positive number, a metric named twice.
+        UnknownNameError: a metric that is not known.
+    """
+    margins: dict[str, Margin] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, amount = (piece.strip() for piece in part.partition("="))
+        if not equals or not name or not amount:
+            raise MsbenchError(f"--margin {part!r} is not NAME=NUMBER or NAME=NUMBER%, as in lpips=0.01,rfid=5%")
+        if name not in known:
+            raise UnknownNameError("metric", name, known)
+        if name in margins:
+            raise MsbenchError(f"--margin names {name} twice")
+        margins[name] = _margin(name, amount)
+    return margins
+
+
+def _margin(name: str, text: str) -> Margin:
+    relative = text.endswith("%")
+    try:
+        amount = float(text.removesuffix("%"))
+    except ValueError:
+        raise MsbenchError(f"--margin {name}={text}: {text!r} is no number") from None
+    if not 0.0 < amount < math.inf:
+        raise MsbenchError(f"--margin {name}={text}: a margin is a positive number, the loss that still counts as none")
+    return Margin(amount / 100.0 if relative else amount, relative)
