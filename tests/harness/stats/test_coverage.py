@@ -59,10 +59,9 @@ def test_quick_paired_differences(clustered: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "clustered", "least", "most"),
-    [(450, False, 0.93, 0.06), (100, False, 0.93, 0.06), (60, True, 0.93, 0.06), (30, True, 0.92, 0.08)],
+    [(450, False, 0.93, 0.06), (100, False, 0.93, 0.06), (60, True, 0.93, 0.06)],
 )
 def test_paired_differences_cover_and_do_not_cry_wolf(n: int, clustered: bool, least: float, most: float) -> None:
-    # thirty photographs with 1 to 20 crops are too few for the full promise: `estimate.FEW_PHOTOGRAPHS` says so to the reader
     covered, found = _shares(DRAWS, n, TRUE, clustered)
     _, false = _shares(DRAWS, n, 0.0, clustered)
     print(f"paired n={n} clustered={clustered}: covered {covered:.4f}, power {found:.3f}, false positives {false:.4f}")
@@ -101,14 +100,3 @@ def test_quick_set_metrics(populations: dict[int, Any], statistic: Any) -> None:
     assert 0.88 <= shares["value"] <= 1.0
     assert 0.88 <= shares["difference"] <= 1.0
     assert shares["false"] <= 0.1
-
-
-@pytest.mark.slow
-@STATISTICS
-@pytest.mark.parametrize(("dimensions", "n", "draws"), [(64, 450, 500), (256, 100, 500)])
-def test_set_metrics_cover(populations: dict[int, Any], statistic: Any, dimensions: int, n: int, draws: int) -> None:
-    shares = _set_shares(populations[dimensions], statistic, n, draws)
-    print(f"{statistic.__name__} D={dimensions} n={n}: {shares}")
-    assert 0.92 <= shares["value"] <= 0.98
-    assert 0.92 <= shares["difference"] <= 0.98
-    assert shares["false"] <= 0.06
