@@ -79,8 +79,6 @@ def test_holds_the_regression_references(wheel: Path) -> None:
 
 def test_holds_the_checkpoints(wheel: Path) -> None:
     shipped = files_below(ROOT / "decoders" / "checkpoints")
-    if not shipped:
-        pytest.skip("no trained checkpoint in this checkout yet")
     assert any(name.endswith(".safetensors") for name in shipped)
     assert {f"decoders/checkpoints/{name}" for name in shipped} <= content(wheel)
 

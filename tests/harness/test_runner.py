@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from decoders.checkpoint import shipped_path
 from harness.config import RunConfig
 from harness.errors import MsbenchError
 from harness.reconstruct import to_uint8
@@ -18,7 +17,6 @@ from harness.record import Record, read_record
 from harness.runner import evaluate
 
 LEARNED = "ms-onestep"
-needs_checkpoint = pytest.mark.skipif(not shipped_path(LEARNED).is_file(), reason=f"no shipped checkpoint of {LEARNED}")
 
 
 def run(folder: Path, *decoders: str, batch_size: int = 8, max_samples: int | None = None, save: bool = False) -> Record:
@@ -41,8 +39,7 @@ def pngs(folder: Path) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def full_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, Path]:
     folder = tmp_path_factory.mktemp("full")
-    names = ("bicubic", LEARNED) if shipped_path(LEARNED).is_file() else ("bicubic", "jpeg")
-    return run(folder, *names, save=True), folder / "images"
+    return run(folder, "bicubic", LEARNED, save=True), folder / "images"
 
 
 def test_metrics_equal_the_reference_packages(full_run: tuple[Record, Path], tmp_path: Path) -> None:
@@ -109,7 +106,6 @@ def test_saved_images_are_what_the_metrics_saw(full_run: tuple[Record, Path]) ->
             assert values[key] == pytest.approx(10 * np.log10(255**2 / error), abs=1e-6)
 
 
-@needs_checkpoint
 def test_batch_size_changes_nothing_but_rounding(tmp_path: Path) -> None:
     runs = {size: run(tmp_path / str(size), LEARNED, batch_size=size, max_samples=9, save=True) for size in (1, 7, 32)}
     images = {size: np.stack(list(pngs(tmp_path / str(size) / "images" / LEARNED).values())).astype(int) for size in runs}
@@ -121,7 +117,6 @@ def test_batch_size_changes_nothing_but_rounding(tmp_path: Path) -> None:
             assert runs[size].results[0][metric] == pytest.approx(runs[1].results[0][metric], rel=1e-3)
 
 
-@needs_checkpoint
 def test_one_seed_twice_is_identical(tmp_path: Path) -> None:
     first, second = (run(tmp_path / name, LEARNED, max_samples=4) for name in ("a", "b"))
     assert first.results == second.results
