@@ -59,9 +59,10 @@ def test_quick_paired_differences(clustered: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "clustered", "least", "most"),
-    [(450, False, 0.93, 0.06), (100, False, 0.93, 0.06), (60, True, 0.93, 0.06)],
+    [(450, False, 0.93, 0.06), (100, False, 0.93, 0.06), (60, True, 0.93, 0.06), (30, True, 0.92, 0.08)],
 )
 def test_paired_differences_cover_and_do_not_cry_wolf(n: int, clustered: bool, least: float, most: float) -> None:
+    # thirty photographs with 1 to 20 crops are too few for the full promise: `estimate.FEW_PHOTOGRAPHS` says so to the reader
     covered, found = _shares(DRAWS, n, TRUE, clustered)
     _, false = _shares(DRAWS, n, 0.0, clustered)
     print(f"paired n={n} clustered={clustered}: covered {covered:.4f}, power {found:.3f}, false positives {false:.4f}")
