@@ -10,8 +10,10 @@ import torch
 
 from harness.cost.cost import CostProtocol
 from harness.decoder import DecoderOptions
-from harness.errors import MsbenchError
+from harness.errors import MsbenchError, UnknownNameError
+from harness.metrics.registry import EXTRA, METRICS
 from harness.registry import build_decoder, decoder_entries
+from harness.stats.verdict import parse_margins
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,13 @@ class RunConfig:
     """enlarge images that are too small"""
     seed: int = 0
     """seeds the subset and each sample's noise"""
+    noise_seeds: int = 1
+    """each image is decoded under this many noise seeds (seed, seed + 1, …); figures are means over them"""
+    margins: str = ""
+    """losses that count as none, stated before the run: NAME=NUMBER or NAME=NUMBER%, separated by commas; metrics not named
+    keep those of `protocol.DEFAULT_MARGINS`"""
+    extra_metrics: tuple[str, ...] = ()
+    """metrics beyond the usual ones, slower"""
     batch_size: int = 8
     """images per call; changes no number beyond rounding"""
     device: str = "cpu"
@@ -57,6 +66,10 @@ class RunConfig:
     sheet_rows: int = 6
     """images on the sheet"""
 
+    def noise_seed_list(self) -> range:
+        """The noise seeds, in their order."""
+        return range(self.seed, self.seed + self.noise_seeds)
+
 
 def check_config(config: RunConfig) -> None:
     """Raise `MsbenchError` where the request contradicts itself or names no decoder that exists."""
@@ -69,6 +82,12 @@ def check_config(config: RunConfig) -> None:
         raise MsbenchError("--checkpoint goes with one --decoder, not several")
     if config.batch_size < 1:
         raise MsbenchError(f"--batch-size {config.batch_size}: must be at least 1")
+    if config.noise_seeds < 1:
+        raise MsbenchError(f"--noise-seeds {config.noise_seeds}: must be at least 1")
+    for name in config.extra_metrics:
+        if name not in EXTRA:
+            raise UnknownNameError("extra metric", name, EXTRA)
+    parse_margins(config.margins, METRICS)
     entries = decoder_entries()
     for name in config.decoders:
         if name not in entries:

@@ -51,6 +51,8 @@ class SampleNoise:
 
     def __init__(self, keys: Tensor) -> None:
         self.keys = keys
+        self.used = False
+        """some noise was drawn: a decoder that draws none gives the same images under every seed"""
 
     @classmethod
     def for_samples(cls, seed: int, keys: Sequence[str], device: torch.device | str = "cpu") -> SampleNoise:
@@ -59,6 +61,7 @@ class SampleNoise:
 
     def normal(self, shape: Sequence[int], draw: int) -> Tensor:
         """N(0, 1), float32 [B, *shape]; `draw` numbers independent draws of one sample (0, 1, 2, …)."""
+        self.used = True
         count = math.prod(shape)
         quads = (count + 3) // 4
         device = self.keys.device

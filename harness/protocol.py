@@ -6,7 +6,9 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+DEFAULT_MARGINS = "rfid=5%,kid=5%,psnr=0.2,ssim=0.01,lpips=0.01,spectral=0.2,latent_error=0.02"
+"""Losses that count as none unless a run states others. A convention of this project, not thresholds of perception."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,12 @@ class Protocol:
     """seed of the subset; 0 where everything is taken"""
     noise_seed: int
     """run seed from which each sample's noise comes"""
+    noise_seeds: int = 1
+    """each sample is decoded under this many seeds from there on; figures are means over them"""
+    margins: str = DEFAULT_MARGINS
+    """losses that count as none, stated before the run, for the verdict "non-inferior within the margin\""""
+    extra_metrics: str = ""
+    """metrics beyond the usual ones, sorted, separated by commas"""
     quantisation: str = "clamp [-1, 1], round half to even once, uint8"
     """how reconstructions become pixels"""
     rfid: str = "inception-2015-12-05 pool3, TF1 resize, float64, exact"
@@ -39,6 +47,10 @@ class Protocol:
     """variant of SSIM"""
     lpips: str = "alex v0.1 on [-1, 1]"
     """variant of LPIPS"""
+    spectral: str = "luminance, Hann window, 5 octaves, mean |dB| over a floor of 1/12"
+    """variant of the spectral error"""
+    latent_error: str = "relative L2 of the latents of the rounded reconstruction"
+    """variant of latent faithfulness"""
 
     def hash(self) -> str:
         """First 16 hex digits of the SHA-256 of the fields as JSON."""

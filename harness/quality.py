@@ -1,4 +1,4 @@
-"""The quality pass: every image once, through every decoder, into per-image values and features.
+"""The quality pass: every image once, through every decoder and noise seed, into per-image values and features.
 
 The reference is loaded and featured once; every decoder sees the same pixels and every metric the same uint8.
 """
@@ -6,7 +6,7 @@ The reference is loaded and featured once; every decoder sees the same pixels an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,27 +20,55 @@ from harness.data.dataset import Dataset
 from harness.data.types import Example
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
-from harness.metrics.suite import PER_IMAGE, MetricSuite
+from harness.metrics.suite import MetricSuite, Prepared
 from harness.noise import SampleNoise
-from harness.reconstruct import reconstruct
+from harness.reconstruct import latent_error, reconstruct
 from harness.savers import ImageSaver
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
+Values = dict[str, NDArray[np.float64]]
+
+
+@dataclass(slots=True)
+class Pass:
+    """One decoder under one noise seed."""
+
+    batches: list[Values] = field(default_factory=list)
+    """per-image metrics and octaves, arrays [B]"""
+    features: list[NDArray[np.float32]] = field(default_factory=list)
+    """Inception features, one array [B, 2048] a batch"""
+
+    def repeat(self, other: Pass) -> None:
+        """Take over the last batch of another pass."""
+        self.batches.append(other.batches[-1])
+        self.features.append(other.features[-1])
+
+    def values(self) -> Values:
+        """Per-image values over all batches, arrays [n]."""
+        return {name: np.concatenate([batch[name] for batch in self.batches]) for name in self.batches[0]}
+
+    def all_features(self) -> NDArray[np.float32]:
+        """Features over all batches, [n, 2048]."""
+        return np.concatenate(self.features)
 
 
 @dataclass(slots=True)
 class Gathered:
-    """What one decoder's pass leaves behind."""
+    """What one decoder's passes leave behind."""
 
-    values: dict[str, list[NDArray[np.float64]]] = field(default_factory=lambda: {name: [] for name in PER_IMAGE})
-    """per-image metrics, one array [B] a batch"""
-    features: list[NDArray[np.float32]] = field(default_factory=list)
-    """Inception features, one array [B, 2048] a batch"""
+    passes: list[Pass]
+    """one a noise seed, in their order"""
+    noisy: bool = False
+    """it drew noise: passes differ; else all hold what the first one measured"""
     shown: list[NDArray[np.uint8]] = field(default_factory=list)
-    """reconstructions of the sheet's images, [H, W, 3] each"""
+    """reconstructions of the sheet's images under the first seed, [H, W, 3] each"""
     latents: list[Tensor] = field(default_factory=list)
     """latents of the first images, kept for timing"""
+
+    def different(self, seeds: Sequence[int]) -> dict[int, Pass]:
+        """Seed -> pass; without noise the first alone, since the others repeat it."""
+        return dict(zip(seeds, self.passes, strict=True)) if self.noisy else {seeds[0]: self.passes[0]}
 
 
 @dataclass(slots=True)
@@ -67,12 +95,12 @@ def quality_pass(
     device: torch.device,
     report: Progress,
 ) -> tuple[dict[str, Gathered], Reference]:
-    """One pass over the dataset, every batch through every decoder.
+    """One pass over the dataset, every batch through every decoder and noise seed.
 
     Raises:
         MsbenchError: not one image was usable.
     """
-    gathered = {name: Gathered() for name in decoders}
+    gathered = {name: Gathered([Pass() for _ in config.noise_seed_list()]) for name in decoders}
     reference = Reference()
     saver = ImageSaver(config.save_images) if config.save_images else None
     chosen = set(np.linspace(0, len(dataset) - 1, min(config.sheet_rows, len(dataset))).round().astype(int).tolist())
@@ -86,7 +114,8 @@ def quality_pass(
         for example in batch:
             reference.pixels.update(example.key.encode() + example.image.tobytes())
             reference.examples.append(_without_pixels(example))
-        reference.features.append(suite.inception_features(pixels).astype(np.float32))
+        prepared = suite.prepare(pixels)
+        reference.features.append(prepared.features)
         reference.shown += [images[i] for i in show]
         reference.shown_index += [first + i for i in show]
         keys = [example.key for example in batch]
@@ -95,24 +124,37 @@ def quality_pass(
         for name, decoder in decoders.items():
             report(f"decoding with {name}", done, total)
             kept = gathered[name]
-            noise = SampleNoise.for_samples(config.seed, keys, device)
-            latents, output = reconstruct(decoder, pixels.to(device), noise)
-            if sum(map(len, kept.latents)) < needed:
-                kept.latents.append(latents)
-            output = output.cpu()
-            for metric, values in suite.per_image(pixels, output).items():
-                kept.values[metric].append(values)
-            kept.features.append(suite.inception_features(output).astype(np.float32))
-            arrays = output.permute(0, 2, 3, 1).contiguous().numpy()
-            kept.shown += [arrays[i] for i in show]
-            if saver:
-                saver.save(name, keys, arrays)
+            for index, seed in enumerate(config.noise_seed_list()):
+                if index and not kept.noisy:
+                    kept.passes[index].repeat(kept.passes[0])
+                    continue
+                noise = SampleNoise.for_samples(seed, keys, device)
+                latents, output = _measure(decoder, prepared, noise, suite, kept.passes[index], device)
+                if index == 0:
+                    kept.noisy |= noise.used
+                    if sum(map(len, kept.latents)) < needed:
+                        kept.latents.append(latents)
+                    kept.shown += [output[i] for i in show]
+                if saver:
+                    saver.save(name if index == 0 else f"{name}/noise-seed-{seed}", keys, output)
             done += len(batch)
     report("decoding", total, total)
     if not reference.examples:
         reasons = "; ".join(f"{skipped.name}: {skipped.reason}" for skipped in dataset.skipped[:3])
         raise MsbenchError(f"{config.dataset}: no usable image ({reasons or 'the set is empty'})")
     return gathered, reference
+
+
+def _measure(
+    decoder: Decoder, prepared: Prepared, noise: SampleNoise, suite: MetricSuite, into: Pass, device: torch.device
+) -> tuple[Tensor, NDArray[np.uint8]]:
+    """One batch through one decoder under one seed; returns latents and reconstructions [B, H, W, 3]."""
+    latents, output = reconstruct(decoder, prepared.images.to(device), noise)
+    faithfulness = latent_error(decoder, latents, output)
+    output = output.cpu()
+    into.batches.append({**suite.per_image(prepared, output), "latent_error": faithfulness})
+    into.features.append(suite.inception_features(output))
+    return latents, output.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _batches(dataset: Dataset, size: int) -> Iterator[list[Example]]:

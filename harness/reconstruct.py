@@ -1,9 +1,11 @@
-"""One batch through one decoder: encode, decode, and the one rounding to uint8."""
+"""One batch through one decoder: encode, decode, the one rounding to uint8, and back again for latent faithfulness."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.decoder import Decoder, NoiseSource
@@ -21,14 +23,37 @@ def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource) -> tuple[T
         latents, and uint8 [B, 3, H, W] after the one rounding of the protocol.
     """
     height, width = pixels.shape[-2:]
-    images = pixels.float() / 127.5 - 1.0
-    bottom, right = -height % decoder.spec.down_factor, -width % decoder.spec.down_factor
-    if bottom or right:
-        images = F.pad(images, (0, right, 0, bottom), mode="replicate")
     with torch.inference_mode():
-        latents = decoder.encode(images)
+        latents = decoder.encode(_padded(pixels, decoder.spec.down_factor))
         output = decoder.decode(latents, noise)
     return latents, to_uint8(output[..., :height, :width])
+
+
+def latent_error(decoder: Decoder, latents: Tensor, reconstruction: Tensor) -> NDArray[np.float64]:
+    """Latent faithfulness ‖E(D(z)) - z‖ / ‖z‖ of each image: does the reconstruction still say what the latents said?
+
+    Args:
+        latents: [B, ...] z, from `reconstruct`.
+        reconstruction: uint8 [B, 3, H, W] D(z), rounded, on the decoder's device.
+
+    Returns:
+        float64 [B], 0 at best; NaN where the code is no latent grid (`latent_channels` None).
+    """
+    if decoder.spec.latent_channels is None:
+        return np.full(len(reconstruction), np.nan)
+    with torch.inference_mode():
+        again = decoder.encode(_padded(reconstruction, decoder.spec.down_factor))
+    wanted = latents.flatten(1).cpu().double()
+    distance = (again.flatten(1).cpu().double() - wanted).norm(dim=1)
+    return np.asarray((distance / wanted.norm(dim=1).clamp_min(1e-12)).numpy(), dtype=np.float64)
+
+
+def _padded(pixels: Tensor, down_factor: int) -> Tensor:
+    """uint8 -> float [-1, 1], its right and lower edges repeated up to a multiple of the factor."""
+    height, width = pixels.shape[-2:]
+    images = pixels.float() / 127.5 - 1.0
+    bottom, right = -height % down_factor, -width % down_factor
+    return F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
 
 
 def to_uint8(images: Tensor) -> Tensor:

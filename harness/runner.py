@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,17 @@ from harness.data.registry import open_dataset
 from harness.decoder import Decoder, DecoderOptions, NoiseSource
 from harness.environment import environment
 from harness.errors import MsbenchError
+from harness.features import write_features
+from harness.figures import decoder_figures
 from harness.metrics.registry import METRICS
-from harness.metrics.suite import MetricSuite, set_metrics
+from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
-from harness.protocol import SCHEMA_VERSION, Protocol
+from harness.protocol import DEFAULT_MARGINS, SCHEMA_VERSION, Protocol
 from harness.quality import Gathered, Progress, Reference, quality_pass
 from harness.record import Record, write_record
 from harness.registry import build_decoder
 from harness.report.sheet import write_sheet
+from harness.stats.verdict import merge_margins
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +62,7 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
         device=device, dtype=config.dtype, checkpoint=config.checkpoint, steps=config.steps, scales=config.scales
     )
     decoders = {name: build_decoder(name, options) for name in config.decoders}
-    suite = MetricSuite(device, config.offline)
+    suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
     started = time.time()
     gathered, reference = quality_pass(config, dataset, decoders, suite, device, report)
     costs: dict[str, Cost | None] = dict.fromkeys(decoders)
@@ -70,7 +73,13 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
             costs[name] = measure_cost(decoder, latents, _noise_for(config.seed, device), config.cost, device)
         report("timing", len(decoders), len(decoders))
     data = record_data(config, dataset, decoders, gathered, reference, costs, started)
-    record = write_record(folder, data, samples_frame(gathered, reference))
+    seeds = config.noise_seed_list()
+    write_features(
+        folder,
+        np.concatenate(reference.features),
+        {name: {seed: one.all_features() for seed, one in kept.different(seeds).items()} for name, kept in gathered.items()},
+    )
+    record = write_record(folder, data, samples_frame(gathered, reference, seeds))
     if reference.shown:
         draw_sheet(folder / "sheet.png", gathered, reference)
     return record
@@ -103,19 +112,22 @@ def record_data(
         max_samples=None if everything else config.max_samples,
         subset_seed=0 if everything else config.seed,
         noise_seed=config.seed,
+        noise_seeds=config.noise_seeds,
+        margins=merge_margins(DEFAULT_MARGINS, config.margins, METRICS),
+        extra_metrics=",".join(sorted(config.extra_metrics)),
     )
     sources = hashlib.sha256("".join(f"{e.key}\0{e.source_sha256}\n" for e in reference.examples).encode()).hexdigest()
-    features = np.concatenate(reference.features)
     results, details = [], {}
     for name, decoder in decoders.items():
         kept, cost, spec = gathered[name], costs[name], decoder.spec
-        per_image = {metric: np.concatenate(parts) for metric, parts in kept.values.items()}
-        metrics = set_metrics(features, np.concatenate(kept.features), per_image)
+        figures = decoder_figures(name, kept, reference, config.noise_seed_list())
         row = {
             "decoder": name,
             "dataset": info.name,
             "n": len(reference.examples),
-            **metrics,
+            **figures.metrics,
+            "intervals": figures.intervals,
+            "noise_spread": figures.noise_spread,
             "ms_per_image": cost.ms_per_image if cost else {},
             "gflops": cost.gflops if cost else None,
             "parameters": spec.parameters,
@@ -123,11 +135,7 @@ def record_data(
             "trained_on": spec.trained_on,
         }
         results.append(row)
-        details[name] = {
-            "spec": asdict(spec),
-            "psnr_exact_images": int(np.isinf(per_image["psnr"]).sum()),
-            "cost": cost.as_record() if cost else None,
-        }
+        details[name] = {"spec": asdict(spec), **figures.details, "cost": cost.as_record() if cost else None}
     return {
         "schema_version": SCHEMA_VERSION,
         "status": "complete",
@@ -151,8 +159,11 @@ def record_data(
     }
 
 
-def samples_frame(gathered: dict[str, Gathered], reference: Reference) -> pd.DataFrame:
-    """One row per decoder and image: key, label, source_photo, source_sha256, and each per-image metric."""
+def samples_frame(gathered: dict[str, Gathered], reference: Reference, seeds: Sequence[int]) -> pd.DataFrame:
+    """One row per decoder, noise seed and image: key, label, source_photo, source_sha256, each per-image metric and octave.
+
+    A decoder that draws no noise has rows for the first seed alone.
+    """
     import pandas as pd
 
     base = {
@@ -162,21 +173,19 @@ def samples_frame(gathered: dict[str, Gathered], reference: Reference) -> pd.Dat
         "source_sha256": [example.source_sha256 for example in reference.examples],
     }
     frames = [
-        pd.DataFrame({"decoder": name, **base, **{m: np.concatenate(parts) for m, parts in kept.values.items()}})
+        pd.DataFrame({"decoder": name, "noise_seed": seed, **base, **one.values()})
         for name, kept in gathered.items()
+        for seed, one in kept.different(seeds).items()
     ]
     return pd.concat(frames, ignore_index=True)
 
 
 def draw_sheet(path: Path, gathered: dict[str, Gathered], reference: Reference) -> None:
     """The sheet of images: originals beside every decoder, with each cell's PSNR and LPIPS."""
-    captions = {
-        name: [
-            _caption(np.concatenate(kept.values["psnr"])[i], np.concatenate(kept.values["lpips"])[i])
-            for i in reference.shown_index
-        ]
-        for name, kept in gathered.items()
-    }
+    captions = {}
+    for name, kept in gathered.items():
+        values = kept.passes[0].values()
+        captions[name] = [_caption(values["psnr"][i], values["lpips"][i]) for i in reference.shown_index]
     keys = [reference.examples[i].key for i in reference.shown_index]
     write_sheet(path, reference.shown, {name: kept.shown for name, kept in gathered.items()}, keys, captions)
 

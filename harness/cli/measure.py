@@ -37,6 +37,14 @@ def run_command(
     max_samples: MaxSamples = None,
     allow_upsampling: Annotated[bool, typer.Option("--allow-upsampling", help="Enlarge images that are too small.")] = False,
     seed: Annotated[int, typer.Option(help="Seeds the subset and each sample's noise.")] = 0,
+    noise_seeds: Annotated[
+        int, typer.Option(min=1, help="Decode each image under this many noise seeds; figures are means, their spread is kept.")
+    ] = 1,
+    margin: Annotated[
+        str,
+        typer.Option(help="Losses that count as none, stated before the run: lpips=0.01,rfid=5%. Others keep their default."),
+    ] = "",
+    extra_metrics: Annotated[str, typer.Option(help="Slower metrics on request, separated by commas.")] = "",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; changes no number beyond rounding.")] = 8,
     device: Device = "cpu",
     dtype: Dtype = "fp32",
@@ -70,6 +78,9 @@ def run_command(
             max_samples=max_samples,
             allow_upsampling=allow_upsampling,
             seed=seed,
+            noise_seeds=noise_seeds,
+            margins=margin,
+            extra_metrics=parse_names(extra_metrics),
             batch_size=batch_size,
             device=device,
             dtype=parse_dtype(dtype),

@@ -22,6 +22,8 @@ class MetricInfo:
     """True: one value per image, the table shows their mean. False: defined on the whole set only"""
     weights: tuple[str, ...]
     """weights files it needs (names of `harness.weights.WEIGHTS`)"""
+    extra: bool = False
+    """True: slow, computed on request only (`--extra-metrics`)"""
 
 
 METRICS: dict[str, MetricInfo] = {
@@ -48,9 +50,31 @@ METRICS: dict[str, MetricInfo] = {
         MetricInfo(
             "lpips", "lower", "", "learned perceptual distance, AlexNet v0.1 (the lpips package's)", True, ("lpips-alex",)
         ),
+        MetricInfo(
+            "spectral",
+            "lower",
+            "dB",
+            "mean over octaves of how far an image's power spectrum is from its reference's, up or down",
+            True,
+            (),
+        ),
+        MetricInfo(
+            "latent_error",
+            "lower",
+            "",
+            "latent faithfulness ‖E(D(z)) - z‖ / ‖z‖; only decoders of one encoder compare",
+            True,
+            (),
+        ),
     )
 }
 """Every metric, in the order tables show them."""
 
-REQUIRED_WEIGHTS: tuple[str, ...] = tuple(dict.fromkeys(name for info in METRICS.values() for name in info.weights))
-"""Weights files a full evaluation needs."""
+PER_IMAGE: tuple[str, ...] = tuple(info.name for info in METRICS.values() if info.per_image and not info.extra)
+"""Metrics that every run computes for every image."""
+EXTRA: tuple[str, ...] = tuple(info.name for info in METRICS.values() if info.extra)
+"""Metrics a run computes on request."""
+REQUIRED_WEIGHTS: tuple[str, ...] = tuple(
+    dict.fromkeys(name for info in METRICS.values() if not info.extra for name in info.weights)
+)
+"""Weights files every evaluation needs."""

@@ -12,6 +12,7 @@ from torch import Tensor
 OCTAVES = 5
 """rings told apart by default: f ≥ 1/4, [1/8, 1/4), [1/16, 1/8), [1/32, 1/16), and all below"""
 _LUMINANCE = (0.299, 0.587, 0.114)
+_ROUNDING = 1.0 / 12.0  # variance of rounding to whole levels: below it no power can be told from none
 
 
 def octave_power(images: Tensor, octaves: int = OCTAVES) -> Tensor:
@@ -64,6 +65,25 @@ def top_octave_ratio(images: Tensor, references: Tensor) -> Tensor:
     if images.shape != references.shape:
         raise ValueError(f"expected two batches of one shape; got {tuple(images.shape)} and {tuple(references.shape)}")
     return octave_power(images, 2)[:, 0] / octave_power(references, 2)[:, 0]
+
+
+def octave_difference(power: Tensor, reference: Tensor) -> Tensor:
+    """How far each octave lies above (grain) or below (blur) the reference's, in dB: 10 log₁₀((P + 1/12) / (P_ref + 1/12)).
+
+    Rounding to whole levels alone has a variance of 1/12, so that a flat picture is compared with what uint8 can say.
+
+    Args:
+        power, reference: float64 [B, octaves] from `octave_power`.
+
+    Returns:
+        float64 [B, octaves] in dB.
+    """
+    return 10.0 * torch.log10((power + _ROUNDING) / (reference + _ROUNDING))
+
+
+def octaves_for(height: int, width: int) -> int:
+    """Rings an image of this size is split into: `OCTAVES`, fewer below 64 pixels, at least 1 (from 4 pixels on)."""
+    return max(1, min(OCTAVES, min(height, width).bit_length() - 2))
 
 
 def _hann(count: int) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,23 +15,38 @@ from harness.metrics.inception import InceptionFeatures
 from harness.metrics.kid import kid_pairs
 from harness.metrics.lpips import Lpips
 from harness.metrics.pixel import mean_psnr, psnr, ssim
+from harness.metrics.spectrum import OCTAVES, octave_difference, octave_power, octaves_for
 
 Values = NDArray[np.float64]
-PER_IMAGE: tuple[str, ...] = ("psnr", "ssim", "lpips")
-"""keys of `MetricSuite.per_image`"""
+IMAGE_PAIR = ("psnr", "ssim", "lpips", "spectral")
+"""the per-image metrics that two images suffice for; `latent_error` needs the decoder's encoder as well"""
+OCTAVE_COLUMNS: tuple[str, ...] = tuple(f"octave_{ring}_db" for ring in range(OCTAVES))
+"""beside them: signed dB of each octave, finest (f ≥ 1/4) first, above 0 grain, below blur; NaN where an image is too small"""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Reference images and what is computed of them once, for every decoder."""
+
+    images: Tensor
+    """uint8 [B, 3, H, W]"""
+    features: NDArray[np.float32]
+    """Inception features [B, 2048]"""
+    power: Tensor
+    """float64 [B, octaves] of `spectrum.octave_power`"""
 
 
 class MetricSuite:
     """The metric networks on one device. It keeps no results, so one suite serves any number of decoders.
 
-    Typical use: features of the references once; for each decoder features and per-image values of each batch, then
+    Typical use: `prepare` each batch of references once; for each decoder features and per-image values of each batch, then
     `set_metrics` on what was gathered.
 
     Args:
         device: where the networks run.
         offline: fetch no weights.
         batch_size: images in the networks at once; bounds memory and changes no result beyond float32 rounding.
-        lpips_net: trunk of LPIPS; "alex" is the protocol's.
+        extra: metrics beyond the usual ones, names of `registry.EXTRA`.
 
     Raises:
         MsbenchError: weights are absent and cannot be fetched.
@@ -42,31 +57,43 @@ class MetricSuite:
         device: torch.device | str = "cpu",
         offline: bool = False,
         batch_size: int = 16,
-        lpips_net: Literal["alex", "vgg"] = "alex",
+        extra: Collection[str] = (),
     ) -> None:
         self.device = torch.device(device)
         self.batch_size = batch_size
         self._inception = InceptionFeatures.load(self.device, offline)
-        self._lpips = Lpips.load(lpips_net, self.device, offline)
+        self._lpips = Lpips.load("alex", self.device, offline)
 
-    def inception_features(self, images: Tensor) -> Values:
-        """Inception pool3 features of uint8 images [B, 3, H, W]: float64 [B, 2048]."""
+    def inception_features(self, images: Tensor) -> NDArray[np.float32]:
+        """Inception pool3 features of uint8 images [B, 3, H, W]: [B, 2048], as the network gives them."""
         parts = [self._inception.features(part.to(self.device)).cpu() for part in self._batches(images)]
-        return torch.cat(parts).double().numpy()
+        return torch.cat(parts).float().numpy()
 
-    def per_image(self, reference: Tensor, reconstruction: Tensor) -> dict[str, Values]:
-        """PSNR (dB, `inf` for an exact image), SSIM and LPIPS of each pair of uint8 images [B, 3, H, W]: float64 [B] each.
+    def prepare(self, images: Tensor) -> Prepared:
+        """What the metrics need of reference images, uint8 [B, 3, H, W]."""
+        power = octave_power(images, octaves_for(*images.shape[-2:]))
+        return Prepared(images, self.inception_features(images), power)
+
+    def per_image(self, reference: Prepared, reconstruction: Tensor) -> dict[str, Values]:
+        """`IMAGE_PAIR` and `OCTAVE_COLUMNS` of each pair of uint8 images [B, 3, H, W], float64 [B] each; an exact image's PSNR
+        is `inf`.
 
         Raises:
             ValueError: shapes or dtypes differ, or a side is shorter than 11 pixels.
         """
-        found: dict[str, list[Tensor]] = {name: [] for name in PER_IMAGE}
-        for ref, rec in zip(self._batches(reference), self._batches(reconstruction), strict=True):
+        found: dict[str, list[Tensor]] = {name: [] for name in ("psnr", "ssim", "lpips")}
+        for ref, rec in zip(self._batches(reference.images), self._batches(reconstruction), strict=True):
             first, second = rec.to(self.device), ref.to(self.device)
             found["psnr"].append(psnr(first, second))
             found["ssim"].append(ssim(first, second))
             found["lpips"].append(self._lpips.distance(first, second).cpu().double())
-        return {name: torch.cat(parts).numpy() for name, parts in found.items()}
+        values = {name: torch.cat(parts).numpy() for name, parts in found.items()}
+        rings = reference.power.shape[1]
+        octaves = octave_difference(octave_power(reconstruction, rings), reference.power)
+        values["spectral"] = octaves.abs().mean(dim=1).numpy()
+        for ring, column in enumerate(OCTAVE_COLUMNS):
+            values[column] = octaves[:, ring].numpy() if ring < rings else np.full(len(octaves), np.nan)
+        return values
 
     def _batches(self, images: Tensor) -> list[Tensor]:
         return [images[start : start + self.batch_size] for start in range(0, len(images), self.batch_size)]
@@ -79,11 +106,11 @@ def set_metrics(
 
     Args:
         reference_features, reconstruction_features: [n, 2048], row i of both from pair i.
-        per_image: [n] for each name of `PER_IMAGE`, in any order of images.
+        per_image: [n] for each name of `PER_IMAGE` (and of extra metrics), in any order of images.
 
     Returns:
-        rfid, kid, psnr, ssim, lpips. rfid and kid are NaN for fewer than two images. psnr is the mean of its finite values, and
-        `inf` where every image is exact: JSON writers must turn that into null.
+        rfid and kid, NaN for fewer than two images; then the mean of each per-image metric. psnr is the mean of its finite
+        values, and `inf` where every image is exact: JSON writers must turn that into null.
 
     Raises:
         ValueError: the numbers of images differ.
@@ -95,7 +122,5 @@ def set_metrics(
     return {
         "rfid": frechet_distance(reference_features, reconstruction_features) if enough else float("nan"),
         "kid": kid_pairs(reference_features, reconstruction_features) if enough else float("nan"),
-        "psnr": mean_psnr(per_image["psnr"]),
-        "ssim": float(per_image["ssim"].mean()),
-        "lpips": float(per_image["lpips"].mean()),
+        **{name: mean_psnr(values) if name == "psnr" else float(values.mean()) for name, values in per_image.items()},
     }

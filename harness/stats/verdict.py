@@ -105,6 +105,16 @@ def parse_margins(text: str, known: Collection[str]) -> dict[str, Margin]:
     return margins
 
 
+def merge_margins(defaults: str, given: str, known: Collection[str]) -> str:
+    """The defaults with the given margins in their place, in one canonical order, so that equal margins are equal text.
+
+    Raises:
+        MsbenchError, UnknownNameError: see `parse_margins`.
+    """
+    margins = {**parse_margins(defaults, known), **parse_margins(given, known)}
+    return ",".join(f"{name}={margins[name]}" for name in sorted(margins))
+
+
 def _margin(name: str, text: str) -> Margin:
     relative = text.endswith("%")
     try:
