@@ -1,8 +1,8 @@
-"""The table of results, for the terminal (rich), Markdown and CSV. One list of columns serves all three.
+"""The table of results, for the terminal (rich), Markdown and CSV. One list of columns serves them all.
 
 A result is a mapping with the keys of `--json`: decoder, dataset, n, rfid, kid, psnr, ssim, lpips, ms_per_image {batch: value},
 gflops, parameters, peak_memory_mb, trained_on; and, where known, intervals {metric: [low, high]}. A missing or None value is
-shown as "–", an infinite PSNR as "∞".
+shown as "–", an infinite PSNR as "∞". LaTeX is in `harness.report.latex`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ NOT_RANKED = frozenset({"identity"})
 SMALL_N = 10_000
 """Below this many images FID and KID are not put beside published figures."""
 
-_MISSING = "–"
+NOT_COMPARABLE = "rFID and KID are not comparable with 50k figures"
+SMALL_N_CAVEAT = f"n < {SMALL_N:,}: {NOT_COMPARABLE}"
+"""What the CSV says in the rows of small sets."""
+
+MISSING = "–"
+"""How a cell without a value is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class Column:
         """The cell's text: the number, and its interval in brackets where there is one."""
         value = self.value(result)
         if value is None:
-            return _MISSING
+            return MISSING
         interval = _interval(result, self.key)
         bounds = f" [{', '.join(self._number(bound) for bound in interval)}]" if interval else ""
         return self._number(value) + bounds
@@ -75,6 +80,10 @@ def _interval(result: Result, key: str) -> Sequence[float] | None:
     """[low, high] of a metric, None where it has none."""
     held: Sequence[float] | None = (result.get("intervals") or {}).get(key)
     return held
+
+
+def _is_small(result: Result) -> bool:
+    return result.get("n") is not None and int(result["n"]) < SMALL_N
 
 
 def _fixed(decimals: int) -> Callable[[float], str]:
@@ -136,7 +145,7 @@ def caveats(results: Sequence[Result], demo_datasets: Sequence[str] = ("photos",
     counts = sorted({int(result["n"]) for result in results if result.get("n") is not None})
     if counts and counts[0] < SMALL_N:
         shown = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
-        notes.append(f"n = {shown} images: rFID and KID are not comparable with 50k figures.")
+        notes.append(f"n = {shown} images: {NOT_COMPARABLE}.")
     for dataset in demo_datasets:
         if any(result.get("dataset") == dataset for result in results):
             notes.append(f"{dataset!r} is a demo set: its rFID is a smoke test, not a result.")
@@ -181,7 +190,7 @@ def _block(results: Sequence[Result], shown: Sequence[Column], title: str | None
             text = escape(column.text(result))
             cells.append(f"[bold]{text}[/bold]" if index in best[column.key] else text)
         if with_training:
-            cells.append(escape(str(result.get("trained_on") or _MISSING)))
+            cells.append(escape(str(result.get("trained_on") or MISSING)))
         table.add_row(*cells)
     return table
 
@@ -197,17 +206,20 @@ def to_markdown(results: Sequence[Result], demo_datasets: Sequence[str] = ("phot
         figures = [f"**{column.text(result)}**" if index in best[column.key] else column.text(result) for column in shown]
         names = [
             f"`{result['decoder']}`",
-            str(result.get("dataset") or _MISSING),
-            f"{result['n']:,}" if result.get("n") else _MISSING,
+            str(result.get("dataset") or MISSING),
+            f"{result['n']:,}" if result.get("n") else MISSING,
         ]
-        rows.append([*names, *figures, str(result.get("trained_on") or _MISSING)])
+        rows.append([*names, *figures, str(result.get("trained_on") or MISSING)])
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (headers, rules, *rows)]
     notes = "".join(f"\n- {note}" for note in caveats(results, demo_datasets))
     return "\n".join(lines) + "\n" + (notes + "\n" if notes else "")
 
 
 def to_frame(results: Sequence[Result]) -> pd.DataFrame:
-    """One row per result at full precision; times in ms_per_image_b{batch}, intervals in {metric}_low and {metric}_high."""
+    """One row per result at full precision; times in ms_per_image_b{batch}, intervals in {metric}_low and {metric}_high.
+
+    The last column, caveat, travels with the figures of small sets: rFID and KID of fewer than `SMALL_N` images.
+    """
     import pandas as pd
 
     shown = columns(results)
@@ -219,6 +231,7 @@ def to_frame(results: Sequence[Result]) -> pd.DataFrame:
             bounds = [_interval(result, column.key) or (None, None) for result in results]
             table[f"{column.key}_low"], table[f"{column.key}_high"] = ([pair[end] for pair in bounds] for end in (0, 1))
     table["trained_on"] = [result.get("trained_on") for result in results]
+    table["caveat"] = [SMALL_N_CAVEAT if _is_small(result) else "" for result in results]
     return pd.DataFrame(table).astype({"n": "Int64", "parameters": "Int64"})
 
 

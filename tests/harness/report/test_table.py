@@ -121,6 +121,18 @@ def test_csv_keeps_full_precision_and_batches_apart() -> None:
     assert pd.isna(frame["parameters"][2])
 
 
+def test_csv_carries_the_caveat_of_small_sets_in_its_last_column() -> None:
+    frame = pd.read_csv(io.StringIO(to_csv([VAE, result("x", n=9_999), result("y", n=10_000), result("z", n=None)])))
+    assert frame.columns[-1] == "caveat"
+    assert [isinstance(text, str) and "not comparable with 50k figures" in text for text in frame["caveat"]] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert frame["caveat"][2:].isna().all()
+
+
 def test_no_results_is_an_empty_table_not_an_error() -> None:
     assert to_markdown([]).startswith("| decoder | dataset |")
     assert to_csv([]).startswith("decoder,dataset,n,rfid")
