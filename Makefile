@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+GATE_ARGS ?=
 DEMO_DECODERS := vae,diffusion,ms-diffusion,ms-diffusion-cascade,onestep,ms-onestep,direct,bicubic,jpeg,identity
 
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ STAMP := $(VENV)/.msbench-setup
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results test test-slow lint format clean
+.PHONY: help setup demo results gate test test-slow lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +36,13 @@ results: setup ## measure again what results/ holds for a CPU: the demo table an
 	$(BIN)/msbench compare $(RUN) --format csv > results/photos-cpu.csv
 	$(BIN)/msbench compare $(RUN) --format markdown > results/photos-cpu.md
 	$(BIN)/msbench scales --output results/scales-cpu
+
+# GATE_ARGS=--update rewrites the reference: on purpose, in the commit that moves the figures.
+gate: setup ## hold every shipped decoder against results/regression/photos-cpu.csv; fails where one got worse
+	$(eval RUN := results/runs/gate-$(shell date +%Y%m%d-%H%M%S))
+	$(BIN)/msbench weights fetch
+	$(BIN)/msbench run --decoder $(DEMO_DECODERS) --dataset photos --no-cost --output-dir $(RUN)
+	$(BIN)/msbench compare $(RUN) --against photos-cpu --fail-on-regression $(GATE_ARGS)
 
 test: lint ## lint, then every test that takes seconds
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
