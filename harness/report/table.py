@@ -1,8 +1,9 @@
 """The table of results, for the terminal (rich), Markdown and CSV. One list of columns serves them all.
 
 A result is a mapping with the keys of `--json`: decoder, dataset, n, rfid, kid, psnr, ssim, lpips, ms_per_image {batch: value},
-gflops, parameters, peak_memory_mb, trained_on; and, where known, intervals {metric: [low, high]}. A missing or None value is
-shown as "–", an infinite PSNR as "∞". LaTeX is in `harness.report.latex`.
+gflops, parameters, peak_memory_mb, trained_on; and, where known, spectral, octaves_db {octave: dB, 0 the
+finest}, latent_error, dists and intervals {metric: [low, high]}. A missing or None value is shown as "–", an infinite PSNR as
+"∞". LaTeX is in `harness.report.latex`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Column:
     """a finite number as text"""
     cost: bool = False
     """a cost column: only decoders with parameters compete, since resampling costs next to nothing"""
+    beside: bool = False
+    """shown in a block of its own on the terminal, below the usual metrics"""
 
     @property
     def header(self) -> str:
@@ -61,13 +64,13 @@ class Column:
             held = {str(size): time for size, time in (held or {}).items()}.get(batch)
         return None if held is None or math.isnan(held) else float(held)
 
-    def text(self, result: Result) -> str:
-        """The cell's text: the number, and its interval in brackets where there is one."""
+    def text(self, result: Result, between: str = " ") -> str:
+        """The cell's text: the number, and its interval in brackets where there is one; `between` parts the three numbers."""
         value = self.value(result)
         if value is None:
             return MISSING
         interval = _interval(result, self.key)
-        bounds = f" [{', '.join(self._number(bound) for bound in interval)}]" if interval else ""
+        bounds = f"{between}[{f',{between}'.join(self._number(bound) for bound in interval)}]" if interval else ""
         return self._number(value) + bounds
 
     def _number(self, value: float) -> str:
@@ -102,8 +105,20 @@ def _millions(value: float) -> str:
     return "0" if value == 0 else f"{value / 1e6:.2f}M"
 
 
+def _signed(value: float) -> str:
+    return f"{value:+.2f}"
+
+
+_BESIDE = (
+    Column("dists", "DISTS", "lower", _fixed(3), beside=True),
+    Column("spectral", "Spectral dB", "lower", _fixed(2), beside=True),
+    Column("octaves_db.0", "Top octave dB", None, _signed, beside=True),
+    Column("latent_error", "Latent error", "lower", _fixed(3), beside=True),
+)
+
+
 def columns(results: Sequence[Result]) -> list[Column]:
-    """The columns for these results: quality, one time per batch size found, cost."""
+    """The columns for these results: quality (the later metrics only where measured), one time per batch size found, cost."""
     batches = sorted({int(size) for result in results for size in (result.get("ms_per_image") or {})})
     times = [Column(f"ms_per_image.{size}", f"ms/image, batch {size}", "lower", _significant, True) for size in batches]
     return [
@@ -112,6 +127,7 @@ def columns(results: Sequence[Result]) -> list[Column]:
         Column("psnr", "PSNR", "higher", _fixed(2)),
         Column("ssim", "SSIM", "higher", _fixed(3)),
         Column("lpips", "LPIPS", "lower", _fixed(3)),
+        *(column for column in _BESIDE if any(column.value(result) is not None for result in results)),
         *times,
         Column("gflops", "GFLOPs", "lower", _significant, True),
         Column("parameters", "Params", None, _millions, True),
@@ -149,6 +165,10 @@ def caveats(results: Sequence[Result], demo_datasets: Sequence[str] = ("photos",
     for dataset in demo_datasets:
         if any(result.get("dataset") == dataset for result in results):
             notes.append(f"{dataset!r} is a demo set: its rFID is a smoke test, not a result.")
+    if any(result.get("intervals") for result in results):
+        notes.append("In brackets: 95 % intervals over images (photographs where several images were cut from one).")
+    if any(column.key == "octaves_db.0" for column in columns(results)):
+        notes.append("Top octave dB: power above a quarter cycle per pixel against the original; above 0 grain, below blur.")
     if any(result.get("decoder") in NOT_RANKED for result in results):
         notes.append("identity is the protocol's own error floor and is not ranked.")
     if any(result.get("peak_memory_mb") is not None for result in results):
@@ -157,14 +177,17 @@ def caveats(results: Sequence[Result], demo_datasets: Sequence[str] = ("photos",
 
 
 def results_table(results: Sequence[Result], title: str | None = None, demo_datasets: Sequence[str] = ("photos",)) -> Group:
-    """For the terminal: quality above cost, so that 80 columns hold either; best values bold, caveats below."""
+    """For the terminal: quality above cost, so that 80 columns hold either; intervals below their figures, best values bold,
+    caveats below."""
     from rich.console import Group
     from rich.text import Text
 
     shown = columns(results)
-    quality = _block(results, [column for column in shown if not column.cost], title, with_training=False)
+    quality = _block(results, [c for c in shown if not c.cost and not c.beside], title, with_training=False)
+    beside = [column for column in shown if column.beside]
+    more = [_block(results, beside, None, with_training=False)] if beside else []
     cost = _block(results, [column for column in shown if column.cost], None, with_training=True)
-    return Group(quality, cost, *(Text(note, style="dim") for note in caveats(results, demo_datasets)))
+    return Group(quality, *more, cost, *(Text(note, style="dim") for note in caveats(results, demo_datasets)))
 
 
 def _block(results: Sequence[Result], shown: Sequence[Column], title: str | None, with_training: bool) -> Table:
@@ -187,7 +210,7 @@ def _block(results: Sequence[Result], shown: Sequence[Column], title: str | None
         cells = [str(result["decoder"])] + ([str(result.get("dataset"))] if with_dataset else [])
         cells = [escape(cell) for cell in cells]
         for column in shown:
-            text = escape(column.text(result))
+            text = escape(column.text(result, "\n"))
             cells.append(f"[bold]{text}[/bold]" if index in best[column.key] else text)
         if with_training:
             cells.append(escape(str(result.get("trained_on") or MISSING)))
@@ -226,13 +249,18 @@ def to_frame(results: Sequence[Result]) -> pd.DataFrame:
     with_interval = {column.key for column in shown if any(_interval(result, column.key) for result in results)}
     table: dict[str, list[Any]] = {key: [result.get(key) for result in results] for key in ("decoder", "dataset", "n")}
     for column in shown:
-        table[column.key.replace(".", "_b")] = [column.value(result) for result in results]
+        table[_frame_name(column.key)] = [column.value(result) for result in results]
         if column.key in with_interval:
             bounds = [_interval(result, column.key) or (None, None) for result in results]
             table[f"{column.key}_low"], table[f"{column.key}_high"] = ([pair[end] for pair in bounds] for end in (0, 1))
     table["trained_on"] = [result.get("trained_on") for result in results]
     table["caveat"] = [SMALL_N_CAVEAT if _is_small(result) else "" for result in results]
     return pd.DataFrame(table).astype({"n": "Int64", "parameters": "Int64"})
+
+
+def _frame_name(key: str) -> str:
+    """Column of the frame for a result key: ms_per_image.8 -> ms_per_image_b8, octaves_db.0 -> top_octave_db."""
+    return {"octaves_db.0": "top_octave_db"}.get(key, key.replace(".", "_b"))
 
 
 def to_csv(results: Sequence[Result]) -> str:

@@ -113,6 +113,8 @@ def result_of(row: dict[str, str]) -> dict[str, Any]:
             result["ms_per_image"] |= {} if value is None else {time[1]: value}
         elif bound := re.fullmatch(r"(.+)_(low|high)", column):
             result["intervals"].setdefault(bound[1], [math.nan, math.nan])[bound[2] == "high"] = value
+        elif column == "top_octave_db":
+            result["octaves_db"] = {"0": value}
         elif column != "caveat":
             result[column] = value
     return result | {"n": int(result["n"]), "parameters": result["parameters"] and int(result["parameters"])}
@@ -128,10 +130,10 @@ def test_the_columns_of_a_file_are_those_the_code_writes(name: str) -> None:
 
 def test_a_changed_table_would_be_noticed() -> None:
     row = {"decoder": "a", "dataset": "b", "n": "3", "psnr": "20", "psnr_low": "19", "psnr_high": "21", "parameters": ""}
-    result = result_of({**row, "ms_per_image_b4": "2.5"})
+    result = result_of({**row, "ms_per_image_b4": "2.5", "top_octave_db": "-1"})
     assert result["intervals"] == {"psnr": [19.0, 21.0]}
     assert result["ms_per_image"] == {"4": 2.5}
-    assert {"psnr_low", "ms_per_image_b4", "caveat"} <= set(to_frame([result]).columns) != set(row)
+    assert {"psnr_low", "ms_per_image_b4", "top_octave_db", "caveat"} <= set(to_frame([result]).columns) != set(row)
 
 
 def check_command(name: str, command: str) -> None:

@@ -109,7 +109,7 @@ def test_the_best_is_bold_and_identity_is_not_ranked() -> None:
 def test_the_caveats_are_footnotes_below() -> None:
     below = to_latex(RESULTS).split(r"\end{tabular}")[1]
     assert "rFID and KID are not comparable with 50k figures" in below
-    assert below.count(r"\footnotesize") == len(caveats(RESULTS)) == 3
+    assert below.count(r"\footnotesize") == len(caveats(RESULTS)) == 4
     large = to_latex([result("vae", dataset="imagenet-val", n=50_000, rfid=1.0)], demo_datasets=())
     assert "comparable" not in large
 

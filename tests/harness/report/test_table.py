@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from harness.figures import LEVEL
+from harness.metrics.registry import METRICS
 from harness.report.table import best_rows, caveats, columns, results_table, to_csv, to_markdown
 
 
@@ -104,9 +106,48 @@ def test_the_terminal_shows_every_decoder_and_figure(width: int) -> None:
     console.print(results_table([*RESULTS, result("ms-diffusion-cascade", ms_per_image={"1": 12345.6})], title="[photos]"))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
-    for shown in ("identity", "ms-diffusion-cascade", "∞", "60.0 [50.0, 70.0]", "12,346", "4.00M", "LPIPS ↓", "50k figures"):
+    for shown in ("identity", "ms-diffusion-cascade", "∞", "12,346", "4.00M", "LPIPS ↓", "50k figures"):
         assert shown in text
     assert "…" not in text
+
+
+def test_intervals_stand_below_their_figures_in_80_columns() -> None:
+    every = {"rfid": [50.1, 70.2], "kid": [-0.0123, 0.0456], "psnr": [24.11, 25.99], "ssim": [0.701, 0.899]}
+    every |= {"lpips": [0.151, 0.249], "spectral": [1.21, 1.39], "latent_error": [0.101, 0.109]}
+    rows = [result("ms-diffusion-cascade", intervals=every, spectral=1.3, latent_error=0.105), result("jpeg", spectral=2.0)]
+    console = Console(width=80, file=io.StringIO(), force_terminal=False)
+    console.print(results_table(rows))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    lines = text.splitlines()
+    (start,) = (index for index, line in enumerate(lines) if "60.0" in line and "cascade" in line)
+    assert lines[start + 1].split() == ["[50.1,", "[-0.0123,", "[24.11,", "[0.701,", "[0.151,"]
+    assert lines[start + 2].split() == ["70.2]", "0.0456]", "25.99]", "0.899]", "0.249]"]
+    assert lines[start + 3].split() == ["jpeg", "60.0", "0.0100", "25.00", "0.800", "0.200"]
+    assert "[1.21," in text
+    assert "0.109]" in text
+    assert "…" not in text
+
+
+def test_the_note_on_intervals_states_the_level_of_records() -> None:
+    (note,) = (note for note in caveats([VAE]) if "interval" in note)
+    assert f"{100 * LEVEL:.0f} %" in note
+    assert not any("interval" in note for note in caveats([STUDENT]))
+
+
+def test_later_metrics_have_a_column_only_where_measured() -> None:
+    assert not {"spectral", "latent_error", "dists"} & {column.key for column in columns(RESULTS)}
+    rows = [result("a", spectral=1.3, latent_error=0.1), result("b", spectral=1.2, latent_error=0.2, dists=0.05)]
+    table = cells(to_markdown(rows))
+    assert {"Spectral dB ↓", "Latent error ↓", "DISTS ↓"} <= set(table["a"])
+    assert table["b"]["Spectral dB ↓"] == "**1.20**"
+    assert table["a"]["DISTS ↓"] == "–"
+    assert set(METRICS) <= {column.key for column in columns([dict.fromkeys(METRICS, 1.0)])}
+    octaves = [result("a", octaves_db={"0": -3.456, "1": 1.0})]
+    assert cells(to_markdown(octaves))["a"]["Top octave dB"] == "-3.46"
+    assert "top_octave_db" in to_csv(octaves).splitlines()[0].split(",")
+    assert any("below blur" in note for note in caveats(octaves))
+    assert not any("below blur" in note for note in caveats(rows))
 
 
 def test_csv_keeps_full_precision_and_batches_apart() -> None:
