@@ -39,6 +39,10 @@ class Manifest:
     """the autoencoder file whose latents a denoiser was trained on; None for the autoencoder itself"""
     flow: str | None = None
     """flow name of a denoiser"""
+    training_seed: int | None = None
+    """seed of the training; None in files from before it was kept"""
+    recipe_sha256: str | None = None
+    """hash of all that training was told but the seed; None as above"""
 
 
 def shipped_path(decoder: str) -> Path:

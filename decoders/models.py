@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from decoders.autoencoder import Autoencoder
 from decoders.blocks import pad_to_multiple
-from decoders.checkpoint import load_autoencoder, load_denoiser, shipped_path
+from decoders.checkpoint import Manifest, load_autoencoder, load_denoiser, shipped_path
 from decoders.denoiser import Denoiser
 from decoders.flow import FlowName, make_flow
 from decoders.presets import DIFFUSION, SIZES, denoiser_config
@@ -93,18 +93,18 @@ def _random(build: Callable[[], ModuleT]) -> ModuleT:
         return build().eval().requires_grad_(False)
 
 
-def _autoencoder(options: DecoderOptions, path: Path) -> tuple[Autoencoder, str | None, str]:
+def _autoencoder(options: DecoderOptions, path: Path) -> tuple[Autoencoder, str | None, Manifest | None]:
     if options.weights == "random":
-        return _random(lambda: Autoencoder(SIZES["nano"].autoencoder)), None, "random weights"
+        return _random(lambda: Autoencoder(SIZES["nano"].autoencoder)), None, None
     module, manifest = load_autoencoder(path)
-    return module, sha256_file(path), manifest.trained_on
+    return module, sha256_file(path), manifest
 
 
 def vae(options: DecoderOptions) -> Decoder:
     """The `vae` decoder."""
     if options.steps not in (None, 1) or options.scales not in (None, 1):
         raise MsbenchError("vae decodes in one step at one scale: leave --steps and --scales out")
-    autoencoder, sha256, trained_on = _autoencoder(options, options.checkpoint or shipped_path("vae"))
+    autoencoder, sha256, manifest = _autoencoder(options, options.checkpoint or shipped_path("vae"))
     config = autoencoder.config
     spec = DecoderSpec(
         name="vae",
@@ -115,7 +115,9 @@ def vae(options: DecoderOptions) -> Decoder:
         parameters=sum(p.numel() for p in autoencoder.decoder.parameters()),
         weights_sha256=sha256,
         encoder_sha256=sha256,
-        trained_on=trained_on,
+        trained_on=manifest.trained_on if manifest else "random weights",
+        training_seed=manifest.training_seed if manifest else None,
+        recipe_sha256=manifest.recipe_sha256 if manifest else None,
     )
     return VaeDecoder(autoencoder, spec, options)
 
@@ -133,7 +135,7 @@ def make_diffusion(name: str, options: DecoderOptions) -> Decoder:
     default_steps = preset.steps if preset.steps > preset.scales else scales
     steps = split_steps(default_steps if options.steps is None else options.steps, scales)
     if options.weights == "random":
-        autoencoder, encoder_sha256, trained_on = _autoencoder(options, Path())
+        autoencoder, encoder_sha256, manifest = _autoencoder(options, Path())
         denoiser = _random(lambda: Denoiser(denoiser_config(SIZES["nano"], scales)))
         weights_sha256 = None
     else:
@@ -146,7 +148,7 @@ def make_diffusion(name: str, options: DecoderOptions) -> Decoder:
             )
         if manifest.flow != flow and not (scales == 1 and "noise-free" not in (manifest.flow, flow)):
             raise MsbenchError(f"{path} was trained on the {manifest.flow} flow; {name} needs {flow}")
-        trained_on, weights_sha256 = manifest.trained_on, sha256_file(path)
+        weights_sha256 = sha256_file(path)
         autoencoder, encoder_sha256, _ = _autoencoder(options, encoder_path(path, manifest.encoder_sha256))
     spec = DecoderSpec(
         name=name,
@@ -157,7 +159,9 @@ def make_diffusion(name: str, options: DecoderOptions) -> Decoder:
         parameters=sum(p.numel() for p in denoiser.parameters()),
         weights_sha256=weights_sha256,
         encoder_sha256=encoder_sha256,
-        trained_on=trained_on,
+        trained_on=manifest.trained_on if manifest else "random weights",
+        training_seed=manifest.training_seed if manifest else None,
+        recipe_sha256=manifest.recipe_sha256 if manifest else None,
     )
     return DiffusionDecoder(autoencoder, denoiser, flow, steps, spec, options)
 

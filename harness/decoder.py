@@ -33,6 +33,10 @@ class DecoderSpec:
     """SHA-256 of the weights the latents come from; decoders that share it decode the same latents"""
     trained_on: str
     """training data in a few words; "nothing" for decoders without training, "random weights" for cost-only models"""
+    training_seed: int | None = None
+    """seed the weights were trained under; None where unknown"""
+    recipe_sha256: str | None = None
+    """hash of all that training was told but the seed: decoders that share it differ in their training seed alone"""
 
 
 class NoiseSource(Protocol):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,8 @@ def run_training(
     objective, manifest, loss_config, lineage = (
         _autoencoder(request, data, perceptual) if request.decoder == "vae" else _diffusion(request, data, perceptual, report)
     )
+    recipe = recipe_sha256(request, manifest, loss_config, data, lineage)
+    manifest = replace(manifest, training_seed=request.config.seed, recipe_sha256=recipe)
     report(f"training {request.decoder} on {len(data.images)} images")
     result = train(objective, request.config, request.output, request.device, request.resume, on_step)
     module = objective.module
@@ -100,6 +103,7 @@ def run_training(
         "parameters": _count(module),
         "architecture": manifest.config,
         "flow": manifest.flow,
+        "recipe_sha256": recipe,
         **lineage,
         "data": {
             "name": data.name,
@@ -159,10 +163,10 @@ def _diffusion(
     if preset.objective == "regression":
         regression_config = RegressionLossConfig()
         return RegressionObjective(module, flow, data, regression_config, perceptual), manifest, regression_config, lineage
-    teacher, teacher_sha256 = _teacher(request, preset, vae_sha256)
+    teacher, teacher_sha256, teacher_recipe = _teacher(request, preset, vae_sha256)
     teacher.to(request.device)
     module.load_state_dict(teacher.state_dict())
-    lineage["teacher_sha256"] = teacher_sha256
+    lineage |= {"teacher_sha256": teacher_sha256, "teacher_recipe_sha256": teacher_recipe}
     distillation_config = DistillationLossConfig()
     return (
         DistillationObjective(module, teacher, flow, data, distillation_config, perceptual),
@@ -172,7 +176,7 @@ def _diffusion(
     )
 
 
-def _teacher(request: TrainRequest, preset: DiffusionPreset, vae_sha256: str) -> tuple[Denoiser, str]:
+def _teacher(request: TrainRequest, preset: DiffusionPreset, vae_sha256: str) -> tuple[Denoiser, str, str | None]:
     assert preset.teacher is not None
     path = request.teacher or shipped_path(preset.teacher)
     teacher, manifest = load_denoiser(path)
@@ -185,7 +189,29 @@ def _teacher(request: TrainRequest, preset: DiffusionPreset, vae_sha256: str) ->
         raise MsbenchError(
             f"teacher {path} has another architecture than preset {request.preset!r} with {preset.scales} scales"
         )
-    return teacher, sha256_file(path)
+    return teacher, sha256_file(path), manifest.recipe_sha256
+
+
+def recipe_sha256(
+    request: TrainRequest, manifest: Manifest, loss: LossConfig, data: TrainingImages, lineage: dict[str, Any]
+) -> str:
+    """Hash of all that decides a training but its seed: trainings that share it are repetitions of one another.
+
+    A teacher counts by its own recipe, so that a chain of trainings may be repeated as a whole; one of unknown recipe by its
+    weights.
+    """
+    ignored = {"seed", "stop_after", "save_every_seconds", "log_every"}
+    facts = {
+        "decoder": request.decoder,
+        "architecture": manifest.config,
+        "flow": manifest.flow,
+        "encoder": manifest.encoder_sha256,
+        "teacher": lineage.get("teacher_recipe_sha256") or lineage.get("teacher_sha256"),
+        "pixels": data.sha256,
+        "objective": [type(loss).__name__, asdict(loss)],
+        "optimiser": {key: value for key, value in asdict(request.config).items() if key not in ignored},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _trained_on(data: TrainingImages) -> str:

@@ -1,4 +1,4 @@
-"""The command line: `msbench run | compare | scales | train-decoder | ls | weights | doctor`.
+"""The command line: `msbench run | compare | verify | scales | train-decoder | ls | weights | doctor`.
 
 Everything heavy is imported inside the command that needs it, so that --help answers at once. Tables go to stdout; with --json,
 stdout is one JSON document and tables and progress go to stderr. Exit codes: 0 good, 1 a check failed, 2 bad input.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from harness.cli import maintain, measure, train
+from harness.cli import compare, maintain, measure, train, verify
 
 app = typer.Typer(
     name="msbench",
@@ -19,7 +19,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(measure.run_command)
-app.command("compare")(measure.compare_command)
+app.command("compare")(compare.compare_command)
+app.command("verify")(verify.verify_command)
 app.command("scales")(measure.scales_command)
 app.command("train-decoder")(train.train_command)
 app.command("ls")(maintain.ls_command)

@@ -31,7 +31,7 @@ def ls_command(
 
 
 def weights_fetch_command(
-    names: Annotated[list[str] | None, typer.Argument(help="inception, lpips-alex, lpips-vgg; default: all.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="inception, lpips-alex, lpips-vgg, dists; default: all.")] = None,
     offline: Offline = False,
 ) -> None:
     """Bring the metric networks' weights into the cache, checked."""

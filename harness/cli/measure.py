@@ -1,10 +1,9 @@
-"""The commands that measure: run, compare, scales."""
+"""The commands that measure: run and scales."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -25,7 +24,6 @@ from harness.cli.shared import (
     progress_bar,
     user_errors,
 )
-from harness.errors import MsbenchError, UnknownNameError
 
 
 def run_command(
@@ -109,55 +107,6 @@ def run_command(
             console.print(f"images in {save_images}", soft_wrap=True)
         if as_json:
             print_json(record.document())
-
-
-def compare_command(
-    runs: Annotated[list[str], typer.Argument(help="Run folders, each RUN or RUN:DECODER.")],
-    force: Annotated[bool, typer.Option("--force", help="Show runs of different protocols side by side all the same.")] = False,
-    table_format: Annotated[str, typer.Option("--format", help="table, markdown or csv.")] = "table",
-    as_json: JsonFlag = False,
-) -> None:
-    """Put runs of one protocol side by side."""
-    with user_errors():
-        from harness.compare import compare
-        from harness.record import document
-        from harness.report.table import results_table, to_csv, to_markdown
-
-        if table_format not in ("table", "markdown", "csv"):
-            raise UnknownNameError("format", table_format, ("table", "markdown", "csv"))
-        comparison = compare([_run_argument(run) for run in runs], force)
-        console = console_for(as_json)
-        demo = tuple(
-            {row["dataset"] for record in comparison.records for row in record.results if record.data["dataset"]["demo"]}
-        )
-        for warning in comparison.warnings:
-            console_for(True).print(f"warning: {warning}", soft_wrap=True)
-        if table_format == "table":
-            console.print(results_table(comparison.results, demo_datasets=demo))
-        else:
-            if table_format == "markdown":
-                text = to_markdown(comparison.results, demo) + "".join(
-                    f"- {record.provenance()}\n" for record in comparison.records
-                )
-            else:
-                text = to_csv(comparison.results)
-            (sys.stderr if as_json else sys.stdout).write(text.rstrip("\n") + "\n")
-        if as_json:
-            print_json(
-                {**document(comparison.records), "results": list(comparison.results), "warnings": list(comparison.warnings)}
-            )
-
-
-def _run_argument(text: str) -> tuple[Any, str | None]:
-    """RUN or RUN:DECODER."""
-    from harness.record import read_record
-
-    if Path(text).exists():
-        return read_record(Path(text)), None
-    path, _, decoder = text.rpartition(":")
-    if path and Path(path).exists():
-        return read_record(Path(path)), decoder
-    raise MsbenchError(f"no run at {text}: give the folder that `msbench run` printed, or FOLDER:DECODER")
 
 
 def scales_command(

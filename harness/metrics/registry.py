@@ -66,6 +66,15 @@ METRICS: dict[str, MetricInfo] = {
             True,
             (),
         ),
+        MetricInfo(
+            "dists",
+            "lower",
+            "",
+            "deep structure and texture distance (Ding et al.), VGG16, no resize",
+            True,
+            ("lpips-vgg", "dists"),
+            extra=True,
+        ),
     )
 }
 """Every metric, in the order tables show them."""

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.metrics.dists import Dists
 from harness.metrics.frechet import frechet_distance
 from harness.metrics.inception import InceptionFeatures
 from harness.metrics.kid import kid_pairs
@@ -23,6 +24,8 @@ IMAGE_PAIR = ("psnr", "ssim", "lpips", "spectral")
 OCTAVE_COLUMNS: tuple[str, ...] = tuple(f"octave_{ring}_db" for ring in range(OCTAVES))
 """beside them: signed dB of each octave, finest (f ≥ 1/4) first, above 0 grain, below blur; NaN where an image is too small"""
 
+_DISTS_BATCH = 4  # its features of one 256-px image take 33 MB
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -34,6 +37,8 @@ class Prepared:
     """Inception features [B, 2048]"""
     power: Tensor
     """float64 [B, octaves] of `spectrum.octave_power`"""
+    dists: tuple[tuple[Tensor, ...], ...] = ()
+    """state of `Dists` for each `_DISTS_BATCH` images; empty unless asked for"""
 
 
 class MetricSuite:
@@ -63,26 +68,32 @@ class MetricSuite:
         self.batch_size = batch_size
         self._inception = InceptionFeatures.load(self.device, offline)
         self._lpips = Lpips.load("alex", self.device, offline)
+        self._dists = Dists.load(self.device, offline) if "dists" in extra else None
 
     def inception_features(self, images: Tensor) -> NDArray[np.float32]:
         """Inception pool3 features of uint8 images [B, 3, H, W]: [B, 2048], as the network gives them."""
-        parts = [self._inception.features(part.to(self.device)).cpu() for part in self._batches(images)]
+        parts = [self._inception.features(part.to(self.device)).cpu() for part in _batches(images, self.batch_size)]
         return torch.cat(parts).float().numpy()
 
     def prepare(self, images: Tensor) -> Prepared:
         """What the metrics need of reference images, uint8 [B, 3, H, W]."""
         power = octave_power(images, octaves_for(*images.shape[-2:]))
-        return Prepared(images, self.inception_features(images), power)
+        states: tuple[tuple[Tensor, ...], ...] = ()
+        if self._dists is not None:
+            states = tuple(self._dists.reference_state(part.to(self.device)) for part in _batches(images, _DISTS_BATCH))
+        return Prepared(images, self.inception_features(images), power, states)
 
     def per_image(self, reference: Prepared, reconstruction: Tensor) -> dict[str, Values]:
-        """`IMAGE_PAIR` and `OCTAVE_COLUMNS` of each pair of uint8 images [B, 3, H, W], float64 [B] each; an exact image's PSNR
-        is `inf`.
+        """`IMAGE_PAIR`, `OCTAVE_COLUMNS` and the extra metrics of each pair of uint8 images [B, 3, H, W], float64 [B] each; an
+        exact image's PSNR is `inf`.
 
         Raises:
             ValueError: shapes or dtypes differ, or a side is shorter than 11 pixels.
         """
         found: dict[str, list[Tensor]] = {name: [] for name in ("psnr", "ssim", "lpips")}
-        for ref, rec in zip(self._batches(reference.images), self._batches(reconstruction), strict=True):
+        for ref, rec in zip(
+            _batches(reference.images, self.batch_size), _batches(reconstruction, self.batch_size), strict=True
+        ):
             first, second = rec.to(self.device), ref.to(self.device)
             found["psnr"].append(psnr(first, second))
             found["ssim"].append(ssim(first, second))
@@ -93,10 +104,15 @@ class MetricSuite:
         values["spectral"] = octaves.abs().mean(dim=1).numpy()
         for ring, column in enumerate(OCTAVE_COLUMNS):
             values[column] = octaves[:, ring].numpy() if ring < rings else np.full(len(octaves), np.nan)
+        if self._dists is not None:
+            parts = zip(reference.dists, _batches(reconstruction, _DISTS_BATCH), strict=True)
+            distances = [self._dists.distance_to(state, part.to(self.device)).cpu().double() for state, part in parts]
+            values["dists"] = torch.cat(distances).numpy()
         return values
 
-    def _batches(self, images: Tensor) -> list[Tensor]:
-        return [images[start : start + self.batch_size] for start in range(0, len(images), self.batch_size)]
+
+def _batches(images: Tensor, size: int) -> list[Tensor]:
+    return [images[start : start + size] for start in range(0, len(images), size)]
 
 
 def set_metrics(

@@ -113,7 +113,7 @@ _BESIDE = (
     Column("dists", "DISTS", "lower", _fixed(3), beside=True),
     Column("spectral", "Spectral dB", "lower", _fixed(2), beside=True),
     Column("octaves_db.0", "Top octave dB", None, _signed, beside=True),
-    Column("latent_error", "Latent error", "lower", _fixed(3), beside=True),
+    Column("latent_error", "Latent error ↓", None, _fixed(3), beside=True),  # not ranked: encoders differ
 )
 
 

@@ -52,7 +52,14 @@ class Decision:
     """the interval excludes a loss of the margin or more; None where no margin was stated"""
 
 
-def decide(interval: Interval, direction: Direction, *, rejected: bool = True, margin: float | None = None) -> Decision:
+def decide(
+    interval: Interval,
+    direction: Direction,
+    *,
+    rejected: bool = True,
+    margin: float | None = None,
+    margin_interval: Interval | None = None,
+) -> Decision:
     """Put a paired difference (decoder minus baseline) into words.
 
     A decoder is better or worse where its interval leaves out zero and the correction for many comparisons rejects equality. It
@@ -64,21 +71,27 @@ def decide(interval: Interval, direction: Direction, *, rejected: bool = True, m
         direction: which way the metric is better.
         rejected: the outcome of `multiple.holm`; True where this is the only comparison.
         margin: the loss that counts as none, > 0, in the metric's unit.
+        margin_interval: what the margin is held against, where a correction for many margins asks for another level.
 
     Raises:
         ValueError: the margin is not a positive number.
     """
     if margin is not None and not 0.0 < margin < math.inf:
         raise ValueError(f"a margin is a positive number, not {margin}")
-    least, most = (interval.low, interval.high) if direction == "higher" else (-interval.high, -interval.low)
+    least, most = _gain(interval, direction)
     difference = Verdict.NO_DIFFERENCE
     if rejected and least > 0.0:
         difference = Verdict.BETTER
     elif rejected and most < 0.0:
         difference = Verdict.WORSE
-    non_inferior = None if margin is None else least > -margin
+    non_inferior = None if margin is None else _gain(margin_interval or interval, direction)[0] > -margin
     shown = Verdict.NON_INFERIOR if non_inferior and difference is not Verdict.BETTER else difference
     return Decision(shown, difference, non_inferior)
+
+
+def _gain(interval: Interval, direction: Direction) -> tuple[float, float]:
+    """Ends of the interval turned so that more is better."""
+    return (interval.low, interval.high) if direction == "higher" else (-interval.high, -interval.low)
 
 
 def parse_margins(text: str, known: Collection[str]) -> dict[str, Margin]:

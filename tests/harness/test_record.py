@@ -1,4 +1,4 @@
-"""Records: JSON types only, complete or absent, refused where they are not ours; runs of different protocols do not compare."""
+"""Records: JSON types only, complete or absent, refused where they are not ours."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.compare import compare
-from harness.errors import MsbenchError, UnknownNameError
+from harness.errors import MsbenchError
 from harness.protocol import SCHEMA_VERSION, Protocol
 from harness.record import Record, plain, read_record, write_record
 
 PROTOCOL = Protocol("photos", None, 256, "native-grid-crop-v1", None, 0, 0)
 
 
-def make(folder: Path, protocol: Protocol = PROTOCOL, source: str = "s", pixels: str = "p", psnr: float = 20.0) -> Record:
+def make(folder: Path, psnr: float = 20.0) -> Record:
     data: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "status": "complete",
-        "protocol": asdict(protocol),
-        "protocol_hash": protocol.hash(),
+        "protocol": asdict(PROTOCOL),
+        "protocol_hash": PROTOCOL.hash(),
         "results": [{"decoder": "vae", "n": 2, "psnr": psnr}, {"decoder": "jpeg", "n": 2, "psnr": 30.0}],
         "decoders": {"vae": {"psnr_exact_images": 2 if np.isinf(psnr) else 0}, "jpeg": {"psnr_exact_images": 0}},
-        "dataset": {"source_sha256": source, "reference_sha256": pixels},
     }
     return write_record(folder, data, pd.DataFrame({"key": ["a", "b"], "psnr": [1.0, 2.0]}))
 
@@ -60,24 +58,3 @@ def test_what_is_no_record_is_refused(tmp_path: Path, content: str | None, words
 def test_hash_depends_on_every_field() -> None:
     others = [replace(PROTOCOL, **{name: "other"}) for name in asdict(PROTOCOL)]
     assert len({protocol.hash() for protocol in [PROTOCOL, *others]}) == len(others) + 1
-
-
-def test_compare_gathers_rows_of_one_protocol(tmp_path: Path) -> None:
-    first, second = make(tmp_path / "a"), make(tmp_path / "b", pixels="other")
-    comparison = compare([(first, None), (second, "jpeg")])
-    assert [row["decoder"] for row in comparison.results] == ["vae", "jpeg", "jpeg"]
-    assert any("other pixels" in warning for warning in comparison.warnings)
-    with pytest.raises(UnknownNameError, match="'jpeg'"):
-        compare([(first, "jpg")])
-
-
-@pytest.mark.parametrize(
-    ("field", "other"), [("resolution", {"protocol": replace(PROTOCOL, resolution=128)}), ("source files", {"source": "t"})]
-)
-def test_compare_refuses_and_says_why(tmp_path: Path, field: str, other: dict[str, Any]) -> None:
-    first, second = make(tmp_path / "a"), make(tmp_path / "b", **other)
-    with pytest.raises(MsbenchError, match=field):
-        compare([(first, None), (second, None)])
-    forced = compare([(first, None), (second, None)], force=True)
-    assert len(forced.results) == 4
-    assert any(warning.startswith("forced") for warning in forced.warnings)

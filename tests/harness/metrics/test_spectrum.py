@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from harness.metrics.spectrum import octave_power, top_octave_ratio
+from harness.metrics.spectrum import octave_difference, octave_power, octaves_for, top_octave_ratio
 
 
 def white(count: int, height: int, width: int, deviation: float) -> Tensor:
@@ -79,3 +79,18 @@ def test_bad_input_is_refused() -> None:
         octave_power(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), octaves=0)
     with pytest.raises(ValueError, match="one shape"):
         top_octave_ratio(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+
+
+def test_octave_differences_by_hand() -> None:
+    floor = 1 / 12
+    power, reference = torch.tensor([[10.0, 0.0]]).double(), torch.tensor([[1.0, 0.0]]).double()
+    found = octave_difference(power, reference)[0]
+    assert found[0] == pytest.approx(10 * math.log10((10 + floor) / (1 + floor)))
+    assert found[1] == 0.0
+    assert torch.equal(octave_difference(reference, power), -octave_difference(power, reference))
+
+
+@pytest.mark.parametrize(("side", "rings"), [(256, 5), (64, 5), (63, 4), (32, 4), (8, 2), (4, 1)])
+def test_small_images_have_fewer_octaves(side: int, rings: int) -> None:
+    assert octaves_for(side, 300) == rings
+    octave_power(torch.zeros(1, 3, side, side, dtype=torch.uint8), octaves_for(side, side))

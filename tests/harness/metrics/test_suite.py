@@ -11,8 +11,8 @@ from torch_fidelity import calculate_metrics
 
 from harness.metrics.inception import torch_fidelity_state_dict
 from harness.metrics.precision import full_float32
-from harness.metrics.registry import METRICS, REQUIRED_WEIGHTS
-from harness.metrics.suite import PER_IMAGE, MetricSuite, set_metrics
+from harness.metrics.registry import EXTRA, METRICS, PER_IMAGE, REQUIRED_WEIGHTS
+from harness.metrics.suite import IMAGE_PAIR, OCTAVE_COLUMNS, MetricSuite, set_metrics
 from harness.weights import WEIGHTS
 
 
@@ -23,8 +23,11 @@ def _save(folder: Path, images: Tensor) -> None:
 
 
 def _evaluate(suite: MetricSuite, reference: Tensor, reconstruction: Tensor) -> dict[str, float]:
-    features = [suite.inception_features(images) for images in (reference, reconstruction)]
-    return set_metrics(features[0], features[1], suite.per_image(reference, reconstruction))
+    prepared = suite.prepare(reference)
+    values = suite.per_image(prepared, reconstruction)
+    assert set(OCTAVE_COLUMNS) < set(values)
+    figures = {name: column for name, column in values.items() if name in METRICS}
+    return set_metrics(prepared.features, suite.inception_features(reconstruction), figures)
 
 
 @pytest.mark.usefixtures("metric_weights")
@@ -52,11 +55,12 @@ def test_rfid_equals_torch_fidelity_on_saved_images(tmp_path: Path, photos: Tens
 def test_batch_size_changes_nothing_and_copies_are_perfect(photos: Tensor, reconstructions: Tensor) -> None:
     small, large = (_evaluate(MetricSuite(batch_size=size), photos, reconstructions) for size in (3, 8))
     assert small == pytest.approx(large, rel=1e-4)
-    assert list(small) == list(METRICS)
+    assert list(small) == ["rfid", "kid", *IMAGE_PAIR]
     perfect = _evaluate(MetricSuite(), photos[:3], photos[:3])
     assert perfect["psnr"] == np.inf
     assert perfect["ssim"] == pytest.approx(1.0)
     assert perfect["lpips"] == 0.0
+    assert perfect["spectral"] == 0.0
     assert perfect["rfid"] == pytest.approx(0.0, abs=1e-6)
     assert perfect["kid"] == pytest.approx(0.0, abs=1e-9)
 
@@ -76,7 +80,8 @@ def test_counts_must_match() -> None:
 
 def test_registry_is_consistent() -> None:
     assert all(info.name == name for name, info in METRICS.items())
-    assert tuple(name for name, info in METRICS.items() if info.per_image) == PER_IMAGE
+    assert set(PER_IMAGE) == {*IMAGE_PAIR, "latent_error"}
+    assert set(EXTRA) == {"dists"}
     assert set(REQUIRED_WEIGHTS) == {"inception", "lpips-alex"}
     assert set(REQUIRED_WEIGHTS) <= set(WEIGHTS)
 
