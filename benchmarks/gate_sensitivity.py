@@ -2,13 +2,14 @@
 
 For each shipped decoder, on `photos`: a plain run (batch 8, one thread), then the same under benign changes (a second run,
 other batch sizes, two threads, older instruction sets as stand-ins for other machines), then with weights harmed by Gaussian
-noise of p % of each tensor's standard deviation. Decoders of many steps get fewer conditions. One row a condition and metric:
+noise of p % of each tensor's standard deviation. Decoders of many steps get fewer conditions, those without weights are not
+harmed. Writes one row a condition and metric:
 
     python benchmarks/gate_sensitivity.py                       # all; what is already in the file is not run again
     python benchmarks/gate_sensitivity.py --decoders direct
     python benchmarks/gate_sensitivity.py --summary             # read the file only
 
-The largest benign difference of a metric is its floor; `harness.gate.TOLERANCES` holds ten times that.
+The largest benign difference of a metric is its floor; `harness.gate.TOLERANCES` holds ten times that, rounded up.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
 import os
 import statistics
 import subprocess
@@ -39,6 +41,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "results" / "regression" / "sensitivity.csv"
 FAST = ("vae", "onestep", "ms-onestep", "direct")
 SLOW = ("diffusion", "ms-diffusion", "ms-diffusion-cascade")
+UNTRAINED = ("bicubic", "jpeg", "identity")
+ALL = (*FAST, *UNTRAINED, *SLOW)
 SSE41 = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
@@ -82,7 +86,7 @@ class Row:
     protocol_hash: str
     """of both runs"""
     weights_sha256: str
-    """of the unharmed decoder"""
+    """of the unharmed decoder; empty where it has none"""
 
 
 def conditions(decoder: str) -> list[Condition]:
@@ -99,6 +103,8 @@ def conditions(decoder: str) -> list[Condition]:
         return [*benign, *(Condition("noise", 1.0, seed) for seed in range(3))]
     benign += [Condition("batch 1", batch_size=1), Condition("batch 32", batch_size=32), sse41]
     benign += [Condition("avx2", instructions="avx2")]
+    if decoder in UNTRAINED:
+        return benign
     return [*benign, *(Condition("noise", level, seed) for level in (0.1, 0.2, 0.5, 1.0, 2.0) for seed in range(3))]
 
 
@@ -153,7 +159,7 @@ def study(decoder: str, kept: list[Row], output: Path) -> list[Row]:
 
     Rows of other weights or of another protocol are dropped, and their conditions run again.
     """
-    weights = sha256_file(shipped_path(decoder))
+    weights = "" if decoder in UNTRAINED else sha256_file(shipped_path(decoder))
     kept = [row for row in kept if row.decoder != decoder or row.weights_sha256 == weights]
     wanted = conditions(decoder)
     if all(has(kept, decoder, condition) for condition in wanted):
@@ -191,8 +197,7 @@ def write_rows(rows: list[Row], path: Path) -> None:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, [field.name for field in fields(Row)], lineterminator="\n")
     writer.writeheader()
-    order = (*FAST, *SLOW)
-    writer.writerows(asdict(row) for row in sorted(rows, key=lambda row: order.index(row.decoder)))
+    writer.writerows(asdict(row) for row in sorted(rows, key=lambda row: ALL.index(row.decoder)))
     write_text(path, stream.getvalue())
 
 
@@ -210,59 +215,67 @@ def read_rows(path: Path) -> list[Row]:
         ]
 
 
+def floor_of(row: Row) -> float:
+    """A row's difference in the unit of its metric's tolerance: a fraction of the plain figure where that is relative."""
+    if row.worse_by == 0 or TOLERANCES.get(row.metric, DEFAULT_TOLERANCE).relative == 0:
+        return abs(row.worse_by)
+    return abs(row.worse_by / row.plain) if row.plain else math.inf
+
+
+def limits(row: Row) -> float:
+    """A row's worsening in units of its figure's tolerance; above 1 the gate trips."""
+    if row.worse_by == 0:
+        return 0.0
+    amount = TOLERANCES.get(row.metric, DEFAULT_TOLERANCE).amount(row.plain)
+    return row.worse_by / amount if amount else math.copysign(math.inf, row.worse_by)
+
+
 def summary(rows: list[Row]) -> Iterator[str]:
     """The study in a page: floors and tolerances, the effect of each level of harm, and what trips the gate."""
     benign = [row for row in rows if row.change not in ("plain", "noise")]
     harmed = [row for row in rows if row.change == "noise"]
     levels = sorted({row.level for row in harmed})
-    yield "metric: largest benign difference (relative), where | tolerance in use | median effect at each level, in tolerances"
+    yield "metric: floor = largest benign difference (where), tolerance in use; effect of harm in tolerances, median (least)"
     for metric in dict.fromkeys(row.metric for row in rows):
-        here = [row for row in benign if row.metric == metric]
         tolerance = TOLERANCES.get(metric, DEFAULT_TOLERANCE)
-        floor = max(here, key=lambda row: abs(row.worse_by))
-        relative = max(abs(row.worse_by) / abs(row.plain) for row in here)
-        used = f"{tolerance.absolute:g}" if tolerance.absolute else f"{100 * tolerance.relative:g} %"
+        most = max((row for row in benign if row.metric == metric), key=floor_of)
+        used = f"{tolerance.relative:g} of the figure" if tolerance.relative else f"{tolerance.absolute:g}"
         effects = []
         for level in levels:
             found = [limits(row) for row in harmed if row.metric == metric and row.level == level]
-            effects.append(f"{level:g} %: {statistics.median(found):.2f} (least {min(found):.2f})")
-        where = f"{floor.decoder} {floor.change}"
-        yield f"{metric}: {abs(floor.worse_by):.3g} ({relative:.2g}), {where} | {used} | {', '.join(effects)}"
-    over = {(row.decoder, row.change) for row in benign if limits(row) > 1}
-    yield f"benign changes beyond the tolerance (a tenth of it is the floor): {len(over)} {sorted(over) or ''}"
-    yield "harmed checkpoints that trip the gate (any metric):"
+            effects.append(f"{level:g} %: {statistics.median(found):.1f} ({min(found):.1f})")
+        yield f"  {metric}: {floor_of(most):.2g} ({most.decoder}, {most.change}), {used}; {', '.join(effects)}"
+    tripping = sorted({f"{row.decoder} {row.change}" for row in benign if limits(row) > 1})
+    yield f"benign changes that trip the gate: {', '.join(tripping) or 'none'}"
+    yield "harmed checkpoints that trip the gate on any metric:"
     for decoder in dict.fromkeys(row.decoder for row in harmed):
         shares, caught = [], []
         for level in sorted({row.level for row in harmed if row.decoder == decoder}):
-            seeds = {row.seed for row in harmed if (row.decoder, row.level) == (decoder, level)}
-            tripped = {row.seed for row in harmed if (row.decoder, row.level) == (decoder, level) and limits(row) > 1}
-            shares.append(f"{level:g} %: {len(tripped)}/{len(seeds)}")
+            here = [row for row in harmed if (row.decoder, row.level) == (decoder, level)]
+            seeds, tripped = {row.seed for row in here}, {row.seed for row in here if limits(row) > 1}
+            shares.append(f"{level:g} %: {len(tripped)} of {len(seeds)}")
             caught += [level] if tripped == seeds else []
-        yield f"{decoder}: {', '.join(shares)}; smallest level that every seed trips: {min(caught, default='none')} %"
-
-
-def limits(row: Row) -> float:
-    """A row's worsening in units of its figure's tolerance; above 1 the gate trips."""
-    return row.worse_by / TOLERANCES.get(row.metric, DEFAULT_TOLERANCE).amount(row.plain)
+        yield f"  {decoder}: {', '.join(shares)}; smallest level that trips with every seed: {min(caught, default='none')} %"
 
 
 def main() -> None:
     """Run the study and print its summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--decoders", default=",".join((*FAST, *SLOW)), help="names separated by commas")
+    parser.add_argument("--decoders", default=",".join(ALL), help="names separated by commas")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the CSV file, read and completed")
     parser.add_argument("--again", action="store_true", help="run what is in the file again")
     parser.add_argument("--summary", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     names = [name for name in arguments.decoders.split(",") if name]
-    unknown = [name for name in names if name not in (*FAST, *SLOW)]
+    unknown = [name for name in names if name not in ALL]
     if unknown:
-        parser.error(f"--decoders: {', '.join(unknown)} not among {', '.join((*FAST, *SLOW))}")
+        parser.error(f"--decoders: {', '.join(unknown)} not among {', '.join(ALL)}")
     rows = read_rows(arguments.output)
     if not arguments.summary:
         rows = [row for row in rows if not arguments.again or row.decoder not in names]
         for name in names:
             rows = study(name, rows, arguments.output)
+        write_rows(rows, arguments.output)
     if not rows:
         parser.error(f"{arguments.output} holds no rows yet")
     for line in summary(rows):

@@ -21,6 +21,7 @@ from harness.metrics.registry import METRICS
 from harness.protocol import Protocol
 from harness.record import Record
 
+SENSITIVITY = Path(__file__).resolve().parents[2] / "results" / "regression" / "sensitivity.csv"
 PROTOCOL = Protocol("photos", None, 256, "native-grid-crop-v1", None, 0, 0)
 SIMPLE = {name: Tolerance(0.5, 0.0, "half a unit") for name in METRICS}
 # Made up, in units in which half a unit is exact.
@@ -178,6 +179,22 @@ def test_a_metric_without_a_measured_floor_is_gated_all_the_same() -> None:
 
 def test_every_metric_has_a_tolerance() -> None:
     assert [name for name, info in METRICS.items() if not info.extra and name not in TOLERANCES] == []
+
+
+def one_digit_up(value: float) -> float:
+    unit = 10.0 ** math.floor(math.log10(value))
+    return math.ceil(value / unit - 1e-9) * unit
+
+
+@pytest.mark.skipif(not SENSITIVITY.is_file(), reason="no sensitivity study in results/regression")
+@pytest.mark.parametrize("metric", FIGURES)
+def test_tolerances_are_ten_times_the_measured_floor(metric: str) -> None:
+    tolerance = TOLERANCES[metric]
+    with SENSITIVITY.open(newline="") as stream:
+        rows = [r for r in csv.DictReader(stream) if r["metric"] == metric and r["change"] not in ("plain", "noise")]
+    moved = [r for r in rows if float(r["worse_by"])]
+    floor = max(abs(float(r["worse_by"])) / (abs(float(r["plain"])) if tolerance.relative else 1.0) for r in moved)
+    assert tolerance.absolute + tolerance.relative == pytest.approx(one_digit_up(10 * floor))
 
 
 def test_reference_file_holds_everything(tmp_path: Path) -> None:
