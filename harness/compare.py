@@ -84,7 +84,7 @@ def compare(
     results = [{**result, "label": label, "run": str(record.folder)} for label, record, result in chosen]
     stated = first.data["protocol"].get("margins", "")
     merged = merge_margins(stated, margins, METRICS)
-    after = merged != stated
+    after = parse_margins(merged, METRICS) != parse_margins(stated, METRICS)
     if after:
         warnings.append(f"margins chosen after the runs (the protocol states {stated}): verdicts on them are exploratory")
     comparisons: tuple[Compared, ...] = ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from harness.cli import compare, maintain, measure, train
+from harness.cli import compare, maintain, measure, train, verify
 
 app = typer.Typer(
     name="msbench",
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command("run")(measure.run_command)
 app.command("compare")(compare.compare_command)
+app.command("verify")(verify.verify_command)
 app.command("scales")(measure.scales_command)
 app.command("train-decoder")(train.train_command)
 app.command("ls")(maintain.ls_command)

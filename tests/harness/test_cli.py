@@ -39,6 +39,9 @@ def test_near_miss_is_suggested() -> None:
         (("run", "--decoder", "bicubic", "--cost-batch-sizes", "1,x"), "--cost-batch-sizes"),
         (("run", "--decoder", "bicubic", "--dataset", "folder:/nowhere"), "/nowhere"),
         (("compare", "no-such-run"), "no-such-run"),
+        (("compare", "x", "--format", "latx"), "latex"),
+        (("run", "--decoder", "bicubic", "--margin", "lpips=-1"), "positive"),
+        (("run", "--decoder", "bicubic", "--extra-metrics", "dist"), "dists"),
         (("ls", "decoder"), "decoders"),
         (("train-decoder", "vea", "--max-steps", "1"), "vae"),
         (("train-decoder", "vae"), "--max-minutes"),
@@ -70,9 +73,31 @@ def test_run_and_compare_with_json(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name in done.stderr
 
-    compared = msbench("compare", f"{folder}:jpeg", str(folder), "--json")
-    assert [row["decoder"] for row in json.loads(compared.stdout)["results"]] == ["jpeg", "bicubic", "jpeg"]
-    assert "| `jpeg` |" in msbench("compare", str(folder), "--format", "markdown").stdout
+    compared = json.loads(msbench("compare", f"{folder}:jpeg", str(folder), "--json").stdout)
+    assert [row["decoder"] for row in compared["results"]] == ["jpeg", "bicubic", "jpeg"]
+    assert "50k" in " ".join(compared["warnings"])
+    markdown = msbench("compare", str(folder), "--format", "markdown", "--published").stdout
+    assert "| `jpeg` |" in markdown
+    assert "Differences to bicubic" in markdown
+    assert "never ranked" in markdown
+    latex = msbench("compare", str(folder), "--format", "latex", "--baseline", "jpeg").stdout
+    assert "Differences to jpeg" in latex
+    assert "50k figures" in latex
+    with_itself = json.loads(msbench("compare", str(folder), str(folder), "--json").stdout)
+    assert {one["difference"] for one in with_itself["comparisons"]} == {"no difference shown"}
+
+    reference = str(tmp_path / "reference.csv")
+    assert msbench("compare", str(folder), "--against", reference, "--update").returncode == 0
+    gate = ("--against", reference, "--fail-on-regression")
+    assert msbench("compare", str(folder), *gate).returncode == 0
+    text = Path(reference).read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("jpeg,psnr,")]
+    expected = line.split(",")[2]
+    Path(reference).write_text(text.replace(line, line.replace(expected, str(float(expected) + 5.0))))
+    failed = msbench("compare", str(folder), *gate)
+    assert failed.returncode == 1
+    assert failed.stdout.count("regression: jpeg psnr") == 1
+    assert msbench("compare", str(folder), "--fail-on-regression").returncode == 2
 
     other = msbench("run", "--decoder", "bicubic", "--max-samples", "3", "--no-cost", "--output-dir", "other", cwd=tmp_path)
     assert other.returncode == 0, other.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,15 @@ import torch
 from PIL import Image
 
 from harness.config import RunConfig
+from harness.decoder import DecoderOptions
 from harness.errors import MsbenchError
+from harness.features import read_features
+from harness.metrics.registry import PER_IMAGE
 from harness.reconstruct import to_uint8
 from harness.record import Record, read_record
+from harness.registry import build_decoder
 from harness.runner import evaluate
+from harness.stats.rfid import rfid_value
 
 LEARNED = "ms-onestep"
 
@@ -132,9 +138,70 @@ def test_record_is_complete_and_reads_back(full_run: tuple[Record, Path]) -> Non
     assert (record.folder / "sheet.png").is_file()
     document = record.document()
     assert {"schema_version", "status", "protocol_hash", "results"} == set(document)
-    keys = "decoder dataset n rfid kid psnr ssim lpips ms_per_image gflops parameters peak_memory_mb trained_on"
+    keys = (
+        "decoder dataset n rfid kid psnr ssim lpips spectral latent_error intervals noise_spread octaves_db "
+        "ms_per_image gflops parameters peak_memory_mb trained_on"
+    )
     assert set(keys.split()) == set(document["results"][0])
     json.dumps(document, allow_nan=False)
+
+
+def test_record_holds_intervals_and_what_they_rest_on(full_run: tuple[Record, Path]) -> None:
+    record, _ = full_run
+    for row in record.results:
+        assert set(row["intervals"]) == {*PER_IMAGE, "rfid", "kid"}
+        for metric, (low, high) in row["intervals"].items():
+            assert low < row[metric] < high, metric
+        details = record.data["decoders"][row["decoder"]]
+        assert details["interval_notes"]["rfid"]["units"] == record.samples()["source_photo"].nunique()
+        assert "not comparable with 50k" in details["rfid_warning"]
+        references, decoded = read_features(record.folder, row["decoder"]) or (None, [])
+        assert references is not None
+        assert references.shape == decoded[0].shape == (15, 2048)
+        assert rfid_value(references, decoded[0]) == pytest.approx(row["rfid"], rel=1e-6)
+
+
+def test_latent_error_is_that_of_the_encoder(full_run: tuple[Record, Path]) -> None:
+    record, images = full_run
+    decoder = build_decoder(LEARNED, DecoderOptions())
+    samples = record.samples()
+    values = samples[samples["decoder"] == LEARNED].set_index("key")["latent_error"]
+    key = values.index[0]
+    with torch.inference_mode():
+        wanted, again = (decoder.encode(signed(pngs(images / name)[key])) for name in ("reference", LEARNED))
+    assert values[key] == pytest.approx(float((again - wanted).norm() / wanted.norm()), rel=1e-4)
+
+
+def test_noise_seeds_are_averaged_and_their_spread_kept(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 255, (64, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.png")
+    config = RunConfig((LEARNED, "bicubic"), f"folder:{tmp_path / 'images'}", resolution=64, cost=None)
+    both = evaluate(replace(config, noise_seeds=2, seed=5, output_dir=tmp_path / "both"))
+    single = [evaluate(replace(config, seed=seed, output_dir=tmp_path / str(seed))) for seed in (5, 6)]
+    learned, bicubic = both.results
+    for metric in ("psnr", "lpips", "rfid"):
+        values = [one.results[0][metric] for one in single]
+        assert values[0] != values[1]
+        assert learned[metric] == pytest.approx(np.mean(values), rel=1e-6)
+        assert learned["noise_spread"][metric] == pytest.approx(np.std(values, ddof=1), rel=1e-3)
+    assert set(bicubic["noise_spread"].values()) == {0.0}
+    samples = both.samples()
+    assert sorted(samples[samples["decoder"] == LEARNED]["noise_seed"].unique()) == [5, 6]
+    assert sorted(samples[samples["decoder"] == "bicubic"]["noise_seed"].unique()) == [5]
+    assert both.data["decoders"]["bicubic"]["noise"]["drawn"] is False
+    assert both.data["protocol"]["noise_seeds"] == 2
+
+
+def test_extra_metrics_come_on_request(tmp_path: Path) -> None:
+    config = RunConfig(
+        decoders=("jpeg",), max_samples=2, resolution=64, extra_metrics=("dists",), output_dir=tmp_path / "run", cost=None
+    )
+    record = evaluate(config)
+    assert 0.0 < record.results[0]["dists"] < 1.0
+    assert "dists" in record.results[0]["intervals"]
+    assert record.data["protocol"]["extra_metrics"] == "dists"
 
 
 def test_identity_is_exact(tmp_path: Path) -> None:
@@ -181,6 +248,9 @@ def test_rounding_is_half_to_even_once() -> None:
         (RunConfig(decoders=("bicubic", "bicubic")), "twice"),
         (RunConfig(decoders=("bicubic",), dataset="fotos"), "photos"),
         (RunConfig(decoders=("bicubic",), device="gpu"), "--device gpu"),
+        (RunConfig(decoders=("bicubic",), noise_seeds=0), "--noise-seeds 0"),
+        (RunConfig(decoders=("bicubic",), margins="lpips"), "lpips"),
+        (RunConfig(decoders=("bicubic",), extra_metrics=("lpips",)), "extra metric"),
         (RunConfig(decoders=("bicubic",), steps=4), "bicubic"),
         (RunConfig(decoders=("bicubic", "jpeg"), checkpoint=Path("x")), "--checkpoint"),
         (RunConfig(decoders=("vae",), checkpoint=Path("missing.safetensors")), "missing.safetensors"),
