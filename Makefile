@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+IMAGENETTE ?=
+IMAGENETTE_DECODERS := direct ms-onestep
 GATE_ARGS ?=
 DEMO_DECODERS := vae,diffusion,ms-diffusion,ms-diffusion-cascade,onestep,ms-onestep,direct,bicubic,jpeg,identity
 
@@ -11,7 +13,7 @@ STAMP := $(VENV)/.msbench-setup
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results gate test test-slow lint format clean
+.PHONY: help setup demo results results-imagenette gate test test-slow lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +38,16 @@ results: setup ## measure again what results/ holds for a CPU: the demo table an
 	$(BIN)/msbench compare $(RUN) --format csv > results/photos-cpu.csv
 	$(BIN)/msbench compare $(RUN) --format markdown > results/photos-cpu.md
 	$(BIN)/msbench scales --output results/scales-cpu
+
+# IMAGENETTE names the folder that holds the set where it cannot be downloaded: make results-imagenette IMAGENETTE="--data-dir DIR"
+results-imagenette: setup ## measure two one-step decoders on all 3,925 Imagenette validation images and test their differences
+	$(eval RUN := results/runs/imagenette-cpu-$(shell date +%Y%m%d-%H%M%S))
+	for name in $(IMAGENETTE_DECODERS); do \
+		$(BIN)/msbench run --decoder $$name --dataset imagenette $(IMAGENETTE) --no-cost --batch-size 16 --output-dir $(RUN)-$$name || exit 1; \
+	done
+	$(BIN)/msbench compare $(IMAGENETTE_DECODERS:%=$(RUN)-%) --format csv > results/imagenette-cpu.csv
+	$(BIN)/msbench compare $(IMAGENETTE_DECODERS:%=$(RUN)-%) --format markdown > results/imagenette-cpu.md
+	$(BIN)/python benchmarks/set_coverage.py $(foreach name,ms-onestep direct,$(RUN)-$(name):$(name)) --draws 300 --output results/set-coverage.csv
 
 # GATE_ARGS=--update rewrites the reference: on purpose, in the commit that moves the figures.
 gate: setup ## hold every shipped decoder against results/regression/photos-cpu.csv; fails where one got worse

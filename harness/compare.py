@@ -123,7 +123,9 @@ def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, Record
         names = [row["decoder"] for row in record.results]
         if decoder is not None and decoder not in names:
             raise UnknownNameError(f"decoder of {record.folder}", decoder, names)
-        found += [(record, row) for row in record.rows_for_people() if decoder in (None, row["decoder"])]
+        found += [
+            (record, _with_infinity(record, row)) for row in record.rows_for_people() if decoder in (None, row["decoder"])
+        ]
     counts = Counter(row["decoder"] for _, row in found)
     labels: list[str] = []
     for record, row in found:
@@ -134,6 +136,12 @@ def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, Record
             label = f"{name}#{repeat}"
         labels.append(label)
     return [(label, record, row) for label, (record, row) in zip(labels, found, strict=True)]
+
+
+def _with_infinity(record: Record, row: dict[str, Any]) -> dict[str, Any]:
+    """The row with rFID's extrapolation from the run's details, where the row itself does not carry it."""
+    line = record.data["decoders"][row["decoder"]].get("rfid_infinity") or {}
+    return {"rfid_infinity": line.get("value"), **row}
 
 
 def _read(record: Record, result: dict[str, Any], label: str) -> Measured:

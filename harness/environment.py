@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parent.parent
-_PACKAGES = ("numpy", "pillow", "torch-fidelity", "lpips", "torchvision", "scikit-image")
+_PACKAGES = ("numpy", "scipy", "pandas", "pillow", "torch-fidelity", "lpips", "torchvision", "scikit-image")
 
 
 def environment() -> dict[str, Any]:

@@ -44,14 +44,18 @@ class Record:
         return str(self.data["protocol_hash"])
 
     def provenance(self) -> str:
-        """One line that says how to get these figures again: protocol, machine, code and command."""
+        """One line that says how to get these figures again: protocol, machine, code and command.
+
+        Absolute paths of the command are cut to their last part: the line is made to be published, the record keeps them whole.
+        """
         facts, config = self.data["environment"], self.data["config"]
         machine = ", ".join(gpu["name"] for gpu in facts["gpus"]) if config["device"] != "cpu" else facts["cpu_model"]
-        threads = f", {facts['torch_threads']} threads" if config["device"] == "cpu" else ""
+        count = facts["torch_threads"]
+        threads = f", {count} thread{'' if count == 1 else 's'}" if config["device"] == "cpu" else ""
         commit = (facts["git"]["commit"] or "unknown")[:10] + (" with local changes" if facts["git"]["dirty"] else "")
         return (
             f"Protocol `{self.protocol_hash}`, {self.data['date'][:10]}, {machine}{threads}, torch {facts['torch']}, "
-            f"msbench {facts['msbench']} ({commit}): `{self.data['command']}`"
+            f"msbench {facts['msbench']} ({commit}): `{_without_places(self.data['command'])}`"
         )
 
     def samples(self) -> pd.DataFrame:
@@ -63,6 +67,10 @@ class Record:
     def document(self) -> dict[str, Any]:
         """What `--json` prints."""
         return document([self])
+
+
+def _without_places(command: str) -> str:
+    return " ".join(f"…/{Path(word).name}" if word.startswith("/") else word for word in command.split(" "))
 
 
 def document(records: Sequence[Record]) -> dict[str, Any]:

@@ -128,6 +128,7 @@ def record_data(
             **figures.metrics,
             "intervals": figures.intervals,
             "noise_spread": figures.noise_spread,
+            "rfid_infinity": (figures.details["rfid_infinity"] or {}).get("value"),
             "octaves_db": {str(ring): value for ring, value in enumerate(figures.details["octaves_db"])},
             "ms_per_image": cost.ms_per_image if cost else {},
             "gflops": cost.gflops if cost else None,

@@ -208,6 +208,11 @@ def comparison_latex(comparison: Comparison) -> str:
     )
 
 
+def difference_columns(metric: str) -> list[str]:
+    """Columns that `with_differences` adds for one metric."""
+    return [f"{metric}_{part}" for part in ("diff", "diff_low", "diff_high", "p_holm", "margin", "verdict")]
+
+
 def with_differences(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
     """The results' frame (one row a label, in order) with columns baseline and, for each metric compared, {metric}_diff,
     _diff_low, _diff_high, _p_holm, _margin and _verdict; empty where a row is not compared.
@@ -222,14 +227,8 @@ def with_differences(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFram
         mine: Sequence[Compared] = by_label.get(result["label"], ())
         row: dict[str, Any] = {"baseline": mine[0].baseline if mine else None}
         for one in mine:
-            row |= {
-                f"{one.metric}_diff": one.diff,
-                f"{one.metric}_diff_low": one.ci[0],
-                f"{one.metric}_diff_high": one.ci[1],
-                f"{one.metric}_p_holm": one.p_holm,
-                f"{one.metric}_margin": one.margin,
-                f"{one.metric}_verdict": one.verdict,
-            }
+            figures = (one.diff, *one.ci, one.p_holm, one.margin, one.verdict)
+            row |= dict(zip(difference_columns(one.metric), figures, strict=True))
         rows.append(row)
     if not comparison.comparisons:
         return frame

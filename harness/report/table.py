@@ -26,6 +26,8 @@ NOT_RANKED = frozenset({"identity"})
 SMALL_N = 10_000
 """Below this many images FID and KID are not put beside published figures."""
 
+_ENOUGH_FOR_A_LINE = 4 * 2049  # four parts, each above the 2,048 dimensions of the features
+
 NOT_COMPARABLE = "rFID and KID are not comparable with 50k figures"
 SMALL_N_CAVEAT = f"n < {SMALL_N:,}: {NOT_COMPARABLE}"
 """What the CSV says in the rows of small sets."""
@@ -110,6 +112,7 @@ def _signed(value: float) -> str:
 
 
 _BESIDE = (
+    Column("rfid_infinity", "rFID∞ ↓", None, _significant, beside=True),  # not ranked: an extrapolation without an interval
     Column("dists", "DISTS", "lower", _fixed(3), beside=True),
     Column("spectral", "Spectral dB", "lower", _fixed(2), beside=True),
     Column("octaves_db.0", "Top octave dB", None, _signed, beside=True),
@@ -162,6 +165,12 @@ def caveats(results: Sequence[Result], demo_datasets: Sequence[str] = ("photos",
     if counts and counts[0] < SMALL_N:
         shown = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
         notes.append(f"n = {shown} images: {NOT_COMPARABLE}.")
+    biased = [result for result in results if result.get("rfid_infinity") is not None and result.get("rfid") is not None]
+    if any(_is_small(result) for result in biased):
+        bias = ", ".join(f"{_significant(result['rfid'] - result['rfid_infinity'])} ({result['decoder']})" for result in biased)
+        notes.append(f"rFID∞ extrapolates over 1/n to endless images; rFID at this n lies above it by about {bias}.")
+        if counts[0] < _ENOUGH_FOR_A_LINE:
+            notes.append(f"Below {_ENOUGH_FOR_A_LINE:,} images that extrapolation is rough: its parts are smaller than 2,048.")
     for dataset in demo_datasets:
         if any(result.get("dataset") == dataset for result in results):
             notes.append(f"{dataset!r} is a demo set: its rFID is a smoke test, not a result.")

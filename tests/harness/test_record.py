@@ -58,3 +58,21 @@ def test_what_is_no_record_is_refused(tmp_path: Path, content: str | None, words
 def test_hash_depends_on_every_field() -> None:
     others = [replace(PROTOCOL, **{name: "other"}) for name in asdict(PROTOCOL)]
     assert len({protocol.hash() for protocol in [PROTOCOL, *others]}) == len(others) + 1
+
+
+def test_provenance_names_command_and_machine_but_no_place(tmp_path: Path) -> None:
+    record = make(tmp_path / "run")
+    facts = {"cpu_model": "Some CPU", "torch": "2.9", "msbench": "0.1", "git": {"commit": "abcdef0123456789", "dirty": True}}
+    config = {"device": "cpu"}
+    data = {
+        **record.data,
+        "environment": {**facts, "gpus": [], "torch_threads": 1},
+        "config": config,
+        "date": "2026-01-02T03:04:05Z",
+        "command": "msbench run --decoder vae --data-dir /home/me/images --output-dir runs/a",
+    }
+    line = Record(record.folder, data).provenance()
+    assert "`msbench run --decoder vae --data-dir …/images --output-dir runs/a`" in line
+    assert "Some CPU, 1 thread, torch 2.9" in line
+    assert "abcdef0123 with local changes" in line
+    assert "/home" not in line

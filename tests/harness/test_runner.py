@@ -139,7 +139,7 @@ def test_record_is_complete_and_reads_back(full_run: tuple[Record, Path]) -> Non
     document = record.document()
     assert {"schema_version", "status", "protocol_hash", "results"} == set(document)
     keys = (
-        "decoder dataset n rfid kid psnr ssim lpips spectral latent_error intervals noise_spread octaves_db "
+        "decoder dataset n rfid kid psnr ssim lpips spectral latent_error intervals noise_spread octaves_db rfid_infinity "
         "ms_per_image gflops parameters peak_memory_mb trained_on"
     )
     assert set(keys.split()) == set(document["results"][0])
@@ -155,6 +155,7 @@ def test_record_holds_intervals_and_what_they_rest_on(full_run: tuple[Record, Pa
         details = record.data["decoders"][row["decoder"]]
         assert details["interval_notes"]["rfid"]["units"] == record.samples()["source_photo"].nunique()
         assert "not comparable with 50k" in details["rfid_warning"]
+        assert row["rfid_infinity"] == pytest.approx(row["rfid"] - details["rfid_infinity"]["bias"])
         references, decoded = read_features(record.folder, row["decoder"]) or (None, [])
         assert references is not None
         assert references.shape == decoded[0].shape == (15, 2048)

@@ -19,8 +19,10 @@ import typer
 
 from harness.cli import app
 from harness.cost.cost import CostProtocol
+from harness.metrics.registry import METRICS
 from harness.protocol import SCHEMA_VERSION
 from harness.report import published
+from harness.report.comparison import difference_columns
 from harness.report.table import to_frame
 from harness.scales import measure_scales
 
@@ -99,9 +101,14 @@ def written_today(name: str, layout: str) -> Sequence[str]:
         quick = CostProtocol(batch_sizes=(1,), min_calls=1, max_seconds=0.01)
         cpu = torch.device("cpu")
         return list(measure_scales("ms-diffusion", [1], 1, 64, quick, cpu, torch.float32, lambda *_: None).columns)
-    assert layout == "results", f"{name}: unknown layout {layout!r}"
+    assert layout in ("results", "compared"), f"{name}: unknown layout {layout!r}"
+    added: list[str] = []
+    if layout == "compared":  # every usual metric is held against the baseline
+        usual = [metric for metric, info in METRICS.items() if not info.extra]
+        added = ["baseline", *(column for metric in usual for column in difference_columns(metric))]
     with (RESULTS / name).open(encoding="utf-8", newline="") as stream:
-        return list(to_frame([result_of(row) for row in csv.DictReader(stream)]).columns)
+        rows = [{column: text for column, text in row.items() if column not in added} for row in csv.DictReader(stream)]
+    return [*to_frame([result_of(row) for row in rows]).columns, *added]
 
 
 def result_of(row: dict[str, str]) -> dict[str, Any]:

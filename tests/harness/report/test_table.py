@@ -11,7 +11,7 @@ from rich.console import Console
 
 from harness.figures import LEVEL
 from harness.metrics.registry import METRICS
-from harness.report.table import best_rows, caveats, columns, results_table, to_csv, to_markdown
+from harness.report.table import best_rows, caveats, columns, results_table, to_csv, to_frame, to_markdown
 
 
 def result(decoder: str, **changes: Any) -> dict[str, Any]:
@@ -177,3 +177,13 @@ def test_csv_carries_the_caveat_of_small_sets_in_its_last_column() -> None:
 def test_no_results_is_an_empty_table_not_an_error() -> None:
     assert to_markdown([]).startswith("| decoder | dataset |")
     assert to_csv([]).startswith("decoder,dataset,n,rfid")
+
+
+def test_the_bias_of_rfid_is_said_below_ten_thousand_images() -> None:
+    small = {"decoder": "vae", "dataset": "d", "n": 450, "rfid": 70.0, "rfid_infinity": 20.0}
+    notes = " ".join(caveats([small], ()))
+    assert "lies above it by about 50.0 (vae)" in notes
+    assert "rough" in notes
+    assert "rFID∞" in to_markdown([small], ())
+    assert not any("rFID∞" in note for note in caveats([{**small, "n": 50_000}], ()))
+    assert to_frame([small])["rfid_infinity"][0] == 20.0
