@@ -174,7 +174,7 @@ def comparison_tables(comparison: Comparison) -> list[RenderableType]:
             title=escape(block.title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False
         )
         for header in block.headers:
-            table.add_column(header, justify="left")
+            table.add_column(header, justify="left", overflow="fold")
         before = None
         for row in block.rows:
             if before is not None and row[0] != before:

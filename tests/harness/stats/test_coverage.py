@@ -101,3 +101,13 @@ def test_quick_set_metrics(populations: dict[int, Any], statistic: Any) -> None:
     assert 0.88 <= shares["value"] <= 1.0
     assert 0.88 <= shares["difference"] <= 1.0
     assert shares["false"] <= 0.1
+
+
+@pytest.mark.slow
+@STATISTICS
+def test_set_metrics_cover_and_do_not_cry_wolf(populations: dict[int, Any], statistic: Any) -> None:
+    shares = _set_shares(populations[64], statistic, 450, 300)
+    print(f"{statistic.__name__} n=450 D=64: {shares}")
+    for quantity in ("value", "difference"):
+        assert 0.92 <= shares[quantity] <= 0.98, quantity
+    assert shares["false"] <= 0.08  # 5 % expected, of 300 draws
