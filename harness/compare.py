@@ -113,6 +113,7 @@ def compare(
         merged,
         after,
         tuple(dict.fromkeys(warnings)),
+        forced,
     )
 
 

@@ -106,7 +106,10 @@ class Comparison:
     """the margins were chosen after the runs: verdicts on them are exploratory"""
     warnings: tuple[str, ...]
     """one line each"""
+    forced: bool = False
+    """runs that do not compare were put side by side all the same: nothing is tested and every row says so"""
 
     def rows_by_label(self) -> list[dict[str, Any]]:
-        """The rows with their label for a name, as tables show them."""
-        return [{**row, "decoder": row["label"]} for row in self.results]
+        """The rows with their label for a name, as tables show them; marked where the comparison was forced."""
+        mark = " [forced]" if self.forced else ""
+        return [{**row, "decoder": row["label"] + mark} for row in self.results]

@@ -96,7 +96,8 @@ def _text(comparison: Comparison, table_format: str, published: bool) -> str:
     rows, demo = comparison.rows_by_label(), _demo(comparison)
     if table_format == "markdown":
         sources = "".join(f"- {line}\n" for line in dict.fromkeys(record.provenance() for record in comparison.records))
-        text = to_markdown(rows, demo) + sources + comparison_markdown(comparison)
+        warned = "".join(f"- Warning: {line}\n" for line in comparison.warnings)
+        text = to_markdown(rows, demo) + warned + sources + comparison_markdown(comparison)
         return text + ("\n" + published_markdown(published_rows()) if published else "")
     if table_format == "latex":
         text = to_latex(rows, demo) + "\n" + comparison_latex(comparison)

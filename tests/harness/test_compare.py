@@ -135,6 +135,7 @@ def test_forced_comparisons_test_nothing(tmp_path: Path, make_run: MakeRun) -> N
     comparison = compare([(first, None), (second, None)], force=True)
     assert comparison.comparisons == ()
     assert any("nothing is tested" in warning for warning in comparison.warnings)
+    assert [row["decoder"] for row in comparison.rows_by_label()] == ["a:vae [forced]", "b:vae [forced]"]
 
 
 def test_runs_without_features_still_compare_per_image(tmp_path: Path, make_run: MakeRun) -> None:
