@@ -31,6 +31,8 @@ class _Row:
 
     label: str
     """unique among the rows"""
+    position: int
+    """which of the runs given it belongs to, from 0"""
     record: Record
     """where it was measured"""
     result: dict[str, Any]
@@ -81,7 +83,7 @@ def compare(
         elif line := pixel_warning(first, record):
             warnings.append(line)
     chosen = _chosen(runs)
-    results = [{**result, "label": label, "run": str(record.folder)} for label, record, result in chosen]
+    results = [{**result, "label": label, "run": str(runs[position][0].folder)} for label, position, result in chosen]
     stated = first.data["protocol"].get("margins", "")
     merged = merge_margins(stated, margins, METRICS)
     after = parse_margins(merged, METRICS) != parse_margins(stated, METRICS)
@@ -91,10 +93,7 @@ def compare(
     costs: tuple[CostRatio, ...] = ()
     seeds: tuple[SeedSpread, ...] = ()
     if not forced:
-        rows = [
-            _Row(label, record, result, record.data["decoders"][result["decoder"]], _read(record, result, label))
-            for label, record, result in chosen
-        ]
+        rows = [_row(label, position, runs[position][0], result) for label, position, result in chosen]
         groups = _training_groups(rows)
         seeds = tuple(spread for members in groups.values() for spread in _seed_spread(members))
         everything = rows + [_group_row(label, members) for label, members in groups.items()]
@@ -117,41 +116,35 @@ def compare(
     )
 
 
-def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, Record, dict[str, Any]]]:
-    """(label, record, result) of every row, labels unique: the name alone where one row has it, else with its run's folder."""
+def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, int, dict[str, Any]]]:
+    """(label, which run, result) of every row; a label is the name alone where one row has it, else with its run's folder."""
     found = []
-    for record, decoder in runs:
+    for position, (record, decoder) in enumerate(runs):
         names = [row["decoder"] for row in record.results]
         if decoder is not None and decoder not in names:
             raise UnknownNameError(f"decoder of {record.folder}", decoder, names)
-        found += [
-            (record, _with_infinity(record, row)) for row in record.rows_for_people() if decoder in (None, row["decoder"])
-        ]
+        found += [(position, row) for row in record.rows_for_people() if decoder in (None, row["decoder"])]
     counts = Counter(row["decoder"] for _, row in found)
     labels: list[str] = []
-    for record, row in found:
-        label = name = row["decoder"] if counts[row["decoder"]] == 1 else f"{record.folder.name}:{row['decoder']}"
+    for position, row in found:
+        folder = runs[position][0].folder.name
+        label = name = row["decoder"] if counts[row["decoder"]] == 1 else f"{folder}:{row['decoder']}"
         repeat = 1
         while label in labels:
             repeat += 1
             label = f"{name}#{repeat}"
         labels.append(label)
-    return [(label, record, row) for label, (record, row) in zip(labels, found, strict=True)]
+    return [(label, position, row) for label, (position, row) in zip(labels, found, strict=True)]
 
 
-def _with_infinity(record: Record, row: dict[str, Any]) -> dict[str, Any]:
-    """The row with rFID's extrapolation from the run's details, where the row itself does not carry it."""
-    line = record.data["decoders"][row["decoder"]].get("rfid_infinity") or {}
-    return {"rfid_infinity": line.get("value"), **row}
-
-
-def _read(record: Record, result: dict[str, Any], label: str) -> Measured:
-    return read_measured(record, result["decoder"], label)
+def _row(label: str, position: int, record: Record, result: dict[str, Any]) -> _Row:
+    name = result["decoder"]
+    return _Row(label, position, record, result, record.data["decoders"][name], read_measured(record, name, label))
 
 
 def _pairs(everything: Sequence[_Row], rows: Sequence[_Row], baseline: str | None) -> list[tuple[_Row, _Row]]:
     """(row, its baseline); the rule is `compare`'s."""
-    first_run = [row for row in rows if row.record.folder == rows[0].record.folder and "#" not in row.label]
+    first_run = [row for row in rows if row.position == 0]
     if baseline is not None:
         named = [row for row in everything if baseline in (row.label, row.result["decoder"])]
         if not named:
@@ -176,7 +169,7 @@ def _compared(pairs: Sequence[tuple[_Row, _Row]], margins: dict[str, Margin], re
         estimates.append(difference(row.measured.reordered(base.measured.keys), base.measured, metric))
     report("comparing", len(wanted), len(wanted))
     corrected = holm([estimate.p_value(0.0) for estimate in estimates])
-    values = [(row.measured.estimate(metric).value, base.measured.estimate(metric).value) for metric, row, base in wanted]
+    values = [(row.measured.value(metric), base.measured.value(metric)) for metric, row, base in wanted]
     absolute = [
         margins[metric].absolute(value) if metric in margins and np.isfinite(value) and value != 0.0 else None
         for (metric, _, _), (_, value) in zip(wanted, values, strict=True)
@@ -284,7 +277,9 @@ def _training_groups(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
 
 def _group_row(label: str, members: Sequence[_Row]) -> _Row:
     first = members[0]
-    return _Row(label, first.record, first.result, first.details, average(label, [row.measured for row in members]))
+    return _Row(
+        label, first.position, first.record, first.result, first.details, average(label, [row.measured for row in members])
+    )
 
 
 def _seed_spread(members: Sequence[_Row]) -> list[SeedSpread]:
@@ -294,7 +289,7 @@ def _seed_spread(members: Sequence[_Row]) -> list[SeedSpread]:
     for metric in METRICS:
         if not all(row.measured.has(metric) for row in members):
             continue
-        values = tuple(row.measured.estimate(metric).value for row in members)
+        values = tuple(row.measured.value(metric) for row in members)
         found.append(
             SeedSpread(
                 members[0].result["decoder"],

@@ -109,7 +109,7 @@ class Comparison:
     forced: bool = False
     """runs that do not compare were put side by side all the same: nothing is tested and every row says so"""
 
-    def rows_by_label(self) -> list[dict[str, Any]]:
-        """The rows with their label for a name, as tables show them; marked where the comparison was forced."""
+    def table_rows(self) -> list[dict[str, Any]]:
+        """The rows as tables show them, their label marked where the comparison was forced."""
         mark = " [forced]" if self.forced else ""
-        return [{**row, "decoder": row["label"] + mark} for row in self.results]
+        return [{**row, "label": row["label"] + mark} for row in self.results]

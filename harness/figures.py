@@ -27,6 +27,8 @@ class Figures:
     """metric -> [low, high] over images, where there is one"""
     noise_spread: dict[str, float] | None
     """metric -> standard deviation over noise seeds; None with a single seed"""
+    octaves_db: list[float]
+    """mean over images of each octave's difference, finest first, in dB; NaN where images are too small"""
     details: dict[str, Any]
     """what the figures rest on"""
 
@@ -59,7 +61,6 @@ def decoder_figures(name: str, kept: Gathered, reference: Reference, seeds: Sequ
     octaves = [float(np.mean([one.values()[column] for one in passes.values()])) for column in OCTAVE_COLUMNS]
     details: dict[str, Any] = {
         "psnr_exact_images": int(np.isinf(per_image["psnr"]).sum()),
-        "octaves_db": octaves,
         "interval_level": LEVEL,
         "interval_notes": notes,
         "noise": {
@@ -73,7 +74,7 @@ def decoder_figures(name: str, kept: Gathered, reference: Reference, seeds: Sequ
         else {"value": line.infinity, "bias": line.bias, "sizes": list(line.sizes), "means": list(line.means)},
         "rfid_warning": None if line is None else line.warning(),
     }
-    return Figures(metrics, intervals, spread, details)
+    return Figures(metrics, intervals, spread, octaves, details)
 
 
 def _deviation(values: Sequence[float]) -> float:
@@ -82,6 +83,7 @@ def _deviation(values: Sequence[float]) -> float:
 
 
 def _image_spread(values: dict[int, dict[str, Any]]) -> dict[str, float]:
-    """Mean over images of one image's standard deviation over seeds."""
+    """Mean over images of one image's standard deviation over seeds; NaN where an exact image has none."""
     names = next(iter(values.values()))
-    return {m: float(np.std([one[m] for one in values.values()], axis=0, ddof=1).mean()) for m in names}
+    with np.errstate(invalid="ignore"):
+        return {m: float(np.std([one[m] for one in values.values()], axis=0, ddof=1).mean()) for m in names}

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.features import read_features
+from harness.metrics.pixel import mean_psnr
 from harness.metrics.registry import METRICS
 from harness.record import Record
 from harness.stats.estimate import Estimate
@@ -70,6 +71,16 @@ class Measured:
         if METRICS[metric].per_image:
             return mean_estimate(self.per_image[metric], self.clusters)
         return set_estimate(self.statistic(metric))
+
+    def value(self, metric: str) -> float:
+        """The metric alone, without the resampling that its uncertainty takes.
+
+        Raises:
+            KeyError: the metric was not measured (`has`).
+        """
+        if metric == "psnr":
+            return mean_psnr(self.per_image[metric])
+        return float(self.per_image[metric].mean()) if METRICS[metric].per_image else self.statistic(metric).value
 
     def infinity(self) -> Extrapolation | None:
         """rFID of infinitely many images, of the first seed; None for too few images or without features."""

@@ -30,8 +30,9 @@ class Record:
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """One row per decoder, keys as in `--json`; missing numbers are None."""
-        return list(self.data["results"])
+        """One row per decoder, keys as in `--json`; missing numbers are None. rfid_infinity is taken from details."""
+        lines = {name: details.get("rfid_infinity") or {} for name, details in self.data["decoders"].items()}
+        return [{**row, "rfid_infinity": lines[row["decoder"]].get("value")} for row in self.data["results"]]
 
     def rows_for_people(self) -> list[dict[str, Any]]:
         """`results` with the infinite PSNR of exact reconstructions put back, which JSON cannot hold."""

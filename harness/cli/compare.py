@@ -79,7 +79,7 @@ def _print_tables(comparison: Comparison, published: bool, as_json: bool) -> Non
     from harness.report.table import results_table
 
     console = console_for(as_json)
-    console.print(results_table(comparison.rows_by_label(), demo_datasets=_demo(comparison)))
+    console.print(results_table(comparison.table_rows(), demo_datasets=_demo(comparison)))
     for table in comparison_tables(comparison):
         console.print(table)
     if published:
@@ -93,7 +93,7 @@ def _text(comparison: Comparison, table_format: str, published: bool) -> str:
     from harness.report.published import published_csv, published_latex, published_markdown, published_rows
     from harness.report.table import to_frame, to_markdown
 
-    rows, demo = comparison.rows_by_label(), _demo(comparison)
+    rows, demo = comparison.table_rows(), _demo(comparison)
     if table_format == "markdown":
         sources = "".join(f"- {line}\n" for line in dict.fromkeys(record.provenance() for record in comparison.records))
         warned = "".join(f"- Warning: {line}\n" for line in comparison.warnings)
@@ -127,12 +127,14 @@ def _document(comparison: Comparison) -> dict[str, Any]:
 
 def _gate(chosen: list[tuple[Any, str | None]], against: str, fail: bool, update: bool, as_json: bool) -> int:
     """Hold the runs against a reference, or write it; the exit code."""
-    from harness.cli.gate import apply_gate, gate_document, gate_report
+    from harness.cli.gate import apply_gate, gate_document, gate_report, print_report
 
     records, decoders = [record for record, _ in chosen], [decoder for _, decoder in chosen]
     if as_json and not update:
         report = gate_report(records, decoders, against)
+        print_report(report, console_for(True))
         print_json({**gate_document(report), "schema_version": 1, "status": "passed" if report.passed else "failed"})
+        return int(fail and not report.passed)
     return apply_gate(records, decoders, against, fail, update, console_for(as_json))
 
 

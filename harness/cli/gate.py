@@ -37,15 +37,21 @@ def apply_gate(
         MsbenchError: no such reference, or runs that do not compare with it.
     """
     if update:
-        lines = update_reference(records, decoders, against)
-        code = 0
-    else:
-        report = gate_report(records, decoders, against)
-        lines = report_lines(report)
-        code = int(fail_on_regression and not report.passed)
+        _print_lines(update_reference(records, decoders, against), console)
+        return 0
+    report = gate_report(records, decoders, against)
+    print_report(report, console)
+    return int(fail_on_regression and not report.passed)
+
+
+def print_report(report: GateReport, console: Console) -> None:
+    """Say what a check found."""
+    _print_lines(report_lines(report), console)
+
+
+def _print_lines(lines: Sequence[str], console: Console) -> None:
     for line in lines:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
-    return code
 
 
 def gate_report(records: Sequence[Record], decoders: Sequence[str | None] | None, against: str) -> GateReport:

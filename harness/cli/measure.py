@@ -24,6 +24,7 @@ from harness.cli.shared import (
     progress_bar,
     user_errors,
 )
+from harness.metrics.registry import EXTRA
 
 
 def run_command(
@@ -42,7 +43,9 @@ def run_command(
         str,
         typer.Option(help="Losses that count as none, stated before the run: lpips=0.01,rfid=5%. Others keep their default."),
     ] = "",
-    extra_metrics: Annotated[str, typer.Option(help="Slower metrics on request, separated by commas.")] = "",
+    extra_metrics: Annotated[
+        str, typer.Option(help=f"Slower metrics on request, separated by commas: {', '.join(EXTRA)}.")
+    ] = "",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; changes no number beyond rounding.")] = 8,
     device: Device = "cpu",
     dtype: Dtype = "fp32",

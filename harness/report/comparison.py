@@ -11,22 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness.comparison import Compared, Comparison
 from harness.report.latex import latex_table, tex
+from harness.report.table import HEADERS, MISSING
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
-
-TITLES = {
-    "rfid": "rFID ↓",
-    "kid": "KID ↓",
-    "psnr": "PSNR ↑",
-    "ssim": "SSIM ↑",
-    "lpips": "LPIPS ↓",
-    "spectral": "spectral ↓",
-    "latent_error": "latent error ↓",
-    "dists": "DISTS ↓",
-}
-_MISSING = "–"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +35,7 @@ class Block:
 def number(value: float, like: float) -> str:
     """`value` with the decimals that leave two figures of `like` (an interval's half width), six significant ones at most."""
     if math.isnan(value):
-        return _MISSING
+        return MISSING
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
     if not like or not math.isfinite(like):
@@ -57,7 +46,7 @@ def number(value: float, like: float) -> str:
 def signed(value: float, like: float) -> str:
     """`number` with its sign always shown."""
     text = number(value, like)
-    return text if text.startswith("-") or text == _MISSING else f"+{text}"
+    return text if text.startswith("-") or text == MISSING else f"+{text}"
 
 
 def blocks(comparison: Comparison) -> list[Block]:
@@ -81,8 +70,8 @@ def _differences(comparison: Comparison) -> Block:
         if math.isfinite(half):
             difference += f" [{signed(one.ci[0], half)}, {signed(one.ci[1], half)}]"
         names = [f"{one.decoder} − {one.baseline}" if several else one.decoder]
-        margin = _MISSING if one.margin is None else f"{one.margin:.3g}"
-        rows.append((TITLES.get(one.metric, one.metric), *names, difference, _p(one.p_holm), margin, _verdict(one)))
+        margin = MISSING if one.margin is None else f"{one.margin:.3g}"
+        rows.append((HEADERS.get(one.metric, one.metric), *names, difference, _p(one.p_holm), margin, _verdict(one)))
     first = comparison.comparisons[0]
     title = "Differences, decoder minus baseline" if several else f"Differences to {first.baseline}"
     level = f"{first.level:.0%}".replace("%", " %")
@@ -140,7 +129,7 @@ def _seeds(comparison: Comparison) -> Block:
         values = ", ".join(number(value, like) for value in one.values)
         rows.append(
             (
-                TITLES.get(one.metric, one.metric),
+                HEADERS.get(one.metric, one.metric),
                 f"{one.decoder}, seeds {', '.join(map(str, one.seeds))}",
                 values,
                 number(one.mean, like),

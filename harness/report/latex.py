@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.report.table import MISSING, Result, best_rows, caveats, columns
+from harness.report.table import MISSING, Result, best_rows, caveats, columns, shown_name
 
 _CHARACTERS = {
     "\\": r"\textbackslash{}",
@@ -99,7 +99,7 @@ def to_latex(results: Sequence[Result], demo_datasets: Sequence[str] = ("photos"
             rf"\textbf{{{text}}}" if index in best[column.key] else text for column, text in zip(shown, texts, strict=True)
         ]
         count = f"{result['n']:,}" if result.get("n") else tex(MISSING)
-        names = [rf"\texttt{{{tex(str(result['decoder']))}}}", tex(str(result.get("dataset") or MISSING)), count]
+        names = [rf"\texttt{{{tex(shown_name(result))}}}", tex(str(result.get("dataset") or MISSING)), count]
         rows.append([*names, *figures, tex(str(result.get("trained_on") or MISSING))])
     headers = [tex(header) for header in ("decoder", "dataset", "n", *(column.header for column in shown), "trained on")]
     aligns = ["l", "l", "r", *("r" for _ in shown), "l"]

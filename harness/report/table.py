@@ -81,6 +81,11 @@ class Column:
         return self.form(value)
 
 
+def shown_name(result: Result) -> str:
+    """What a table calls a row: its label, which tells rows of several runs apart, or else the decoder's name."""
+    return str(result.get("label") or result["decoder"])
+
+
 def _interval(result: Result, key: str) -> Sequence[float] | None:
     """[low, high] of a metric, None where it has none."""
     held: Sequence[float] | None = (result.get("intervals") or {}).get(key)
@@ -111,6 +116,13 @@ def _signed(value: float) -> str:
     return f"{value:+.2f}"
 
 
+_USUAL = (
+    Column("rfid", "rFID", "lower", _significant),
+    Column("kid", "KID", "lower", _fixed(4)),
+    Column("psnr", "PSNR", "higher", _fixed(2)),
+    Column("ssim", "SSIM", "higher", _fixed(3)),
+    Column("lpips", "LPIPS", "lower", _fixed(3)),
+)
 _BESIDE = (
     Column("rfid_infinity", "rFID∞ ↓", None, _significant, beside=True),  # not ranked: an extrapolation without an interval
     Column("dists", "DISTS", "lower", _fixed(3), beside=True),
@@ -120,16 +132,16 @@ _BESIDE = (
 )
 
 
+HEADERS = {column.key: column.header for column in (*_USUAL, *_BESIDE)}
+"""Metric -> its header with the arrow."""
+
+
 def columns(results: Sequence[Result]) -> list[Column]:
     """The columns for these results: quality (the later metrics only where measured), one time per batch size found, cost."""
     batches = sorted({int(size) for result in results for size in (result.get("ms_per_image") or {})})
     times = [Column(f"ms_per_image.{size}", f"ms/image, batch {size}", "lower", _significant, True) for size in batches]
     return [
-        Column("rfid", "rFID", "lower", _significant),
-        Column("kid", "KID", "lower", _fixed(4)),
-        Column("psnr", "PSNR", "higher", _fixed(2)),
-        Column("ssim", "SSIM", "higher", _fixed(3)),
-        Column("lpips", "LPIPS", "lower", _fixed(3)),
+        *_USUAL,
         *(column for column in _BESIDE if any(column.value(result) is not None for result in results)),
         *times,
         Column("gflops", "GFLOPs", "lower", _significant, True),
@@ -167,7 +179,9 @@ def caveats(results: Sequence[Result], demo_datasets: Sequence[str] = ("photos",
         notes.append(f"n = {shown} images: {NOT_COMPARABLE}.")
     biased = [result for result in results if result.get("rfid_infinity") is not None and result.get("rfid") is not None]
     if any(_is_small(result) for result in biased):
-        bias = ", ".join(f"{_significant(result['rfid'] - result['rfid_infinity'])} ({result['decoder']})" for result in biased)
+        bias = ", ".join(
+            f"{_significant(result['rfid'] - result['rfid_infinity'])} ({shown_name(result)})" for result in biased
+        )
         notes.append(f"rFID∞ extrapolates over 1/n to endless images; rFID at this n lies above it by about {bias}.")
         if counts[0] < _ENOUGH_FOR_A_LINE:
             notes.append(f"Below {_ENOUGH_FOR_A_LINE:,} images that extrapolation is rough: its parts are smaller than 2,048.")
@@ -216,7 +230,7 @@ def _block(results: Sequence[Result], shown: Sequence[Column], title: str | None
         table.add_column("trained on", min_width=10)
     best = {column.key: best_rows(column, results) for column in shown}
     for index, result in enumerate(results):
-        cells = [str(result["decoder"])] + ([str(result.get("dataset"))] if with_dataset else [])
+        cells = [shown_name(result)] + ([str(result.get("dataset"))] if with_dataset else [])
         cells = [escape(cell) for cell in cells]
         for column in shown:
             text = escape(column.text(result, "\n"))
@@ -237,7 +251,7 @@ def to_markdown(results: Sequence[Result], demo_datasets: Sequence[str] = ("phot
     for index, result in enumerate(results):
         figures = [f"**{column.text(result)}**" if index in best[column.key] else column.text(result) for column in shown]
         names = [
-            f"`{result['decoder']}`",
+            f"`{shown_name(result)}`",
             str(result.get("dataset") or MISSING),
             f"{result['n']:,}" if result.get("n") else MISSING,
         ]
@@ -256,7 +270,8 @@ def to_frame(results: Sequence[Result]) -> pd.DataFrame:
 
     shown = columns(results)
     with_interval = {column.key for column in shown if any(_interval(result, column.key) for result in results)}
-    table: dict[str, list[Any]] = {key: [result.get(key) for result in results] for key in ("decoder", "dataset", "n")}
+    table: dict[str, list[Any]] = {"decoder": [shown_name(result) for result in results]}
+    table |= {key: [result.get(key) for result in results] for key in ("dataset", "n")}
     for column in shown:
         table[_frame_name(column.key)] = [column.value(result) for result in results]
         if column.key in with_interval:

@@ -85,10 +85,8 @@ def _infinity_checks(opened: Opened, decoder: str) -> list[Check]:
         number = f"details.rfid_infinity.means.{index}"
         checks.append(close(decoder, number, recorded_mean, mean, RFID_HOW, absolute=absolute, reason=RFID_REASON))
     way = "SciPy's linregress over 1 / size"
-    row = opened.rows[decoder]
-    if "rfid_infinity" in row:  # runs of before carry it in their details alone
-        shown = row["rfid_infinity"]
-        checks.append(close(decoder, "rfid_infinity", shown, infinity, way, absolute=absolute, reason=RFID_REASON))
+    shown = opened.rows[decoder]["rfid_infinity"]
+    checks.append(close(decoder, "rfid_infinity", shown, infinity, way, absolute=absolute, reason=RFID_REASON))
     for name, value in (("value", infinity), ("bias", means[PARTS.index(1)] - infinity)):
         number = f"details.rfid_infinity.{name}"
         checks.append(close(decoder, number, held.get(name), value, way, absolute=absolute, reason=RFID_REASON))

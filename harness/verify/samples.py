@@ -81,7 +81,6 @@ def _detail_checks(opened: Opened, decoder: str) -> list[Check]:
         how = "images of infinite PSNR in samples.parquet"
         checks.append(same(decoder, "details.psnr_exact_images", details.get("psnr_exact_images"), exact, how))
     rings = [(f"octaves_db.{ring}", ring, held) for ring, held in (row.get("octaves_db") or {}).items()]
-    rings += [(f"details.octaves_db.{ring}", str(ring), held) for ring, held in enumerate(details.get("octaves_db") or [])]
     for number, ring, held in rings:
         column = f"octave_{ring}_db"
         if column in opened.samples:

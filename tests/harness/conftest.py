@@ -1,4 +1,4 @@
-"""Made-up runs: records with samples and features whose differences are known."""
+"""Made-up runs whose differences are known, and what several test files share."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness import gate_reference
 from harness.features import write_features
 from harness.metrics.registry import PER_IMAGE
 from harness.protocol import SCHEMA_VERSION, Protocol
 from harness.record import Record, write_record
+from harness.verify.check import Check
 
 PROTOCOL = Protocol("photos", None, 256, "native-grid-crop-v1", None, 0, 0)
 FEATURES = 8
@@ -98,3 +100,16 @@ def _make_run(
             {name: {k: v.astype(np.float32) for k, v in one.items()} for name, one in decoded.items()},
         )
     return write_record(folder, data, pd.concat(frames, ignore_index=True))
+
+
+def bad(checks: tuple[Check, ...] | list[Check]) -> set[tuple[str, str]]:
+    return {check.covers for check in checks if check.agrees is False}
+
+
+@pytest.fixture
+def regression_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout's results/regression that is the test's own."""
+    folder = tmp_path / "regression"
+    folder.mkdir()
+    monkeypatch.setattr(gate_reference, "checkout_folder", lambda: folder)
+    return folder

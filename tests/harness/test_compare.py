@@ -12,6 +12,7 @@ import pytest
 from harness.compare import compare
 from harness.comparison import Compared, Comparison
 from harness.errors import MsbenchError, UnknownNameError
+from harness.measured import read_measured
 from harness.metrics.registry import EXTRA, METRICS
 from harness.stats.rfid import rfid_value
 from tests.harness.conftest import PROTOCOL, MakeRun
@@ -135,7 +136,7 @@ def test_forced_comparisons_test_nothing(tmp_path: Path, make_run: MakeRun) -> N
     comparison = compare([(first, None), (second, None)], force=True)
     assert comparison.comparisons == ()
     assert any("nothing is tested" in warning for warning in comparison.warnings)
-    assert [row["decoder"] for row in comparison.rows_by_label()] == ["a:vae [forced]", "b:vae [forced]"]
+    assert [row["label"] for row in comparison.table_rows()] == ["a:vae [forced]", "b:vae [forced]"]
 
 
 def test_runs_without_features_still_compare_per_image(tmp_path: Path, make_run: MakeRun) -> None:
@@ -205,3 +206,16 @@ def test_rows_are_gathered_in_order_and_other_pixels_warned_of(tmp_path: Path, m
         compare([(first, "jpg")])
     with pytest.raises(MsbenchError, match="nothing to compare"):
         compare([])
+
+
+def test_a_value_is_that_of_its_estimate(tmp_path: Path, make_run: MakeRun) -> None:
+    run = make_run(tmp_path / "a", {"vae": 0.1}, photographs=20)
+    measured = read_measured(run, "vae", "vae")
+    for metric in USUAL:
+        assert measured.value(metric) == pytest.approx(measured.estimate(metric).value, rel=1e-12), metric
+
+
+def test_the_first_run_is_told_by_its_place_not_by_its_folder(tmp_path: Path, make_run: MakeRun) -> None:
+    run = make_run(tmp_path / "a", {"vae": 0.0, "other": 0.1})
+    comparison = compare([(run, "vae"), (run, "other")])
+    assert {(one.decoder, one.baseline) for one in comparison.comparisons} == {("other", "vae")}

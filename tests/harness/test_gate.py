@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,58 +14,20 @@ from rich.console import Console
 
 from harness import gate_reference
 from harness.cli.gate import apply_gate, gate_document, report_lines
-from harness.errors import MsbenchError, UnknownNameError
+from harness.errors import MsbenchError
 from harness.gate import DEFAULT_TOLERANCE, TOLERANCES, Tolerance, check, gated_figures, make_reference
-from harness.gate_reference import COLUMNS, GateReference, read_reference, write_reference
+from harness.gate_reference import read_reference, write_reference
 from harness.metrics.registry import METRICS
-from harness.protocol import Protocol
 from harness.record import Record
+from tests.harness.gate_rows import FIGURES, GOOD, PROTOCOL, SIMPLE, record, reference, row
 
 SENSITIVITY = Path(__file__).resolve().parents[2] / "results" / "regression" / "sensitivity.csv"
-PROTOCOL = Protocol("photos", None, 256, "native-grid-crop-v1", None, 0, 0)
-SIMPLE = {name: Tolerance(0.5, 0.0, "half a unit") for name in METRICS}
-# Made up, in units in which half a unit is exact.
-FIGURES = {"rfid": 200.0, "kid": 3.0, "psnr": 20.0, "ssim": 6.0, "lpips": 4.0, "spectral": 2.0, "latent_error": 1.0}
-GOOD = {"rfid": -1, "kid": -1, "psnr": 1, "ssim": 1, "lpips": -1, "spectral": -1, "latent_error": -1}
-
-
-def row(decoder: str = "vae", **changes: Any) -> dict[str, Any]:
-    figures = {**FIGURES, "ms_per_image": {"1": 5.0}, "gflops": None, "parameters": 1000, **changes}
-    return {"decoder": decoder, "dataset": "photos", "n": 2, **figures}
-
-
-def record(*rows: dict[str, Any], protocol: Protocol = PROTOCOL, folder: str = "run", **changes: Any) -> Record:
-    """A run that was never made; `changes`: source, pixels, weights, exact."""
-    spec = {"weights_sha256": changes.get("weights", "w")}
-    data = {
-        "protocol": asdict(protocol),
-        "protocol_hash": protocol.hash(),
-        "results": list(rows or (row(),)),
-        "decoders": {r["decoder"]: {"spec": spec, "psnr_exact_images": changes.get("exact", 0)} for r in rows or (row(),)},
-        "dataset": {"source_sha256": changes.get("source", "s"), "reference_sha256": changes.get("pixels", "p")},
-        "environment": {"msbench": "9.9"},
-        "command": 'msbench run --decoder "a, b"',
-    }
-    return Record(Path(folder), data)
-
-
-def reference(*rows: dict[str, Any], **changes: Any) -> GateReference:
-    return make_reference([record(*rows, **changes)], SIMPLE, name="simple")
 
 
 def gate(against: str, *records: Record, fail: bool = True, update: bool = False) -> tuple[int, str]:
     stream = io.StringIO()
     code = apply_gate(records, None, against, fail, update, Console(file=stream, width=60))
     return code, stream.getvalue()
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout's results/regression that is the test's own."""
-    folder = tmp_path / "regression"
-    folder.mkdir()
-    monkeypatch.setattr(gate_reference, "checkout_folder", lambda: folder)
-    return folder
 
 
 def test_the_same_run_passes() -> None:
@@ -197,65 +159,8 @@ def test_tolerances_are_ten_times_the_measured_floor(metric: str) -> None:
     assert tolerance.absolute + tolerance.relative == pytest.approx(one_digit_up(10 * floor))
 
 
-def test_reference_file_holds_everything(tmp_path: Path) -> None:
-    made = reference(row(lpips=0.1 + 0.2), row("jpeg", psnr=None), exact=2)
-    write_reference(tmp_path / "new" / "r.csv", made)
-    again = read_reference(str(tmp_path / "new" / "r.csv"))
-    assert replace(again, name="simple") == made
-    with (tmp_path / "new" / "r.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
-    assert tuple(rows[0]) == COLUMNS
-    assert [r["better"] for r in rows].count("equal") == len(asdict(PROTOCOL))
-    assert {r["protocol_hash"] for r in rows} == {PROTOCOL.hash()}
-    assert [r["expected"] for r in rows if (r["decoder"], r["metric"]) == ("vae", "lpips")] == ["0.30000000000000004"]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("tolerance_from,", "why,", "line 1"),
-        (",lower,", ",sideways,", "line 2: better is 'sideways'"),
-        ("200.0,", "many,", "line 2: could not convert"),
-        ("200.0,0.5", "200.0,-1", "line 2: expected 200.0, tolerance -1"),
-        ("vae,kid", "vae,rfid", "line 3: vae rfid stands there twice"),
-        ("vae,kid", "kid", "line 3: 14 fields"),
-        (",2,photos,", ",two,photos,", "line 2: n is 'two'"),
-        ('"""photos"""', "photos", r"line \d+: Expecting value"),
-    ],
-)
-def test_a_damaged_file_is_refused_by_line(tmp_path: Path, old: str, new: str, words: str) -> None:
-    path = tmp_path / "r.csv"
-    write_reference(path, reference())
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new) if old == ",2,photos," else text.replace(old, new, 1))
-    with pytest.raises(MsbenchError, match=words):
-        read_reference(str(path))
-
-
-def test_figures_of_two_sets_in_one_file_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "r.csv"
-    write_reference(path, reference())
-    head, first, *rest = path.read_text().splitlines()
-    path.write_text("\n".join([head, first.replace(",photos,", ",others,"), *rest]) + "\n")
-    with pytest.raises(MsbenchError, match="line 3: dataset is photos, but others above"):
-        read_reference(str(path))
-
-
-def test_names_are_found_and_near_misses_suggested(folder: Path) -> None:
-    write_reference(folder / "photos-cpu.csv", reference())
-    (folder / "sensitivity.csv").write_text("decoder,change\n")
-    assert read_reference("photos-cpu").decoders == ("vae",)
-    with pytest.raises(UnknownNameError, match="Did you mean 'photos-cpu'"):
-        read_reference("photo-cpu")
-    with pytest.raises(UnknownNameError, match="unknown reference 'sensitivity'"):
-        read_reference("sensitivity")
-    with pytest.raises(MsbenchError, match="no reference at"):
-        read_reference(str(folder / "other.csv"))
-
-
-def test_command_line_says_what_it_found(folder: Path) -> None:
-    write_reference(folder / "r.csv", reference())
+def test_command_line_says_what_it_found(regression_folder: Path) -> None:
+    write_reference(regression_folder / "r.csv", reference())
     worse, better = record(row(lpips=5.0, psnr=10.0)), record(row(lpips=1.0))
     assert gate("r", record()) == (0, "gate passed: 8 figures against r, no regression\n")
     code, text = gate("r", worse)
@@ -267,7 +172,7 @@ def test_command_line_says_what_it_found(folder: Path) -> None:
     assert "better than the reference: vae lpips: expected 4.00, got 1.00, better by 3.00" in text
 
 
-def test_update_creates_replaces_and_keeps(folder: Path) -> None:
+def test_update_creates_replaces_and_keeps(regression_folder: Path) -> None:
     code, text = gate("new", record(), record(row("jpeg"), folder="b"), update=True)
     assert (code, "wrote" in text) == (0, True)
     assert read_reference("new").decoders == ("vae", "jpeg")
@@ -281,13 +186,13 @@ def test_update_creates_replaces_and_keeps(folder: Path) -> None:
     assert read_reference("new").of("vae")["lpips"].value == 4.0
 
 
-def test_update_never_mixes_protocols(folder: Path, tmp_path: Path) -> None:
+def test_update_never_mixes_protocols(regression_folder: Path, tmp_path: Path) -> None:
     gate("r", record(row(), row("jpeg")), update=True)
-    before = (folder / "r.csv").read_bytes()
+    before = (regression_folder / "r.csv").read_bytes()
     other = replace(PROTOCOL, noise_seed=1)
     with pytest.raises(MsbenchError, match="also holds jpeg"):
         gate("r", record(protocol=other), update=True)
-    assert (folder / "r.csv").read_bytes() == before
+    assert (regression_folder / "r.csv").read_bytes() == before
     _, text = gate("r", record(row(), row("jpeg"), protocol=other), update=True)
     assert f"protocol: {PROTOCOL.hash()} -> {other.hash()}" in text
     assert read_reference("r").protocol["noise_seed"] == 1

@@ -85,7 +85,7 @@ def test_latex_is_balanced_and_escaped(comparison: Comparison) -> None:
 
 
 def test_csv_carries_differences_beside_the_figures(comparison: Comparison) -> None:
-    frame = pd.read_csv(io.StringIO(with_differences(to_frame(comparison.rows_by_label()), comparison).to_csv(index=False)))
+    frame = pd.read_csv(io.StringIO(with_differences(to_frame(comparison.table_rows()), comparison).to_csv(index=False)))
     assert list(frame["decoder"]) == ["vae", "fast_one"]
     assert pd.isna(frame["lpips_diff"][0])
     assert frame["baseline"][1] == "vae"

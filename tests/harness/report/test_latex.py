@@ -9,30 +9,20 @@ import pytest
 
 from harness.report.latex import latex_table, tex, to_latex
 from harness.report.table import caveats, columns
+from tests.harness.report.rows import result
+
+AWKWARD: dict[str, Any] = {"n": 15, "kid": -0.0012, "peak_memory_mb": None, "trained_on": "imagenette_train & 50% #1 {x}"}
 
 
-def result(decoder: str, **changes: Any) -> dict[str, Any]:
-    base: dict[str, Any] = {
-        "decoder": decoder,
-        "dataset": "photos",
-        "n": 15,
-        "rfid": 60.0,
-        "kid": -0.0012,
-        "psnr": 25.0,
-        "ssim": 0.8,
-        "lpips": 0.2,
-        "ms_per_image": {"1": 50.0, "8": 40.0},
-        "gflops": 10.0,
-        "parameters": 4_000_000,
-        "trained_on": "imagenette_train & 50% #1 {x}",
-    }
-    return base | changes
+def awkward(decoder: str, **changes: Any) -> dict[str, Any]:
+    """A row with all that LaTeX has to escape."""
+    return result(decoder, **(AWKWARD | changes))
 
 
 RESULTS = [
-    result("identity", psnr=float("inf"), gflops=None, parameters=0),
-    result("my_own-decoder", rfid=1234.5),
-    result("vae", psnr=24.0, intervals={"rfid": [50.0, 70.0]}),
+    awkward("identity", psnr=float("inf"), gflops=None, parameters=0),
+    awkward("my_own-decoder", rfid=1234.5),
+    awkward("vae", psnr=24.0, intervals={"rfid": [50.0, 70.0]}),
 ]
 
 
@@ -110,7 +100,7 @@ def test_the_caveats_are_footnotes_below() -> None:
     below = to_latex(RESULTS).split(r"\end{tabular}")[1]
     assert "rFID and KID are not comparable with 50k figures" in below
     assert below.count(r"\footnotesize") == len(caveats(RESULTS)) == 4
-    large = to_latex([result("vae", dataset="imagenet-val", n=50_000, rfid=1.0)], demo_datasets=())
+    large = to_latex([awkward("vae", dataset="imagenet-val", n=50_000, rfid=1.0)], demo_datasets=())
     assert "comparable" not in large
 
 

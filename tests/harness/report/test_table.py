@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,26 +11,7 @@ from rich.console import Console
 from harness.figures import LEVEL
 from harness.metrics.registry import METRICS
 from harness.report.table import best_rows, caveats, columns, results_table, to_csv, to_frame, to_markdown
-
-
-def result(decoder: str, **changes: Any) -> dict[str, Any]:
-    base: dict[str, Any] = {
-        "decoder": decoder,
-        "dataset": "photos",
-        "n": 16,
-        "rfid": 60.0,
-        "kid": 0.01,
-        "psnr": 25.0,
-        "ssim": 0.8,
-        "lpips": 0.2,
-        "ms_per_image": {"1": 50.0, "8": 40.0},
-        "gflops": 10.0,
-        "parameters": 4_000_000,
-        "peak_memory_mb": 100.0,
-        "trained_on": "imagenette",
-    }
-    return base | changes
-
+from tests.harness.report.rows import result
 
 IDENTITY = result("identity", rfid=0.0, psnr=float("inf"), lpips=0.0, gflops=None, parameters=0, ms_per_image={"1": 0.0001})
 BICUBIC = result(
@@ -187,3 +167,11 @@ def test_the_bias_of_rfid_is_said_below_ten_thousand_images() -> None:
     assert "rFID∞" in to_markdown([small], ())
     assert not any("rFID∞" in note for note in caveats([{**small, "n": 50_000}], ()))
     assert to_frame([small])["rfid_infinity"][0] == 20.0
+
+
+def test_a_label_is_shown_and_changes_no_ranking() -> None:
+    rows = [{**IDENTITY, "label": "a:identity"}, {**VAE, "label": "a:vae"}, {**STUDENT, "label": "b:ms-onestep"}]
+    (rfid,) = [column for column in columns(rows) if column.key == "rfid"]
+    assert best_rows(rfid, rows) == {2}
+    assert list(cells(to_markdown(rows))) == ["a:identity", "a:vae", "b:ms-onestep"]
+    assert list(to_frame(rows)["decoder"]) == ["a:identity", "a:vae", "b:ms-onestep"]
