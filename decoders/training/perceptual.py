@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from harness.metrics.lpips import Lpips
+from harness.metrics.lpips import Lpips, LpipsNet
+
+
+@dataclass(frozen=True, slots=True)
+class PerceptualConfig:
+    """Which LPIPS is trained on, and on how much of a batch."""
+
+    network: LpipsNet = "vgg"
+    """vgg or alex; whichever it is, a table should show a metric on another network beside it"""
+    share: float = 0.25
+    """part of the batch that is scored; at least one crop is"""
+    crop: int = 64
+    """side of the random sub-crop that is scored, in pixels"""
 
 
 class Perceptual(Protocol):
@@ -19,24 +32,17 @@ class Perceptual(Protocol):
 
 
 class PerceptualLoss:
-    """LPIPS (VGG16, Zhang et al., 1801.03924) between images in [-1, 1].
+    """LPIPS (Zhang et al., 1801.03924) between images in [-1, 1], on random sub-crops of a random part of the batch."""
 
-    Args:
-        network: the frozen metric.
-        share: part of the batch that is scored.
-        crop: side of the random sub-crop that is scored, in pixels.
-    """
-
-    def __init__(self, network: Lpips, share: float = 0.25, crop: int = 64) -> None:
-        self.network = network
-        self.share = share
-        self.crop = crop
+    def __init__(self, network: Lpips, config: PerceptualConfig) -> None:
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.config = config
 
     def __call__(self, estimate: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
         """Mean LPIPS of [B, 3, H, W] pairs, a scalar; the same sub-crop of both."""
-        count = max(1, round(self.share * len(estimate)))
+        count = max(1, round(self.config.share * len(estimate)))
         chosen = torch.randperm(len(estimate), generator=generator)[:count].to(estimate.device)
-        size = min(self.crop, estimate.shape[-1], estimate.shape[-2])
+        size = min(self.config.crop, estimate.shape[-1], estimate.shape[-2])
         y = int(torch.randint(estimate.shape[-2] - size + 1, (), generator=generator))
         x = int(torch.randint(estimate.shape[-1] - size + 1, (), generator=generator))
         window = (chosen, slice(None), slice(y, y + size), slice(x, x + size))

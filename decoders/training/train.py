@@ -25,7 +25,7 @@ from decoders.training.card import read_curves, write_card
 from decoders.training.data import TrainingImages, encode_cached, load_training_images
 from decoders.training.distillation import DistillationLossConfig, DistillationObjective
 from decoders.training.flow_matching import FlowLossConfig, FlowObjective
-from decoders.training.perceptual import PerceptualLoss
+from decoders.training.perceptual import PerceptualConfig, PerceptualLoss
 from decoders.training.regression import RegressionLossConfig, RegressionObjective
 from decoders.training.trainer import Objective, TrainConfig, check_budget, train
 from harness.data.types import Request
@@ -51,6 +51,8 @@ class TrainRequest:
     """size of the networks"""
     config: TrainConfig = field(default_factory=TrainConfig)
     """budget and optimiser"""
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    """the LPIPS that is trained on"""
     vae: Path | None = None
     """autoencoder checkpoint that gives the latents; None = the shipped one"""
     teacher: Path | None = None
@@ -82,7 +84,8 @@ def run_training(
     target = request.output / f"{request.decoder}.safetensors"
     report(f"reading {request.data.name}")
     data = load_training_images(request.data)
-    perceptual = PerceptualLoss(Lpips.load("vgg", request.device, request.offline))
+    network = Lpips.load(request.perceptual.network, request.device, request.offline)
+    perceptual = PerceptualLoss(network, request.perceptual)
     torch.manual_seed(request.config.seed)  # initial weights
     started = time.time()
     objective, manifest, loss_config, lineage = (
@@ -113,7 +116,8 @@ def run_training(
         },
         "objective": {"name": type(objective).__name__, **asdict(loss_config)},
         "optimiser": asdict(request.config),
-        "perceptual_network": "LPIPS VGG16",
+        "perceptual_network": f"LPIPS {request.perceptual.network}",
+        "perceptual": asdict(request.perceptual),
         "steps": result.steps,
         "finished": result.finished,
         "seconds": round(result.seconds, 1),
@@ -209,6 +213,7 @@ def recipe_sha256(
         "teacher": lineage.get("teacher_recipe_sha256") or lineage.get("teacher_sha256"),
         "pixels": data.sha256,
         "objective": [type(loss).__name__, asdict(loss)],
+        "perceptual": asdict(request.perceptual),
         "optimiser": {key: value for key, value in asdict(request.config).items() if key not in ignored},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

@@ -17,7 +17,7 @@ from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObje
 from decoders.training.data import TrainingImages
 from decoders.training.distillation import DistillationLossConfig, DistillationObjective
 from decoders.training.flow_matching import FlowLossConfig, FlowObjective
-from decoders.training.perceptual import PerceptualLoss
+from decoders.training.perceptual import PerceptualConfig, PerceptualLoss
 from decoders.training.regression import RegressionLossConfig, RegressionObjective, image_pyramid
 from harness.errors import MsbenchError
 
@@ -238,13 +238,14 @@ def test_the_pyramid_of_clean_images() -> None:
     assert torch.allclose(halve(double(levels[1])), levels[1])
 
 
-class SquaredDistance:
+class SquaredDistance(nn.Module):
     """In place of the LPIPS network: the mean square per image, and the sizes it was given."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.shapes: list[tuple[int, ...]] = []
 
-    def __call__(self, estimate: Tensor, target: Tensor) -> Tensor:
+    def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
         self.shapes.append(tuple(estimate.shape))
         return (estimate - target).square().mean(dim=(1, 2, 3))
 
@@ -254,7 +255,7 @@ class SquaredDistance:
 )
 def test_perceptual_loss_scores_the_same_window_of_both(batch: int, size: int, expected: tuple[int, ...]) -> None:
     network = SquaredDistance()
-    loss = PerceptualLoss(network)  # type: ignore[arg-type]
+    loss = PerceptualLoss(network, PerceptualConfig())  # type: ignore[arg-type]
     images = torch.randn((batch, 3, size, size), generator=generator())
     assert loss(images, images.clone(), generator()) == 0
     assert loss(images, images + 0.5, generator()) == pytest.approx(0.25)
