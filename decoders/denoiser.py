@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decoders.blocks import Down, PixelNorm, ResidualBlock, Up
+
+Prediction = Literal["image", "velocity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class DenoiserConfig:
     """width of the time, scale and corruption embedding"""
     latent_width: int = 64
     """channels of the projected latents before they are folded to a scale's grid"""
+    prediction: Prediction = "image"
+    """what the output is: the scale's clean image, or the path's velocity"""
 
     def latent_level(self) -> int:
         """The level whose grid is the latents' grid at the finest scale."""
@@ -51,7 +56,7 @@ def _sinusoid(value: Tensor, width: int) -> Tensor:
 
 
 class Denoiser(nn.Module):
-    """Predicts the clean image of a scale from a noisy one."""
+    """Predicts the clean image of a scale, or the velocity towards it, from a noisy one."""
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
@@ -102,7 +107,7 @@ class Denoiser(nn.Module):
         return self.latent_fold[j](F.pixel_unshuffle(features, 2**j))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor, condition: Tensor, scale: int, time: Tensor, corruption: Tensor) -> Tensor:
-        """Clean-image estimate of one scale.
+        """Prediction of one scale: its clean image or its velocity, whichever `config.prediction` says.
 
         Args:
             x: noisy image [B, 3, H, W] of that scale; H and W multiples of `patch`.

@@ -82,6 +82,10 @@ class Flow(Protocol):
         """dx/dτ at x_τ implied by a clean-image estimate; τ [B], below 1."""
         ...
 
+    def estimate(self, scale: int, x: Tensor, velocity: Tensor, time: Tensor) -> Tensor:
+        """The clean image that a velocity at x_τ implies: the inverse of `velocity`; τ [B]."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class CascadeFlow:
@@ -110,6 +114,9 @@ class CascadeFlow:
 
     def velocity(self, scale: int, x: Tensor, estimate: Tensor, time: Tensor) -> Tensor:
         return (estimate - x) / (1.0 - time)[:, None, None, None]
+
+    def estimate(self, scale: int, x: Tensor, velocity: Tensor, time: Tensor) -> Tensor:
+        return x + (1.0 - time)[:, None, None, None] * velocity
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +169,18 @@ class PyramidFlow:
         noise = (x - (1.0 - tau) * coarse - tau * (1.0 - e) * estimate) / ((1.0 - tau) * a + tau * e)
         return (1.0 - e) * estimate + e * noise - coarse - a * noise
 
+    def estimate(self, scale: int, x: Tensor, velocity: Tensor, time: Tensor) -> Tensor:
+        tau = time[:, None, None, None]
+        e, a = self.end_noise(scale), self.start_noise(scale)
+        start, end = x - tau * velocity, x + (1.0 - tau) * velocity
+        if scale == 0:
+            noise = start
+        else:
+            # Both ends hold the same noise and the same D(clean), so their halved images give D(clean) alone (design §3).
+            coarse = (halve(end) - (e / a) * halve(start)) / (1.0 - e / a)
+            noise = (start - (1.0 - a) * double(coarse)) / a
+        return (end - e * noise) / (1.0 - e)
+
 
 @dataclass(frozen=True, slots=True)
 class NoiseFreeFlow:
@@ -180,6 +199,9 @@ class NoiseFreeFlow:
 
     def velocity(self, scale: int, x: Tensor, estimate: Tensor, time: Tensor) -> Tensor:
         return (estimate - x) / (1.0 - time)[:, None, None, None]
+
+    def estimate(self, scale: int, x: Tensor, velocity: Tensor, time: Tensor) -> Tensor:
+        return x + (1.0 - time)[:, None, None, None] * velocity
 
 
 FlowName = Literal["cascade", "pyramid", "noise-free"]

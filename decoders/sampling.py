@@ -6,6 +6,7 @@ The path is walked in float32 whatever the network's dtype: in bf16 a time of 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -56,6 +57,33 @@ def sample(
     return x
 
 
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One network call's answer in both forms, float32 [B, 3, h, w]."""
+
+    velocity: Tensor
+    """dx/dτ"""
+    estimate: Tensor
+    """the scale's clean image"""
+
+
+def predict(
+    denoiser: Denoiser,
+    flow: Flow,
+    x: Tensor,
+    condition: Tensor,
+    scale: int,
+    time: Tensor,
+    corruption: Tensor,
+    dtype: torch.dtype = torch.float32,
+) -> Prediction:
+    """Call the network on x_τ [B, 3, h, w] at τ [B] in `dtype`, and read its output as velocity and as clean image."""
+    output = denoiser(x.to(dtype), condition, scale, time, corruption).float()
+    if denoiser.config.prediction == "velocity":
+        return Prediction(output, flow.estimate(scale, x, output, time))
+    return Prediction(flow.velocity(scale, x, output, time), output)
+
+
 def integrate(
     denoiser: Denoiser,
     flow: Flow,
@@ -68,5 +96,4 @@ def integrate(
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """One Euler step of `width` in τ: x + width · v(x, τ), in float32; the network sees x in `dtype`."""
-    estimate = denoiser(x.to(dtype), condition, scale, time, corruption).float()
-    return x + width * flow.velocity(scale, x, estimate, time)
+    return x + width * predict(denoiser, flow, x, condition, scale, time, corruption, dtype).velocity

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from decoders.denoiser import Denoiser
-from decoders.flow import Flow, halve
+from decoders.flow import Flow, TrainingPair, halve
+from decoders.sampling import Prediction, predict
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
 
@@ -27,10 +29,14 @@ class FlowLossConfig:
     """weight of LPIPS (VGG) on the clean-image estimate where τ > 0.5"""
     at_start: float = 0.1
     """share of samples at τ = 0, where a one-step student lives"""
+    weighting: Literal["velocity", "image"] = "velocity"
+    """error that is squared: the velocity's, or the clean image's (which weighs late times less)"""
     time_floor: float = 0.2
-    """smallest 1 - τ in the loss's weight"""
+    """smallest 1 - τ at which an image prediction's velocity is compared"""
+    time_sampling: Literal["logit-normal", "uniform"] = "logit-normal"
+    """distribution of τ on paths that begin in pure noise; bridges draw τ uniformly"""
     logit_std: float = 1.0
-    """spread of the logit-normal τ of paths that begin in pure noise; bridges draw τ uniformly"""
+    """spread of the logit-normal τ"""
 
 
 class FlowObjective:
@@ -56,11 +62,22 @@ class FlowObjective:
 
     def sample_time(self, scale: int, count: int, generator: torch.Generator) -> Tensor:
         """τ [count]: logit-normal from pure noise, uniform for bridges, a share at exactly 0."""
-        if scale == 0:
+        if scale == 0 and self.config.time_sampling == "logit-normal":
             time = torch.sigmoid(self.config.logit_std * torch.randn(count, generator=generator))
         else:
             time = torch.rand(count, generator=generator)
         return torch.where(torch.rand(count, generator=generator) < self.config.at_start, 0.0, time)
+
+    def matching(self, scale: int, pair: TrainingPair, time: Tensor, predicted: Prediction) -> Tensor:
+        """The error [B, 3, h, w] that is squared."""
+        if self.config.weighting == "image":
+            return predicted.estimate - pair.clean
+        target = pair.end - pair.start
+        if self.module.config.prediction == "velocity":
+            return predicted.velocity - target
+        capped = time.clamp(max=1.0 - self.config.time_floor)
+        # Both velocities are taken at the capped time, so that their difference is exactly the estimate's error, weighted.
+        return self.flow.velocity(scale, pair.at(capped), predicted.estimate, capped) - target
 
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.loss`."""
@@ -85,19 +102,16 @@ class FlowObjective:
             pair = self.flow.training_pair(scale, clean, normal, torch.rand(count, generator=generator).to(device))
             time = self.sample_time(scale, count, generator).to(device)
             x = pair.at(time)
-            estimate = self.module(x, self.module.project_scale(latents, scale), scale, time, pair.corruption).float()
-            capped = time.clamp(max=1.0 - self.config.time_floor)
-            target = pair.end - pair.start
-            # Both velocities are taken at the capped time, so that their difference is exactly the estimate's error, weighted.
-            error = self.flow.velocity(scale, pair.at(capped), estimate, capped) - target
-            matching = error.square().mean()
+            condition = self.module.project_scale(latents, scale)
+            predicted = predict(self.module, self.flow, x, condition, scale, time, pair.corruption)
+            matching = self.matching(scale, pair, time, predicted).square().mean()
             late = time > 0.5
             value = float(matching.detach())
             self.running[scale] = value if self.running[scale] == 0.0 else 0.95 * self.running[scale] + 0.05 * value
             total = total + matching / self.running[scale]
             parts[f"velocity_{scale}"] = value
             if self.config.lpips > 0 and bool(late.any()):
-                lpips = self.perceptual(estimate[late], pair.clean[late], generator)
+                lpips = self.perceptual(predicted.estimate[late], pair.clean[late], generator)
                 total = total + self.config.lpips * lpips
                 parts[f"lpips_{scale}"] = float(lpips.detach())
             else:

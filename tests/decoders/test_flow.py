@@ -118,6 +118,19 @@ def test_a_perfect_estimate_gives_the_exact_velocity(name: FlowName, scales: int
 
 
 @pytest.mark.parametrize(("name", "scales", "scale"), all_cases())
+def test_the_exact_velocity_gives_the_clean_image(name: FlowName, scales: int, scale: int) -> None:
+    flow = make_flow(name, scales)
+    clean = images()
+    generator = torch.Generator().manual_seed(4)
+    pair = flow.training_pair(
+        scale, clean, lambda shape: torch.randn((4, *shape), generator=generator).double(), torch.rand(4, generator=generator)
+    )
+    for tau in (0.0, 0.3, 0.9, 1.0):
+        time = torch.full((4,), tau, dtype=torch.float64)
+        assert torch.allclose(flow.estimate(scale, pair.at(time), pair.end - pair.start, time), clean, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "scales", "scale"), all_cases())
 def test_the_path_is_straight_from_start_to_end(name: FlowName, scales: int, scale: int) -> None:
     """Euler with a perfect estimate arrives at the end in any number of steps, even with a time per sample."""
     flow = make_flow(name, scales)

@@ -23,7 +23,7 @@ class Oracle:
     """Knows the clean image of every scale, and keeps the calls it got."""
 
     def __init__(self, images: Tensor, scales: int) -> None:
-        self.config = SimpleNamespace(down_factor=8, scales=scales)
+        self.config = SimpleNamespace(down_factor=8, scales=scales, prediction="image")
         self.pyramid = image_pyramid(images, scales)
         self.calls: list[tuple[int, float, tuple[int, ...], torch.dtype]] = []
         self.projections = 0
