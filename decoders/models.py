@@ -102,19 +102,34 @@ def _autoencoder(options: DecoderOptions, path: Path) -> tuple[Autoencoder, str 
 
 def vae(options: DecoderOptions) -> Decoder:
     """The `vae` decoder."""
+    return make_autoencoder("vae", options)
+
+
+def vae_ft(options: DecoderOptions) -> Decoder:
+    """The `vae-ft` decoder: the autoencoder's own decoder tuned further on its frozen encoder."""
+    return make_autoencoder("vae-ft", options)
+
+
+def make_autoencoder(name: str, options: DecoderOptions) -> Decoder:
+    """The autoencoder decoder called `name`.
+
+    Raises:
+        MsbenchError: more than one step or scale, or the checkpoint is missing or of another kind.
+    """
     if options.steps not in (None, 1) or options.scales not in (None, 1):
-        raise MsbenchError("vae decodes in one step at one scale: leave --steps and --scales out")
-    autoencoder, sha256, manifest = _autoencoder(options, options.checkpoint or shipped_path("vae"))
+        raise MsbenchError(f"{name} decodes in one step at one scale: leave --steps and --scales out")
+    autoencoder, sha256, manifest = _autoencoder(options, options.checkpoint or shipped_path(name))
     config = autoencoder.config
     spec = DecoderSpec(
-        name="vae",
+        name=name,
         down_factor=config.down_factor(),
         latent_channels=config.latent_channels,
         steps=1,
         scales=1,
         parameters=sum(p.numel() for p in autoencoder.decoder.parameters()),
         weights_sha256=sha256,
-        encoder_sha256=sha256,
+        # A tuned decoder keeps the encoder it was tuned on, so its latents are those of that encoder's file.
+        encoder_sha256=manifest.encoder_sha256 or sha256 if manifest else sha256,
         trained_on=manifest.trained_on if manifest else "random weights",
         training_seed=manifest.training_seed if manifest else None,
         recipe_sha256=manifest.recipe_sha256 if manifest else None,
@@ -209,6 +224,16 @@ def ms_onestep(options: DecoderOptions) -> Decoder:
 def direct(options: DecoderOptions) -> Decoder:
     """The `direct` decoder."""
     return make_diffusion("direct", options)
+
+
+def ms_direct(options: DecoderOptions) -> Decoder:
+    """The `ms-direct` decoder."""
+    return make_diffusion("ms-direct", options)
+
+
+def rate_bound(options: DecoderOptions) -> Decoder:
+    """The `rate-bound` decoder."""
+    return make_diffusion("rate-bound", options)
 
 
 def random_decoder(flow: FlowName, scales: int, steps: int, options: DecoderOptions) -> Decoder:

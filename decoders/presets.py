@@ -29,6 +29,8 @@ class DiffusionPreset:
     """how its weights are trained"""
     teacher: str | None = None
     """decoder whose multi-step result a student matches, and whose weights it starts from"""
+    settings: tuple[str, ...] = ()
+    """what its training sets differently from the defaults, as `--set` takes it"""
 
 
 DIFFUSION: Mapping[str, DiffusionPreset] = MappingProxyType(
@@ -39,6 +41,8 @@ DIFFUSION: Mapping[str, DiffusionPreset] = MappingProxyType(
         "onestep": DiffusionPreset("cascade", 1, 1, "distill", teacher="diffusion"),
         "ms-onestep": DiffusionPreset("cascade", 3, 3, "distill", teacher="ms-diffusion-cascade"),
         "direct": DiffusionPreset("noise-free", 1, 1, "regression"),
+        "ms-direct": DiffusionPreset("noise-free", 3, 3, "regression"),
+        "rate-bound": DiffusionPreset("noise-free", 1, 1, "regression", settings=("loss.mse=1", "loss.l1=0", "loss.lpips=0")),
     }
 )
 """With one scale the cascade and the pyramid are the same path, from noise to image."""
@@ -54,9 +58,33 @@ class SizePreset:
     """the denoiser; `scales` is set by the decoder"""
 
 
+# "flat" shapes keep every block on the latents' own grid: half the blocks and no resampling at equal multiply-adds.
 SIZES: Mapping[str, SizePreset] = MappingProxyType(
     {
         "nano": SizePreset(AutoencoderConfig(), DenoiserConfig(widths=(64, 128, 128), depths=(1, 2, 2))),
+        "nano-flat": SizePreset(
+            AutoencoderConfig(patch=8, encoder_widths=(160,), encoder_depths=(3,), decoder_widths=(160,), decoder_depths=(4,)),
+            DenoiserConfig(patch=8, widths=(160,), depths=(4,)),
+        ),
+        "nano-f16c16": SizePreset(
+            AutoencoderConfig(
+                latent_channels=16,
+                patch=8,
+                encoder_widths=(128, 192),
+                encoder_depths=(1, 3),
+                decoder_widths=(128, 192),
+                decoder_depths=(1, 4),
+            ),
+            DenoiserConfig(patch=8, widths=(128, 192), depths=(1, 4)),
+        ),
+        "small": SizePreset(
+            AutoencoderConfig(patch=8, encoder_widths=(256,), encoder_depths=(4,), decoder_widths=(320,), decoder_depths=(5,)),
+            DenoiserConfig(patch=8, widths=(320,), depths=(6,), embedding=256, latent_width=128),
+        ),
+        "base": SizePreset(
+            AutoencoderConfig(patch=8, encoder_widths=(384,), encoder_depths=(6,), decoder_widths=(512,), decoder_depths=(8,)),
+            DenoiserConfig(patch=8, widths=(640,), depths=(12,), embedding=512, latent_width=256),
+        ),
     }
 )
 

@@ -40,6 +40,13 @@ _BUILT_IN = (
     ("onestep", "decoders.models:onestep", "one-step student of `diffusion` (K = 1)"),
     ("ms-onestep", "decoders.models:ms_onestep", "one step a scale, student of `ms-diffusion-cascade` (K = 3)"),
     ("direct", "decoders.models:direct", "control: the same network without noise or teacher (K = 1)"),
+    ("ms-direct", "decoders.models:ms_direct", "control: `direct` at three scales (no weights shipped: needs --checkpoint)"),
+    (
+        "rate-bound",
+        "decoders.models:rate_bound",
+        "control: MSE alone, the PSNR these latents allow (no weights shipped: needs --checkpoint)",
+    ),
+    ("vae-ft", "decoders.models:vae_ft", "control: `vae` tuned on its frozen encoder (no weights shipped: needs --checkpoint)"),
     ("bicubic", "baselines.resampling:bicubic", "8x down, bicubic up: the floor"),
     ("jpeg", "baselines.jpeg:jpeg", "JPEG at the latents' bits (16 bits a number)"),
     (

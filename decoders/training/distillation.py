@@ -1,8 +1,9 @@
-"""The distillation objective: one step a scale, matched to the teacher's end from the same noise and to the image."""
+"""Distillation into one step a scale: matched to the teacher's end from the same noise, to the real image, or to both."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,34 +11,38 @@ from torch import Tensor
 
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow
-from decoders.sampling import integrate
+from decoders.sampling import integrate, predict
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
 from decoders.training.regression import image_pyramid
 
+DistillationName = Literal["paired", "direct", "paired+direct", "self"]
+
 
 @dataclass(frozen=True, slots=True)
 class DistillationLossConfig:
-    """Batch, teacher and weights of distillation."""
+    """Objective, batch, teacher and weights of distillation."""
 
+    objective: DistillationName = "paired+direct"
+    """paired (the teacher's end), direct (the real image), both, or self (step doubling, no image and no ODE end)"""
     batch: int = 12
     """crops a step"""
     crop: int = 128
     """side of a crop in full-resolution pixels"""
     teacher_steps: int = 4
-    """Euler steps of the teacher at each scale"""
+    """Euler steps of the teacher at each scale; a power of two for `self`"""
     paired: float = 1.0
     """weight of the MSE to the teacher's end, from the same start"""
     l1: float = 1.0
     """weight of the L1 distance to the real image"""
     lpips: float = 0.15
-    """weight of LPIPS (VGG) to the real image, at every scale"""
+    """weight of LPIPS to the real image, at every scale"""
     joint_from: float = 0.7
     """progress from which the coarser outputs are no longer detached"""
 
 
 class DistillationObjective:
-    """Per scale, from the student's own previous output: MSE(teacher ODE end, same noise) + L1 + λ·LPIPS (design §3).
+    """Per scale, from the student's own previous output: MSE(teacher ODE end, same noise) and / or L1 + λ·LPIPS (design §3).
 
     Teacher and student start from the very same tensor: with different noise the student would be driven to the mean.
     """
@@ -57,6 +62,7 @@ class DistillationObjective:
         self.data = data
         self.config = config
         self.perceptual = perceptual
+        self.samples_per_step = config.batch
 
     @torch.no_grad()
     def teacher_end(self, start: Tensor, condition: Tensor, scale: int) -> Tensor:
@@ -70,33 +76,38 @@ class DistillationObjective:
 
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.loss`."""
+        config = self.config
         device = next(self.module.parameters()).device
-        count, grid = self.config.batch, self.module.config.down_factor
-        multiple = grid * 2 ** (self.flow.scales - 1)
-        images, latents = self.data.crops(count, self.config.crop, grid, generator, multiple)
+        grid = self.module.config.down_factor
+        images, latents = self.data.crops(config.batch, config.crop, grid, generator, grid * 2 ** (self.flow.scales - 1))
         assert latents is not None, "distillation needs cached latents"
         images, latents = images.to(device), latents.to(device)
-        zeros = torch.zeros(count, device=device)
+        zeros = torch.zeros(config.batch, device=device)
         total = torch.zeros((), device=device)
         parts: dict[str, float] = {}
+        paired, direct = config.objective != "direct", config.objective != "paired"
         with torch.no_grad():
-            teacher_conditions = self.teacher.project(latents)
+            teacher_conditions = self.teacher.project(latents) if paired else []
         conditions = self.module.project(latents)
 
         def normal(shape: tuple[int, ...]) -> Tensor:
-            return torch.randn((count, *shape), generator=generator).to(device)
+            return torch.randn((config.batch, *shape), generator=generator).to(device)
 
         pyramid = image_pyramid(images, self.flow.scales)
         x = torch.zeros_like(pyramid[0])
         for scale, clean in enumerate(pyramid):
             start = self.flow.start(scale, x, normal)
-            estimate = self.module(start, conditions[scale], scale, zeros, zeros).float()
-            end = start + self.flow.velocity(scale, start, estimate, zeros)
-            target = self.teacher_end(start.detach(), teacher_conditions[scale], scale)
-            paired, l1 = F.mse_loss(end, target), F.l1_loss(estimate, clean)
-            lpips = self.perceptual(estimate, clean, generator)
-            total = total + self.config.paired * paired + self.config.l1 * l1 + self.config.lpips * lpips
-            named = {"paired": paired, "l1": l1, "lpips": lpips}
-            parts |= {f"{name}_{scale}": float(value.detach()) for name, value in named.items()}
-            x = end if progress >= self.config.joint_from else end.detach()
+            predicted = predict(self.module, self.flow, start, conditions[scale], scale, zeros, zeros)
+            end = start + predicted.velocity
+            terms: dict[str, tuple[float, Tensor]] = {}
+            if paired:
+                target = self.teacher_end(start.detach(), teacher_conditions[scale], scale)
+                terms["paired"] = (config.paired, F.mse_loss(end, target))
+            if direct:
+                terms["l1"] = (config.l1, F.l1_loss(predicted.estimate, clean))
+                terms["lpips"] = (config.lpips, self.perceptual(predicted.estimate, clean, generator))
+            for name, (weight, value) in terms.items():
+                total = total + weight * value
+                parts[f"{name}_{scale}"] = float(value.detach())
+            x = end if progress >= config.joint_from else end.detach()
         return total, parts

@@ -51,6 +51,8 @@ class FlowObjective:
         self.config = config
         self.perceptual = perceptual
         self.running = [0.0] * flow.scales
+        counts = [config.batch * 2 ** (flow.scales - 1 - scale) for scale in range(flow.scales)]
+        self.samples_per_step = sum(counts) if flow.scales > 1 else config.single_scale_batch
 
     def extra_state(self) -> dict[str, list[float]]:
         """State a resumed run needs beside weights and optimiser."""

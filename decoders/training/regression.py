@@ -1,4 +1,4 @@
-"""The noise-free control's objective: the same network trained from random weights on L1 + LPIPS, no noise, no teacher."""
+"""The noise-free controls' objective: the same network from random weights on L1 + LPIPS (or MSE), no noise, no teacher."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow, halve
+from decoders.sampling import predict
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
 
@@ -22,14 +23,16 @@ class RegressionLossConfig:
     """crops a step"""
     crop: int = 128
     """side of a crop in full-resolution pixels"""
+    mse: float = 0.0
+    """weight of the squared distance to the image, at every scale; alone, it trains the rate-bound decoder"""
     l1: float = 1.0
     """weight of the L1 distance to the image, at every scale"""
     lpips: float = 0.15
-    """weight of LPIPS (VGG), at every scale"""
+    """weight of LPIPS, at every scale; 0 leaves the perceptual network out"""
 
 
 class RegressionObjective:
-    """L1 + λ·LPIPS of each scale's output, every scale fed by the network's own coarser output (detached)."""
+    """MSE, L1 and λ·LPIPS of each scale's output, every scale fed by the network's own coarser output (detached)."""
 
     def __init__(
         self, module: Denoiser, flow: Flow, data: TrainingImages, config: RegressionLossConfig, perceptual: Perceptual
@@ -39,6 +42,7 @@ class RegressionObjective:
         self.data = data
         self.config = config
         self.perceptual = perceptual
+        self.samples_per_step = config.batch
 
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.loss`."""
@@ -56,11 +60,15 @@ class RegressionObjective:
         x = torch.zeros_like(pyramid[0])
         for scale, clean in enumerate(pyramid):
             start = self.flow.start(scale, x, no_noise)
-            output = self.module(start, conditions[scale], scale, zeros, zeros).float()
-            l1 = F.l1_loss(output, clean)
-            lpips = self.perceptual(output, clean, generator)
-            total = total + self.config.l1 * l1 + self.config.lpips * lpips
-            parts |= {f"l1_{scale}": float(l1.detach()), f"lpips_{scale}": float(lpips.detach())}
+            output = predict(self.module, self.flow, start, conditions[scale], scale, zeros, zeros).estimate
+            config = self.config
+            terms = [("mse", config.mse, F.mse_loss), ("l1", config.l1, F.l1_loss)]
+            values = [(name, weight, distance(output, clean)) for name, weight, distance in terms if weight > 0]
+            if config.lpips > 0:
+                values.append(("lpips", config.lpips, self.perceptual(output, clean, generator)))
+            for name, weight, value in values:
+                total = total + weight * value
+                parts[f"{name}_{scale}"] = float(value.detach())
             x = output.detach()
         return total, parts
 

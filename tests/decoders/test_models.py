@@ -28,6 +28,10 @@ FACTORIES = {
     "onestep": models.onestep,
     "ms-onestep": models.ms_onestep,
     "direct": models.direct,
+    "ms-direct": models.ms_direct,
+    "rate-bound": models.rate_bound,
+    "vae": models.vae,
+    "vae-ft": models.vae_ft,
 }
 
 
@@ -36,6 +40,8 @@ def weights(tmp_path: Path, tiny_autoencoder: Autoencoder, tiny_denoiser: Callab
     """A folder with a tiny checkpoint of every decoder."""
     vae = Manifest("vae", "autoencoder", asdict(tiny_autoencoder.config), "synthetic", None)
     sha256 = save_checkpoint(tmp_path / "vae.safetensors", tiny_autoencoder, vae)
+    tuned = replace(vae, decoder="vae-ft", encoder_sha256=sha256)
+    save_checkpoint(tmp_path / "vae-ft.safetensors", tiny_autoencoder, tuned)
     for name, preset in DIFFUSION.items():
         network = tiny_denoiser(preset.scales)
         manifest = Manifest(name, "denoiser", asdict(network.config), "synthetic", sha256, preset.flow)
@@ -44,8 +50,7 @@ def weights(tmp_path: Path, tiny_autoencoder: Autoencoder, tiny_denoiser: Callab
 
 
 def build(name: str, folder: Path, steps: int | None = None, scales: int | None = None) -> Decoder:
-    factory = models.vae if name == "vae" else FACTORIES[name]
-    return factory(DecoderOptions(checkpoint=folder / f"{name}.safetensors", steps=steps, scales=scales))
+    return FACTORIES[name](DecoderOptions(checkpoint=folder / f"{name}.safetensors", steps=steps, scales=scales))
 
 
 def noise(count: int, first: int = 0, seed: int = 0) -> SampleNoise:
@@ -60,7 +65,7 @@ def random_latents(count: int, height: int = 4, width: int = 4) -> Tensor:
     return torch.randn((count, 4, height, width), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", ["vae", *DIFFUSION])
+@pytest.mark.parametrize("name", ["vae", "vae-ft", *DIFFUSION])
 def test_a_decoder_says_what_it_is(weights: Path, name: str) -> None:
     decoder = build(name, weights)
     assert isinstance(decoder, Decoder)

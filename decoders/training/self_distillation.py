@@ -1,0 +1,99 @@
+"""Self-distillation by step doubling: the network learns to do in one step what a frozen copy of it does in two."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from decoders.denoiser import Denoiser
+from decoders.flow import Flow
+from decoders.sampling import integrate
+from decoders.training.data import TrainingImages
+from decoders.training.distillation import DistillationLossConfig
+from decoders.training.regression import image_pyramid
+from harness.errors import MsbenchError
+
+
+class SelfDistillationObjective:
+    """Progressive distillation (Salimans & Ho, 2202.00512) on every scale's path: 4 steps, then 2, then 1.
+
+    Stage i of S = log₂(teacher_steps) takes the share 1/S of the budget. In it one student step of width 2^(i-S+1) is matched
+    (MSE) to two half steps of the network as it stood when the stage began. Neither images' detail nor LPIPS enter.
+    """
+
+    def __init__(
+        self, module: Denoiser, teacher: Denoiser, flow: Flow, data: TrainingImages, config: DistillationLossConfig
+    ) -> None:
+        steps = config.teacher_steps
+        if steps < 2 or steps & (steps - 1):
+            raise MsbenchError(f"loss.teacher_steps={steps}: step doubling needs a power of two, at least 2")
+        self.module = module
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.flow = flow
+        self.data = data
+        self.config = config
+        self.samples_per_step = config.batch
+        self.stages = int(math.log2(steps))
+        self.stage = 0
+
+    def extra_state(self) -> dict[str, object]:
+        """State a resumed run needs beside weights and optimiser: the stage and the copy it began with."""
+        return {"stage": self.stage, "teacher": self.teacher.state_dict()}
+
+    def load_extra_state(self, state: dict[str, object]) -> None:
+        """Inverse of `extra_state`."""
+        self.stage = int(state["stage"])  # type: ignore[call-overload]
+        self.teacher.load_state_dict(state["teacher"])  # type: ignore[arg-type]
+
+    def enter_stage(self, progress: float) -> None:
+        """Freeze the network as the new teacher when the budget has moved on to the next stage."""
+        stage = min(int(progress * self.stages), self.stages - 1)
+        if stage != self.stage:
+            self.stage = stage
+            self.teacher.load_state_dict(self.module.state_dict())
+
+    def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
+        """See `Objective.loss`."""
+        self.enter_stage(progress)
+        count = self.config.batch
+        device = next(self.module.parameters()).device
+        grid = self.module.config.down_factor
+        images, latents = self.data.crops(count, self.config.crop, grid, generator, grid * 2 ** (self.flow.scales - 1))
+        assert latents is not None, "distillation needs cached latents"
+        images, latents = images.to(device), latents.to(device)
+
+        def normal(shape: tuple[int, ...]) -> Tensor:
+            return torch.randn((count, *shape), generator=generator).to(device)
+
+        steps = self.config.teacher_steps // 2 ** (self.stage + 1)
+        width = 1.0 / steps
+        with torch.no_grad():
+            teacher_conditions = self.teacher.project(latents)
+        conditions = self.module.project(latents)
+        total = torch.zeros((), device=device)
+        parts: dict[str, float] = {}
+        for scale, clean in enumerate(image_pyramid(images, self.flow.scales)):
+            pair = self.flow.training_pair(scale, clean, normal, torch.rand(count, generator=generator).to(device))
+            time = torch.randint(steps, (count,), generator=generator).to(device) * width
+            start = pair.at(time)
+            with torch.no_grad():
+                target = start
+                for half in (0.0, 0.5):
+                    target = integrate(
+                        self.teacher,
+                        self.flow,
+                        target,
+                        teacher_conditions[scale],
+                        scale,
+                        time + half * width,
+                        pair.corruption,
+                        width / 2,
+                    )
+            end = integrate(self.module, self.flow, start, conditions[scale], scale, time, pair.corruption, width)
+            doubling = F.mse_loss(end, target)
+            total = total + doubling
+            parts[f"doubling_{scale}"] = float(doubling.detach())
+        return total, parts | {"stage": float(self.stage)}
