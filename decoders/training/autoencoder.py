@@ -1,16 +1,19 @@
-"""The autoencoder's objective: MSE + LPIPS + a small KL on random crops."""
+"""The autoencoder's objective: MSE or L1, LPIPS, a small KL and, if asked for, an adversary, on random crops."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from decoders.autoencoder import Autoencoder, kl_divergence
+from decoders.training.adversary import Adversary, Group
 from decoders.training.data import TrainingImages, to_float, trim
 from decoders.training.perceptual import Perceptual
+from harness.errors import MsbenchError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,37 +24,97 @@ class AutoencoderLossConfig:
     """crops a step"""
     crop: int = 96
     """side of a crop in pixels"""
+    mse: float = 1.0
+    """weight of the squared distance to the image"""
+    l1: float = 0.0
+    """weight of the absolute distance to the image"""
     lpips: float = 0.1
-    """weight of LPIPS (VGG)"""
+    """weight of LPIPS; 0 leaves the perceptual network out"""
     kl: float = 1e-6
     """weight of the KL, in nats per latent number"""
+    freeze_encoder: bool = False
+    """tune the decoder alone, on the frozen encoder's posterior means: no noise, no KL, the latents stay what they are"""
 
 
 class AutoencoderObjective:
-    """MSE + λ·LPIPS + β·KL (Kingma & Welling, 2013; Rombach et al., 2112.10752)."""
+    """MSE or L1 + λ·LPIPS + β·KL (Kingma & Welling, 2013; Rombach et al., 2112.10752) + an adversary's term.
+
+    With `freeze_encoder` it is the control `vae-ft`: only the decoder learns; the encoder's parameters get no gradients.
+    """
 
     def __init__(
-        self, module: Autoencoder, data: TrainingImages, config: AutoencoderLossConfig, perceptual: Perceptual
+        self,
+        module: Autoencoder,
+        data: TrainingImages,
+        config: AutoencoderLossConfig,
+        perceptual: Perceptual,
+        adversary: Adversary | None = None,
     ) -> None:
         self.module = module
         self.data = data
         self.config = config
         self.perceptual = perceptual
+        self.adversary = adversary
+        self.samples_per_step = config.batch
+        if config.freeze_encoder:
+            module.encoder.requires_grad_(False)
 
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.loss`."""
-        factor = self.module.config.down_factor()
-        images, _ = self.data.crops(self.config.batch, self.config.crop, factor, generator)
-        device = next(self.module.parameters()).device
+        config, module = self.config, self.module
+        images, _ = self.data.crops(config.batch, config.crop, module.config.down_factor(), generator)
+        device = next(module.parameters()).device
         images = images.to(device)
-        mean, log_variance = self.module.encoder(images)
-        noise = torch.randn(mean.shape, generator=generator).to(device)
-        output = self.module.decoder(mean + (0.5 * log_variance).exp() * noise)
-        mse = F.mse_loss(output.float(), images)
-        lpips = self.perceptual(output, images, generator)
-        kl = kl_divergence(mean.float(), log_variance.float())
-        total = mse + self.config.lpips * lpips + self.config.kl * kl
-        return total, {"mse": float(mse.detach()), "lpips": float(lpips.detach()), "kl": float(kl.detach())}
+        mean, log_variance = module.encoder(images)
+        if config.freeze_encoder:
+            latents = mean
+        else:
+            latents = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=generator).to(device)
+        output = module.decoder(latents)
+        terms: dict[str, tuple[float, Tensor]] = {}
+        if config.mse > 0:
+            terms["mse"] = (config.mse, F.mse_loss(output.float(), images))
+        if config.l1 > 0:
+            terms["l1"] = (config.l1, F.l1_loss(output.float(), images))
+        if config.lpips > 0:
+            terms["lpips"] = (config.lpips, self.perceptual(output, images, generator))
+        total = torch.zeros((), device=device)
+        for weight, value in terms.values():
+            total = total + weight * value
+        parts = {name: float(value.detach()) for name, (_, value) in terms.items()}
+        if self.adversary is not None:
+            last = module.decoder.head.weight
+            term, named = self.adversary.term(output, images, total, last, generator, progress)
+            total, parts = total + term, parts | named
+        if not config.freeze_encoder:
+            kl = kl_divergence(mean.float(), log_variance.float())
+            total = total + config.kl * kl
+            parts["kl"] = float(kl.detach())
+        return total, parts
+
+    def use_group(self, group: Group) -> None:
+        """Train the adversary, if there is one, together with the other processes."""
+        if self.adversary is not None:
+            self.adversary.use_group(group)
+
+    def extra_state(self) -> dict[str, Any]:
+        """What a resume needs beside the module: the adversary's state."""
+        return {} if self.adversary is None else {"adversary": self.adversary.extra_state()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on from `extra_state`.
+
+        Raises:
+            MsbenchError: the saved run had another adversary, or none where this one has.
+        """
+        if ("adversary" in state) != (self.adversary is not None):
+            saved = "with" if "adversary" in state else "without"
+            raise MsbenchError(
+                f"the saved run was trained {saved} an adversary; give the settings it began with, "
+                "or start afresh without --resume"
+            )
+        if self.adversary is not None:
+            self.adversary.load_extra_state(state["adversary"])
 
 
 @torch.inference_mode()
