@@ -12,13 +12,20 @@ from harness.cli.shared import DataDir, Device, MaxSamples, Offline, Resolution,
 
 def train_command(
     decoder: Annotated[
-        str, typer.Argument(help="vae, diffusion, ms-diffusion, ms-diffusion-cascade, onestep, ms-onestep, direct.")
+        str, typer.Argument(help="vae, vae-ft, diffusion, ms-diffusion, ms-diffusion-cascade, onestep, ms-onestep, direct, …")
     ],
     dataset: Annotated[str, typer.Option(help="imagenette or folder:PATH.")] = "imagenette",
     data_dir: DataDir = None,
     resolution: Resolution = None,
     max_samples: MaxSamples = None,
-    preset: Annotated[str, typer.Option(help="Size of the networks.")] = "nano",
+    preset: Annotated[str, typer.Option(help="Size of the networks: nano, nano-flat, nano-f16c16, small or base.")] = "nano",
+    scales: Annotated[int | None, typer.Option(min=1, help="Number of scales K; default: the decoder's own.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="GROUP.FIELD=VALUE", help="Any field of autoencoder, denoiser, loss, adversary, perceptual, train."
+        ),
+    ] = None,
     max_minutes: Annotated[float | None, typer.Option(min=0.0, help="Wall-clock budget.")] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Step budget.")] = None,
     stop_after: Annotated[int | None, typer.Option(min=1, help="Leave after this many steps; --resume goes on.")] = None,
@@ -37,7 +44,8 @@ def train_command(
 ) -> None:
     """Train or distil a decoder; writes a checkpoint with its model card."""
     with user_errors():
-        from decoders.training.train import TrainRequest, run_training
+        from decoders.training.request import TrainRequest
+        from decoders.training.train import run_training
         from decoders.training.trainer import TrainConfig
         from harness.config import check_device, runs_root
         from harness.data.types import Request
@@ -56,6 +64,8 @@ def train_command(
             data=Request(dataset, data_dir, resolution, max_samples, seed, False, "train", offline),
             output=output_dir or runs_root() / "train" / decoder,
             preset=preset,
+            scales=scales,
+            settings=tuple(settings or ()),
             config=config,
             vae=vae,
             teacher=teacher,

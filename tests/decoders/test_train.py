@@ -18,9 +18,11 @@ from decoders.autoencoder import AutoencoderConfig
 from decoders.checkpoint import load_autoencoder, load_denoiser
 from decoders.denoiser import DenoiserConfig
 from decoders.presets import SizePreset
+from decoders.training import build as build_module
 from decoders.training import train as train_module
 from decoders.training.data import TrainingImages, encode_cached, load_training_images
-from decoders.training.train import TrainRequest, run_training
+from decoders.training.request import TrainRequest
+from decoders.training.train import run_training
 from decoders.training.trainer import TrainConfig
 from harness.data.types import Request
 from harness.decoder import DecoderOptions
@@ -71,7 +73,7 @@ class Lab:
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setenv("MSBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(train_module, "Lpips", StubLpips)
-    monkeypatch.setattr(train_module, "size_preset", lambda name: TINY)
+    monkeypatch.setattr(build_module, "size_preset", lambda name: TINY)
     write_pictures(tmp_path / "pictures", 17)
     return Lab(tmp_path / "pictures", tmp_path / "runs")
 
@@ -149,7 +151,7 @@ def test_another_encoder_or_teacher_is_refused(lab: Lab, monkeypatch: pytest.Mon
     with pytest.raises(MsbenchError, match="another encoder's latents"):
         run_training(replace(lab.request("onestep"), teacher=teacher, vae=vae), silent, None)
     wide = replace(TINY, autoencoder=replace(TINY.autoencoder, latent_channels=8))
-    monkeypatch.setattr(train_module, "size_preset", lambda name: wide)
+    monkeypatch.setattr(build_module, "size_preset", lambda name: wide)
     with pytest.raises(MsbenchError, match="gives f8c4 latents; preset 'nano' needs f8c8"):
         run_training(lab.request("diffusion"), silent, None)
 

@@ -1,0 +1,232 @@
+"""Train every cell of a grid, measure each checkpoint, and write one table: `python benchmarks/ablation.py GRID.toml`.
+
+    python benchmarks/ablation.py benchmarks/architecture.toml --data-dir DIR --work-dir runs/architecture \\
+        --output results/architecture.csv
+
+A grid is a TOML file: `[defaults]` and one `[[cell]]` per training, each with `name`, `decoder`, and as wanted `preset`,
+`scales`, `settings` (as `--set` takes them), `teacher` and `vae` (names of other cells), `seeds`, `steps` (network calls to
+measure with; [] = the decoder's own). Finished trainings and measurements are kept: a killed grid goes on where it stopped,
+and a cell whose recipe has changed since is refused. The table says of every row what it was trained with and for how long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from decoders.training.request import TrainRequest
+from decoders.training.train import run_training
+from harness.config import RunConfig
+from harness.cost.cost import CostProtocol
+from harness.data.types import Request
+from harness.errors import MsbenchError, UnknownNameError
+from harness.files import write_text
+from harness.record import Record, read_record
+from harness.runner import evaluate
+
+METRICS = ("rfid", "kid", "psnr", "ssim", "lpips", "dists", "spectral")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One training, repeated under each of its seeds."""
+
+    name: str
+    """how rows and other cells call it"""
+    decoder: str
+    """registry name"""
+    preset: str = "nano"
+    """size of the networks"""
+    scales: int | None = None
+    """K; None = the decoder's own"""
+    settings: tuple[str, ...] = ()
+    """as `train-decoder --set` takes them"""
+    teacher: str | None = None
+    """cell whose checkpoint (first seed) a student starts from; None = the shipped teacher"""
+    vae: str | None = None
+    """cell that gives the latents; None = the shipped autoencoder"""
+    seeds: tuple[int, ...] = (0,)
+    """training seeds"""
+    steps: tuple[int, ...] = ()
+    """network calls to measure with; none = the decoder's own"""
+
+
+def read_grid(path: Path) -> list[Cell]:
+    """The cells of a grid file, in its order.
+
+    Raises:
+        MsbenchError: not a grid, or a cell refers to one that does not stand before it.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise MsbenchError(f"{path}: not a readable grid ({error})") from error
+    known = [entry.name for entry in fields(Cell)]
+    cells: list[Cell] = []
+    for table in document.get("cell", []):
+        row = {**document.get("defaults", {}), **table}
+        for key in row:
+            if key not in known:
+                raise UnknownNameError(f"field of a cell in {path}", key, known)
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        if not {"name", "decoder"} <= values.keys():
+            raise MsbenchError(f"{path}: every cell needs a name and a decoder; {table} lacks one")
+        cell = Cell(**values)
+        before = [other.name for other in cells]
+        if cell.name in before:
+            raise MsbenchError(f"{path}: two cells are called {cell.name!r}")
+        for reference in (cell.teacher, cell.vae):
+            if reference is not None and reference not in before:
+                raise UnknownNameError(f"cell before {cell.name!r}", reference, before)
+        cells.append(cell)
+    if not cells:
+        raise MsbenchError(f"{path} has no [[cell]]")
+    return cells
+
+
+class Bench:
+    """Trains and measures cells below one folder."""
+
+    def __init__(self, cells: Sequence[Cell], work: Path, data_dir: Path | None, samples: int | None, dists: bool) -> None:
+        self.cells = {cell.name: cell for cell in cells}
+        self.work = work
+        self.data_dir = data_dir
+        self.samples = samples
+        self.dists = dists
+
+    def folder(self, name: str, seed: int | None = None) -> Path:
+        """Where a cell's training lies; without a seed, that of its first."""
+        return self.work / name / str(self.cells[name].seeds[0] if seed is None else seed)
+
+    def checkpoint(self, name: str, seed: int | None = None) -> Path:
+        """A cell's weights."""
+        return self.folder(name, seed) / f"{self.cells[name].decoder}.safetensors"
+
+    def train(self, cell: Cell, seed: int) -> None:
+        """Train one cell unless it is finished; a run that was cut off goes on."""
+        path = self.checkpoint(cell.name, seed)
+        asked = json.dumps([cell.decoder, cell.preset, cell.scales, cell.settings, cell.teacher, cell.vae])
+        note = path.parent / "cell.json"
+        if note.is_file() and note.read_text(encoding="utf-8") != asked:
+            raise MsbenchError(f"{path.parent} was trained for another recipe of {cell.name!r}: remove it or rename the cell")
+        if path.is_file():
+            return
+        write_text(note, asked)
+        request = TrainRequest(
+            cell.decoder,
+            Request("imagenette", self.data_dir, None, None, 0, False, "train", True),
+            path.parent,
+            preset=cell.preset,
+            scales=cell.scales,
+            settings=cell.settings,
+            vae=self.checkpoint(cell.vae) if cell.vae else None,
+            teacher=self.checkpoint(cell.teacher) if cell.teacher else None,
+            resume=True,
+            offline=True,
+        )
+        request = replace(request, config=replace(request.config, seed=seed))
+        run_training(request, lambda line: print(f"{cell.name}/{seed}: {line}", file=sys.stderr, flush=True), None)
+
+    def measure(self, cell: Cell, seed: int, steps: int | None) -> Record:
+        """Imagenette val through the protocol; read again where it has been measured."""
+        folder = self.folder(cell.name, seed) / f"val-{steps or 'own'}"
+        if (folder / "record.json").is_file():
+            return read_record(folder)
+        path = self.checkpoint(cell.name, seed)
+        config = RunConfig(
+            decoders=(cell.decoder,),
+            dataset="imagenette",
+            data_dir=self.data_dir,
+            max_samples=self.samples,
+            extra_metrics=("dists",) if self.dists else (),
+            checkpoint=path,
+            steps=steps,
+            scales=cell.scales,
+            output_dir=folder,
+            cost=CostProtocol(batch_sizes=(1,), max_seconds=1.0),
+            offline=True,
+        )
+        return evaluate(config)
+
+    def rows(self, cell: Cell) -> list[dict[str, Any]]:
+        """One row per training seed and number of steps."""
+        found = []
+        for seed in cell.seeds:
+            self.train(cell, seed)
+            card = json.loads(self.checkpoint(cell.name, seed).with_suffix(".json").read_text(encoding="utf-8"))
+            found += [row(cell, seed, card, self.measure(cell, seed, steps)) for steps in cell.steps or (None,)]
+        return found
+
+
+def row(cell: Cell, seed: int, card: dict[str, Any], record: Record) -> dict[str, Any]:
+    """What the table says of one measured checkpoint."""
+    result: dict[str, Any] = record.results[0]
+    spec = record.data["decoders"][cell.decoder]["spec"]
+    objective = card["objective"]
+    line: dict[str, Any] = {
+        "cell": cell.name,
+        "decoder": cell.decoder,
+        "preset": cell.preset,
+        "flow": card["flow"] or "",
+        "scales": spec["scales"],
+        "nfe": spec["steps"],
+        "objective": objective.get("objective", objective["name"].removesuffix("Objective").lower()),
+        "settings": " ".join(cell.settings),
+        "seed": seed,
+        "trained_on": spec["trained_on"],
+        "perceptual_network": card["perceptual_network"],
+        "training_steps": card["steps"],
+        "training_minutes": round(card["seconds"] / 60, 1),
+        "parameters": card["parameters"],
+        "gflops": result["gflops"],
+        "n": result["n"],
+    }
+    for metric in METRICS:
+        low, high = result["intervals"].get(metric, (None, None))
+        line |= {metric: result.get(metric), f"{metric}_low": low, f"{metric}_high": high}
+    return line | {"weights_sha256": spec["weights_sha256"]}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as CSV, six significant digits."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for line in rows:
+        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in line.items()})
+    return stream.getvalue()
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", type=Path)
+    parser.add_argument("--data-dir", type=Path, help="where Imagenette lies")
+    parser.add_argument("--work-dir", type=Path, required=True, help="trainings and measurements, kept for resuming")
+    parser.add_argument("--max-samples", type=int, help="size of the stratified validation subset; default: all")
+    parser.add_argument("--dists", action="store_true", help="measure DISTS too: a second perceptual network, slow on a CPU")
+    parser.add_argument("--output", type=Path, required=True, help="the CSV")
+    arguments = parser.parse_args()
+    try:
+        cells = read_grid(arguments.grid)
+        bench = Bench(cells, arguments.work_dir, arguments.data_dir, arguments.max_samples, arguments.dists)
+        rows: list[dict[str, Any]] = []
+        for cell in cells:
+            rows += bench.rows(cell)
+            write_text(arguments.output, table(rows))
+    except MsbenchError as error:
+        print(f"ablation: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""From a request to what is trained: networks, objective, and what the checkpoint and its card will say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
+
+from torch import nn
+
+from decoders.autoencoder import Autoencoder, AutoencoderConfig
+from decoders.checkpoint import Manifest, load_autoencoder, load_denoiser, shipped_path
+from decoders.denoiser import Denoiser, DenoiserConfig
+from decoders.flow import make_flow
+from decoders.models import encoder_path
+from decoders.presets import DIFFUSION, DiffusionPreset, SizePreset, denoiser_config, size_preset
+from decoders.settings import apply_settings
+from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObjective
+from decoders.training.data import TrainingImages, encode_cached
+from decoders.training.distillation import DistillationLossConfig, DistillationObjective
+from decoders.training.flow_matching import FlowLossConfig, FlowObjective
+from decoders.training.perceptual import Perceptual
+from decoders.training.regression import RegressionLossConfig, RegressionObjective
+from decoders.training.request import TrainRequest
+from decoders.training.self_distillation import SelfDistillationObjective
+from decoders.training.trainer import Objective
+from harness.errors import MsbenchError
+from harness.files import sha256_file
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+LossConfig = AutoencoderLossConfig | FlowLossConfig | DistillationLossConfig | RegressionLossConfig
+
+
+TUNING = AutoencoderLossConfig(mse=0.0, l1=1.0, lpips=0.15, kl=0.0, crop=128, freeze_encoder=True)
+"""`vae-ft`: the students' loss on the autoencoder's own decoder, encoder frozen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The configs of a run, settings applied: all that can be checked before any data is read."""
+
+    size: SizePreset
+    """shapes of the networks"""
+    loss: LossConfig
+    """settings of the objective"""
+    preset: DiffusionPreset | None
+    """flow, scales and teacher of a denoiser; None for an autoencoder"""
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """Everything a run trains and says."""
+
+    objective: Objective
+    """module and loss"""
+    manifest: Manifest
+    """what the checkpoint will say of itself, seed and recipe still to come"""
+    loss: LossConfig
+    """settings of the objective"""
+    lineage: dict[str, Any] = field(default_factory=dict)
+    """hashes of encoder and teacher"""
+    new_latents: bool = False
+    """the latents are this run's own, and their statistics are to be taken at its end"""
+
+
+def plan(request: TrainRequest) -> Plan:
+    """Lay the preset's settings and the request's over the defaults.
+
+    Raises:
+        UnknownNameError: no such preset, or a setting of an unknown field.
+        MsbenchError: a value of the wrong type.
+    """
+    size = size_preset(request.preset)
+    size = SizePreset(
+        apply_settings("autoencoder", size.autoencoder, request.settings),
+        apply_settings("denoiser", size.denoiser, request.settings),
+    )
+    preset = DIFFUSION.get(request.decoder)
+    if preset is None:
+        default = AutoencoderLossConfig() if request.decoder == "vae" else TUNING
+        return Plan(size, apply_settings("loss", default, request.settings), None)
+    preset = replace(preset, scales=request.scales or preset.scales)
+    defaults: dict[str, LossConfig] = {
+        "flow": FlowLossConfig(),
+        "regression": RegressionLossConfig(),
+        "distill": DistillationLossConfig(),
+    }
+    loss = apply_settings("loss", defaults[preset.objective], (*preset.settings, *request.settings))
+    return Plan(size, loss, preset)
+
+
+def assemble(
+    request: TrainRequest, planned: Plan, data: TrainingImages, perceptual: Perceptual, report: Callable[[str], None]
+) -> Assembly:
+    """Build what `planned` says.
+
+    Raises:
+        MsbenchError: a checkpoint is missing or does not fit, or the settings make no network.
+    """
+    if isinstance(planned.loss, AutoencoderLossConfig):
+        if request.decoder == "vae":
+            return _autoencoder(request, planned.size.autoencoder, planned.loss, data, perceptual)
+        return _tuned(request, planned.loss, data, perceptual)
+    assert planned.preset is not None
+    return _diffusion(request, planned.preset, planned, data, perceptual, report)
+
+
+def _autoencoder(
+    request: TrainRequest,
+    config: AutoencoderConfig,
+    loss: AutoencoderLossConfig,
+    data: TrainingImages,
+    perceptual: Perceptual,
+) -> Assembly:
+    module = _built(lambda: Autoencoder(config), config).to(request.device)
+    manifest = Manifest("vae", "autoencoder", asdict(config), _trained_on(data), None)
+    return Assembly(AutoencoderObjective(module, data, loss, perceptual), manifest, loss, new_latents=True)
+
+
+def _tuned(request: TrainRequest, loss: AutoencoderLossConfig, data: TrainingImages, perceptual: Perceptual) -> Assembly:
+    path = request.vae or shipped_path("vae")
+    module, source = load_autoencoder(path)
+    module.requires_grad_(True).to(request.device)
+    sha256 = sha256_file(path)
+    manifest = Manifest("vae-ft", "autoencoder", source.config, _trained_on(data), sha256)
+    return Assembly(AutoencoderObjective(module, data, loss, perceptual), manifest, loss, {"encoder_sha256": sha256})
+
+
+def _diffusion(
+    request: TrainRequest,
+    preset: DiffusionPreset,
+    planned: Plan,
+    data: TrainingImages,
+    perceptual: Perceptual,
+    report: Callable[[str], None],
+) -> Assembly:
+    loss = planned.loss
+    vae_path = request.vae or shipped_path("vae")
+    autoencoder, _ = load_autoencoder(vae_path)
+    autoencoder.to(request.device)
+    sha256 = sha256_file(vae_path)
+    config = denoiser_config(planned.size, preset.scales)
+    latents = (autoencoder.config.latent_channels, autoencoder.config.down_factor())
+    if latents != (config.latent_channels, config.down_factor):
+        raise MsbenchError(
+            f"{vae_path} gives f{latents[1]}c{latents[0]} latents; preset {request.preset!r} needs "
+            f"f{config.down_factor}c{config.latent_channels}"
+        )
+    module = _built(lambda: Denoiser(config), config).to(request.device)
+    teacher = _teacher(request, preset, config, sha256) if preset.teacher else None
+    data = encode_cached(data, autoencoder, sha256, request.device, report)
+    manifest = Manifest(request.decoder, "denoiser", asdict(config), _trained_on(data), sha256, preset.flow)
+    lineage: dict[str, Any] = {"encoder_sha256": sha256}
+    flow = make_flow(preset.flow, preset.scales)
+    objective: Objective
+    if isinstance(loss, FlowLossConfig):
+        objective = FlowObjective(module, flow, data, loss, perceptual)
+    elif isinstance(loss, RegressionLossConfig):
+        objective = RegressionObjective(module, flow, data, loss, perceptual)
+    else:
+        assert teacher is not None
+        assert isinstance(loss, DistillationLossConfig)
+        network, teacher_sha256, teacher_recipe = teacher
+        network.to(request.device)
+        module.load_state_dict(network.state_dict())
+        lineage |= {"teacher_sha256": teacher_sha256, "teacher_recipe_sha256": teacher_recipe}
+        if loss.objective == "self":
+            objective = SelfDistillationObjective(module, network, flow, data, loss)
+        else:
+            objective = DistillationObjective(module, network, flow, data, loss, perceptual)
+    return Assembly(objective, manifest, loss, lineage)
+
+
+def _teacher(
+    request: TrainRequest, preset: DiffusionPreset, expected: DenoiserConfig, vae_sha256: str
+) -> tuple[Denoiser, str, str | None]:
+    assert preset.teacher is not None
+    path = request.teacher or shipped_path(preset.teacher)
+    teacher, manifest = load_denoiser(path)
+    if manifest.encoder_sha256 != vae_sha256:
+        raise MsbenchError(
+            f"teacher {path} was trained on another encoder's latents ({encoder_path(path, manifest.encoder_sha256)})"
+        )
+    if teacher.config != expected:
+        raise MsbenchError(
+            f"teacher {path} has another architecture than preset {request.preset!r} with {preset.scales} scales"
+        )
+    return teacher, sha256_file(path), manifest.recipe_sha256
+
+
+def _built(build: Callable[[], ModuleT], config: AutoencoderConfig | DenoiserConfig) -> ModuleT:
+    """The network, or one clear line where settings do not make one."""
+    try:
+        return build()
+    except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
+        raise MsbenchError(f"these settings make no network ({error}): {config}") from error
+
+
+def _trained_on(data: TrainingImages) -> str:
+    return f"{data.name} ({len(data.images)} images, {data.images.shape[-1]} px)"
