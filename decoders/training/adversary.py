@@ -237,6 +237,37 @@ class Adversary:
         return value
 
 
+class Adversarial:
+    """What objectives with an optional adversary share: its processes and its state."""
+
+    def __init__(self, adversary: Adversary | None) -> None:
+        self.adversary = adversary
+
+    def use_group(self, group: Group) -> None:
+        """Train the adversary, if there is one, together with the other processes."""
+        if self.adversary is not None:
+            self.adversary.use_group(group)
+
+    def extra_state(self) -> dict[str, Any]:
+        """What a resume needs beside the module: the adversary's state."""
+        return {} if self.adversary is None else {"adversary": self.adversary.extra_state()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on from `extra_state`.
+
+        Raises:
+            MsbenchError: the saved run had another adversary, or none where this one has.
+        """
+        if ("adversary" in state) != (self.adversary is not None):
+            saved = "with" if "adversary" in state else "without"
+            raise MsbenchError(
+                f"the saved run was trained {saved} an adversary; give the settings it began with, "
+                "or start afresh without --resume"
+            )
+        if self.adversary is not None:
+            self.adversary.load_extra_state(state["adversary"])
+
+
 def make_adversary(config: AdversaryConfig, device: torch.device, seed: int, lpips: Lpips | None = None) -> Adversary | None:
     """The adversary that `config` asks for, or None where its weight is 0; initial weights come from `seed` alone.
 

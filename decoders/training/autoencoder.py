@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from decoders.autoencoder import Autoencoder, kl_divergence
-from decoders.training.adversary import Adversary, Group
+from decoders.training.adversary import Adversarial, Adversary
 from decoders.training.data import TrainingImages, to_float, trim
 from decoders.training.perceptual import Perceptual
-from harness.errors import MsbenchError
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class AutoencoderLossConfig:
     """tune the decoder alone, on the frozen encoder's posterior means: no noise, no KL, the latents stay what they are"""
 
 
-class AutoencoderObjective:
+class AutoencoderObjective(Adversarial):
     """MSE or L1 + λ·LPIPS + β·KL (Kingma & Welling, 2013; Rombach et al., 2112.10752) + an adversary's term.
 
     With `freeze_encoder` it is the control `vae-ft`: only the decoder learns; the encoder's parameters get no gradients.
@@ -54,7 +52,7 @@ class AutoencoderObjective:
         self.data = data
         self.config = config
         self.perceptual = perceptual
-        self.adversary = adversary
+        super().__init__(adversary)
         self.samples_per_step = config.batch
         if config.freeze_encoder:
             module.encoder.requires_grad_(False)
@@ -91,30 +89,6 @@ class AutoencoderObjective:
             total = total + config.kl * kl
             parts["kl"] = float(kl.detach())
         return total, parts
-
-    def use_group(self, group: Group) -> None:
-        """Train the adversary, if there is one, together with the other processes."""
-        if self.adversary is not None:
-            self.adversary.use_group(group)
-
-    def extra_state(self) -> dict[str, Any]:
-        """What a resume needs beside the module: the adversary's state."""
-        return {} if self.adversary is None else {"adversary": self.adversary.extra_state()}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on from `extra_state`.
-
-        Raises:
-            MsbenchError: the saved run had another adversary, or none where this one has.
-        """
-        if ("adversary" in state) != (self.adversary is not None):
-            saved = "with" if "adversary" in state else "without"
-            raise MsbenchError(
-                f"the saved run was trained {saved} an adversary; give the settings it began with, "
-                "or start afresh without --resume"
-            )
-        if self.adversary is not None:
-            self.adversary.load_extra_state(state["adversary"])
 
 
 @torch.inference_mode()

@@ -15,17 +15,19 @@ from decoders.flow import make_flow
 from decoders.models import encoder_path
 from decoders.presets import DIFFUSION, DiffusionPreset, SizePreset, denoiser_config, size_preset
 from decoders.settings import apply_settings
+from decoders.training.adversary import Adversary, AdversaryConfig, make_adversary
 from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObjective
 from decoders.training.data import TrainingImages, encode_cached
 from decoders.training.distillation import DistillationLossConfig, DistillationObjective
 from decoders.training.flow_matching import FlowLossConfig, FlowObjective
-from decoders.training.perceptual import Perceptual
+from decoders.training.perceptual import Perceptual, PerceptualLoss
 from decoders.training.regression import RegressionLossConfig, RegressionObjective
 from decoders.training.request import TrainRequest
 from decoders.training.self_distillation import SelfDistillationObjective
 from decoders.training.trainer import Objective
 from harness.errors import MsbenchError
 from harness.files import sha256_file
+from harness.metrics.lpips import Lpips
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 LossConfig = AutoencoderLossConfig | FlowLossConfig | DistillationLossConfig | RegressionLossConfig
@@ -45,6 +47,8 @@ class Plan:
     """settings of the objective"""
     preset: DiffusionPreset | None
     """flow, scales and teacher of a denoiser; None for an autoencoder"""
+    adversary: AdversaryConfig
+    """the adversarial term; off unless its weight is set"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +79,11 @@ def plan(request: TrainRequest) -> Plan:
         apply_settings("autoencoder", size.autoencoder, request.settings),
         apply_settings("denoiser", size.denoiser, request.settings),
     )
+    adversary = apply_settings("adversary", AdversaryConfig(), request.settings)
     preset = DIFFUSION.get(request.decoder)
     if preset is None:
         default = AutoencoderLossConfig() if request.decoder == "vae" else TUNING
-        return Plan(size, apply_settings("loss", default, request.settings), None)
+        return Plan(size, apply_settings("loss", default, request.settings), None, adversary)
     preset = replace(preset, scales=request.scales or preset.scales)
     defaults: dict[str, LossConfig] = {
         "flow": FlowLossConfig(),
@@ -86,55 +91,53 @@ def plan(request: TrainRequest) -> Plan:
         "distill": DistillationLossConfig(),
     }
     loss = apply_settings("loss", defaults[preset.objective], (*preset.settings, *request.settings))
-    return Plan(size, loss, preset)
+    if adversary.weight > 0 and preset.objective == "flow":
+        raise MsbenchError(f"{request.decoder} learns a flow, which has no image to judge: leave the adversary out")
+    return Plan(size, loss, preset, adversary)
 
 
 def assemble(
-    request: TrainRequest, planned: Plan, data: TrainingImages, perceptual: Perceptual, report: Callable[[str], None]
+    request: TrainRequest, planned: Plan, data: TrainingImages, lpips: Lpips, report: Callable[[str], None]
 ) -> Assembly:
-    """Build what `planned` says.
+    """Build what `planned` says; `lpips` is the network `request.perceptual` names.
 
     Raises:
         MsbenchError: a checkpoint is missing or does not fit, or the settings make no network.
     """
+    perceptual = PerceptualLoss(lpips, request.perceptual)
+    adversary = make_adversary(planned.adversary, request.device, request.config.seed, lpips)
     if isinstance(planned.loss, AutoencoderLossConfig):
-        if request.decoder == "vae":
-            return _autoencoder(request, planned.size.autoencoder, planned.loss, data, perceptual)
-        return _tuned(request, planned.loss, data, perceptual)
-    assert planned.preset is not None
-    return _diffusion(request, planned.preset, planned, data, perceptual, report)
+        built = _autoencoder(request, planned, data) if request.decoder == "vae" else _tuned(request, data)
+        module, manifest, lineage = built
+        objective = AutoencoderObjective(module, data, planned.loss, perceptual, adversary)
+        return Assembly(objective, manifest, planned.loss, lineage, new_latents=request.decoder == "vae")
+    return _diffusion(request, planned, data, perceptual, adversary, report)
 
 
-def _autoencoder(
-    request: TrainRequest,
-    config: AutoencoderConfig,
-    loss: AutoencoderLossConfig,
-    data: TrainingImages,
-    perceptual: Perceptual,
-) -> Assembly:
+def _autoencoder(request: TrainRequest, planned: Plan, data: TrainingImages) -> tuple[Autoencoder, Manifest, dict[str, Any]]:
+    config = planned.size.autoencoder
     module = _built(lambda: Autoencoder(config), config).to(request.device)
-    manifest = Manifest("vae", "autoencoder", asdict(config), _trained_on(data), None)
-    return Assembly(AutoencoderObjective(module, data, loss, perceptual), manifest, loss, new_latents=True)
+    return module, Manifest("vae", "autoencoder", asdict(config), _trained_on(data), None), {}
 
 
-def _tuned(request: TrainRequest, loss: AutoencoderLossConfig, data: TrainingImages, perceptual: Perceptual) -> Assembly:
+def _tuned(request: TrainRequest, data: TrainingImages) -> tuple[Autoencoder, Manifest, dict[str, Any]]:
     path = request.vae or shipped_path("vae")
     module, source = load_autoencoder(path)
     module.requires_grad_(True).to(request.device)
     sha256 = sha256_file(path)
-    manifest = Manifest("vae-ft", "autoencoder", source.config, _trained_on(data), sha256)
-    return Assembly(AutoencoderObjective(module, data, loss, perceptual), manifest, loss, {"encoder_sha256": sha256})
+    return module, Manifest("vae-ft", "autoencoder", source.config, _trained_on(data), sha256), {"encoder_sha256": sha256}
 
 
 def _diffusion(
     request: TrainRequest,
-    preset: DiffusionPreset,
     planned: Plan,
     data: TrainingImages,
     perceptual: Perceptual,
+    adversary: Adversary | None,
     report: Callable[[str], None],
 ) -> Assembly:
-    loss = planned.loss
+    loss, preset = planned.loss, planned.preset
+    assert preset is not None
     vae_path = request.vae or shipped_path("vae")
     autoencoder, _ = load_autoencoder(vae_path)
     autoencoder.to(request.device)
@@ -156,7 +159,7 @@ def _diffusion(
     if isinstance(loss, FlowLossConfig):
         objective = FlowObjective(module, flow, data, loss, perceptual)
     elif isinstance(loss, RegressionLossConfig):
-        objective = RegressionObjective(module, flow, data, loss, perceptual)
+        objective = RegressionObjective(module, flow, data, loss, perceptual, adversary)
     else:
         assert teacher is not None
         assert isinstance(loss, DistillationLossConfig)
@@ -165,9 +168,9 @@ def _diffusion(
         module.load_state_dict(network.state_dict())
         lineage |= {"teacher_sha256": teacher_sha256, "teacher_recipe_sha256": teacher_recipe}
         if loss.objective == "self":
-            objective = SelfDistillationObjective(module, network, flow, data, loss)
+            objective = SelfDistillationObjective(module, network, flow, data, loss, adversary)
         else:
-            objective = DistillationObjective(module, network, flow, data, loss, perceptual)
+            objective = DistillationObjective(module, network, flow, data, loss, perceptual, adversary)
     return Assembly(objective, manifest, loss, lineage)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow
 from decoders.sampling import integrate, predict
+from decoders.training.adversary import Adversarial, Adversary
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
 from decoders.training.regression import image_pyramid
@@ -41,10 +42,11 @@ class DistillationLossConfig:
     """progress from which the coarser outputs are no longer detached"""
 
 
-class DistillationObjective:
+class DistillationObjective(Adversarial):
     """Per scale, from the student's own previous output: MSE(teacher ODE end, same noise) and / or L1 + λ·LPIPS (design §3).
 
-    Teacher and student start from the very same tensor: with different noise the student would be driven to the mean.
+    Teacher and student start from the very same tensor: with different noise the student would be driven to the mean. An
+    adversary, where there is one, judges the finest scale's image.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class DistillationObjective:
         data: TrainingImages,
         config: DistillationLossConfig,
         perceptual: Perceptual,
+        adversary: Adversary | None = None,
     ) -> None:
+        super().__init__(adversary)
         self.module = module
         self.teacher = teacher.eval().requires_grad_(False)
         self.flow = flow
@@ -109,5 +113,9 @@ class DistillationObjective:
             for name, (weight, value) in terms.items():
                 total = total + weight * value
                 parts[f"{name}_{scale}"] = float(value.detach())
+            if self.adversary is not None and scale == self.flow.scales - 1:
+                last = self.module.head.weight
+                term, named = self.adversary.term(predicted.estimate, clean, total, last, generator, progress)
+                total, parts = total + term, parts | named
             x = end if progress >= config.joint_from else end.detach()
         return total, parts

@@ -11,6 +11,7 @@ from torch import Tensor
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow, halve
 from decoders.sampling import predict
+from decoders.training.adversary import Adversarial, Adversary
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
 
@@ -31,12 +32,19 @@ class RegressionLossConfig:
     """weight of LPIPS, at every scale; 0 leaves the perceptual network out"""
 
 
-class RegressionObjective:
+class RegressionObjective(Adversarial):
     """MSE, L1 and λ·LPIPS of each scale's output, every scale fed by the network's own coarser output (detached)."""
 
     def __init__(
-        self, module: Denoiser, flow: Flow, data: TrainingImages, config: RegressionLossConfig, perceptual: Perceptual
+        self,
+        module: Denoiser,
+        flow: Flow,
+        data: TrainingImages,
+        config: RegressionLossConfig,
+        perceptual: Perceptual,
+        adversary: Adversary | None = None,
     ) -> None:
+        super().__init__(adversary)
         self.module = module
         self.flow = flow
         self.data = data
@@ -69,6 +77,9 @@ class RegressionObjective:
             for name, weight, value in values:
                 total = total + weight * value
                 parts[f"{name}_{scale}"] = float(value.detach())
+            if self.adversary is not None and scale == self.flow.scales - 1:
+                term, named = self.adversary.term(output, clean, total, self.module.head.weight, generator, progress)
+                total, parts = total + term, parts | named
             x = output.detach()
         return total, parts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +12,14 @@ from torch import Tensor
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow
 from decoders.sampling import integrate
+from decoders.training.adversary import Adversarial, Adversary
 from decoders.training.data import TrainingImages
 from decoders.training.distillation import DistillationLossConfig
 from decoders.training.regression import image_pyramid
 from harness.errors import MsbenchError
 
 
-class SelfDistillationObjective:
+class SelfDistillationObjective(Adversarial):
     """Progressive distillation (Salimans & Ho, 2202.00512) on every scale's path: 4 steps, then 2, then 1.
 
     Stage i of S = log₂(teacher_steps) takes the share 1/S of the budget. In it one student step of width 2^(i-S+1) is matched
@@ -25,8 +27,15 @@ class SelfDistillationObjective:
     """
 
     def __init__(
-        self, module: Denoiser, teacher: Denoiser, flow: Flow, data: TrainingImages, config: DistillationLossConfig
+        self,
+        module: Denoiser,
+        teacher: Denoiser,
+        flow: Flow,
+        data: TrainingImages,
+        config: DistillationLossConfig,
+        adversary: Adversary | None = None,
     ) -> None:
+        super().__init__(adversary)
         steps = config.teacher_steps
         if steps < 2 or steps & (steps - 1):
             raise MsbenchError(f"loss.teacher_steps={steps}: step doubling needs a power of two, at least 2")
@@ -39,14 +48,15 @@ class SelfDistillationObjective:
         self.stages = int(math.log2(steps))
         self.stage = 0
 
-    def extra_state(self) -> dict[str, object]:
+    def extra_state(self) -> dict[str, Any]:
         """State a resumed run needs beside weights and optimiser: the stage and the copy it began with."""
-        return {"stage": self.stage, "teacher": self.teacher.state_dict()}
+        return {**super().extra_state(), "stage": self.stage, "teacher": self.teacher.state_dict()}
 
-    def load_extra_state(self, state: dict[str, object]) -> None:
+    def load_extra_state(self, state: dict[str, Any]) -> None:
         """Inverse of `extra_state`."""
-        self.stage = int(state["stage"])  # type: ignore[call-overload]
-        self.teacher.load_state_dict(state["teacher"])  # type: ignore[arg-type]
+        super().load_extra_state(state)
+        self.stage = int(state["stage"])
+        self.teacher.load_state_dict(state["teacher"])
 
     def enter_stage(self, progress: float) -> None:
         """Freeze the network as the new teacher when the budget has moved on to the next stage."""
@@ -96,4 +106,9 @@ class SelfDistillationObjective:
             doubling = F.mse_loss(end, target)
             total = total + doubling
             parts[f"doubling_{scale}"] = float(doubling.detach())
+            if self.adversary is not None and scale == self.flow.scales - 1:
+                # Only a step that goes all the way ends in an image that may be judged as one; before, nothing is learned.
+                moment = progress if steps == 1 else -1.0
+                term, named = self.adversary.term(end, clean, total, self.module.head.weight, generator, moment)
+                total, parts = total + term, parts | named
         return total, parts | {"stage": float(self.stage)}

@@ -17,10 +17,9 @@ from torch import nn
 from decoders.autoencoder import Autoencoder
 from decoders.checkpoint import save_checkpoint
 from decoders.training.autoencoder import set_latent_statistics
-from decoders.training.build import Assembly, assemble, plan
+from decoders.training.build import Assembly, Plan, assemble, plan
 from decoders.training.card import read_curves, write_card
 from decoders.training.data import TrainingImages, load_training_images
-from decoders.training.perceptual import PerceptualLoss
 from decoders.training.request import TrainRequest, configured, trainable_decoders
 from decoders.training.trainer import check_budget, train
 from harness.environment import environment
@@ -44,12 +43,11 @@ def run_training(
     target = request.output / f"{request.decoder}.safetensors"
     report(f"reading {request.data.name}")
     data = load_training_images(request.data)
-    network = Lpips.load(request.perceptual.network, request.device, request.offline)
-    perceptual = PerceptualLoss(network, request.perceptual)
+    lpips = Lpips.load(request.perceptual.network, request.device, request.offline)
     torch.manual_seed(request.config.seed)  # initial weights
     started = time.time()
-    built = assemble(request, planned, data, perceptual, report)
-    recipe = recipe_sha256(request, built, data)
+    built = assemble(request, planned, data, lpips, report)
+    recipe = recipe_sha256(request, planned, built, data)
     manifest = replace(built.manifest, training_seed=request.config.seed, recipe_sha256=recipe)
     report(f"training {request.decoder} on {len(data.images)} images")
     result = train(built.objective, request.config, request.output, request.device, request.resume, on_step)
@@ -76,6 +74,7 @@ def run_training(
         "optimiser": asdict(request.config),
         "perceptual_network": f"LPIPS {request.perceptual.network}",
         "perceptual": asdict(request.perceptual),
+        "adversary": asdict(planned.adversary) if planned.adversary.weight > 0 else None,
         "steps": result.steps,
         "finished": result.finished,
         "seconds": round(result.seconds, 1),
@@ -89,7 +88,7 @@ def run_training(
     return target
 
 
-def recipe_sha256(request: TrainRequest, built: Assembly, data: TrainingImages) -> str:
+def recipe_sha256(request: TrainRequest, planned: Plan, built: Assembly, data: TrainingImages) -> str:
     """Hash of all that decides a training but its seed: trainings that share it are repetitions of one another.
 
     A teacher counts by its own recipe, so that a chain of trainings may be repeated as a whole; one of unknown recipe by its
@@ -105,6 +104,7 @@ def recipe_sha256(request: TrainRequest, built: Assembly, data: TrainingImages) 
         "pixels": data.sha256,
         "objective": [type(built.loss).__name__, asdict(built.loss)],
         "perceptual": asdict(request.perceptual),
+        "adversary": asdict(planned.adversary),
         "optimiser": {key: value for key, value in asdict(request.config).items() if key not in ignored},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
