@@ -82,6 +82,10 @@ def silent(text: str) -> None:
     assert "\n" not in text
 
 
+def refused(text: str) -> None:
+    raise AssertionError(f"a stage began: {text}")
+
+
 def test_from_pictures_to_a_one_step_decoder(lab: Lab) -> None:
     vae = run_training(lab.request("vae"), silent, None)
     autoencoder, _ = load_autoencoder(vae)
@@ -123,6 +127,58 @@ def test_direct_trains_without_teacher(lab: Lab) -> None:
     assert load_denoiser(path)[1].flow == "noise-free"
 
 
+def test_controls_without_teacher(lab: Lab) -> None:
+    run_training(lab.request("vae"), silent, None)
+    run_training(lab.request("ms-direct"), silent, None)
+    run_training(lab.request("rate-bound"), silent, None)
+    cards = {name: json.loads((lab.output / f"{name}.json").read_text()) for name in ("ms-direct", "rate-bound")}
+    assert {name: card["flow"] for name, card in cards.items()} == {"ms-direct": "noise-free", "rate-bound": "noise-free"}
+    assert set(cards["ms-direct"]["loss_curves"]) >= {"l1_0", "l1_2", "lpips_2"}
+    assert "mse_0" in cards["rate-bound"]["loss_curves"]
+    assert not any(name.startswith(("l1", "lpips")) for name in cards["rate-bound"]["loss_curves"])
+
+
+def test_a_tuned_autoencoder_keeps_its_encoder_and_its_latents(lab: Lab) -> None:
+    vae = run_training(lab.request("vae"), silent, None)
+    tuned = run_training(lab.request("vae-ft"), silent, None)
+    before, after = load_autoencoder(vae)[0].state_dict(), load_autoencoder(tuned)[0].state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed
+    assert all(name.startswith("decoder.") for name in changed)
+    first = models.vae(DecoderOptions(checkpoint=vae)).spec
+    second = models.vae_ft(DecoderOptions(checkpoint=tuned)).spec
+    assert first.weights_sha256 != second.weights_sha256
+    assert first.encoder_sha256 == second.encoder_sha256 == sha256_file(vae)
+
+
+def test_settings_and_scales_reach_networks_objective_and_card(lab: Lab) -> None:
+    run_training(lab.request("vae"), silent, None)
+    settings = ("denoiser.width=24", "loss.time_floor=0.05", "train.beta2=0.95", "perceptual.share=0.5")
+    request = replace(lab.request("ms-diffusion"), settings=settings, scales=2)
+    path = run_training(request, silent, None)
+    network, manifest = load_denoiser(path)
+    assert (network.config.widths, network.config.scales, manifest.flow) == ((24, 24, 24), 2, "pyramid")
+    card = json.loads((lab.output / "ms-diffusion.json").read_text())
+    assert (card["architecture"]["widths"], card["objective"]["time_floor"]) == ([24, 24, 24], 0.05)
+    assert (card["optimiser"]["beta2"], card["perceptual"]["share"]) == (0.95, 0.5)
+    other = run_training(replace(request, settings=settings[1:]), silent, None)
+    assert load_denoiser(other)[1].recipe_sha256 != manifest.recipe_sha256
+
+
+@pytest.mark.parametrize("name", ["paired", "direct", "paired+direct", "self"])
+def test_every_distillation_trains_and_decodes(lab: Lab, name: str) -> None:
+    run_training(lab.request("vae"), silent, None)
+    teacher = run_training(lab.request("ms-diffusion-cascade"), silent, None)
+    settings = (f"loss.objective={name}", "adversary.weight=0.1", "adversary.start=0")
+    request = replace(lab.request("ms-onestep"), teacher=teacher, settings=settings)
+    decoder = models.ms_onestep(DecoderOptions(checkpoint=run_training(request, silent, None)))
+    assert decoder.decode(torch.zeros(1, 4, 8, 8), SampleNoise.for_samples(0, ["a"])).isfinite().all()
+    card = json.loads((lab.output / "ms-onestep.json").read_text())
+    assert card["objective"]["objective"] == name
+    assert card["adversary"]["weight"] == 0.1
+    assert "adversarial" in card["loss_curves"]
+
+
 def test_divergence_leaves_no_checkpoint(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StubLpips, "__call__", lambda self, estimate, target: estimate.mean((1, 2, 3)) * float("nan"))
     with pytest.raises(MsbenchError, match="diverged at step 0"):
@@ -137,6 +193,18 @@ def test_bad_requests_are_refused_before_anything_is_read(lab: Lab) -> None:
         run_training(replace(lab.request("vae"), config=TrainConfig()), silent, None)
     with pytest.raises(MsbenchError, match="no checkpoint at"):
         run_training(lab.request("diffusion"), silent, None)
+    for decoder, setting, words in (
+        ("diffusion", "denoiser.widhts=8", "Did you mean 'widths'"),
+        ("diffusion", "autoencoder.patch=8", "unknown group of settings"),
+        ("diffusion", "loss.teacher_steps=4", "unknown field of loss"),
+        ("diffusion", "adversary.weight=1", "no image to judge"),
+        ("vae", "loss.batch=many", "'many' is not a whole number"),
+        ("vae", "width=8", "expected group.field=value"),
+    ):
+        with pytest.raises(MsbenchError, match=words):
+            run_training(replace(lab.request(decoder), settings=(setting,)), refused, None)
+    with pytest.raises(MsbenchError, match="vae has no scales"):
+        run_training(replace(lab.request("vae"), scales=2), refused, None)
     assert not lab.output.exists()
 
 
@@ -154,6 +222,9 @@ def test_another_encoder_or_teacher_is_refused(lab: Lab, monkeypatch: pytest.Mon
     monkeypatch.setattr(build_module, "size_preset", lambda name: wide)
     with pytest.raises(MsbenchError, match="gives f8c4 latents; preset 'nano' needs f8c8"):
         run_training(lab.request("diffusion"), silent, None)
+    monkeypatch.setattr(build_module, "size_preset", lambda name: TINY)
+    with pytest.raises(MsbenchError, match="these settings make no network"):
+        run_training(replace(lab.request("diffusion"), settings=("denoiser.widths=8",)), silent, None)
 
 
 def test_validation_images_are_never_trained_on(lab: Lab) -> None:
