@@ -1,0 +1,145 @@
+"""Are the coarse outputs of a cascade student usable previews, and does it decode a larger image than it was trained on?
+
+    python benchmarks/previews.py [--checkpoint FILE] [--output results/previews]
+
+Writes PREFIX.png: public-domain photographs, each scale's end enlarged to the full size beside the original, at 256 and 512 px;
+and PREFIX.csv: PSNR of every scale's end against the original halved to its resolution, and of bicubic interpolation from that
+scale to the full size (what the preview shows of the whole), and the *seam ratio*: mean |difference| between neighbouring
+pixels across the latents' grid lines, over that everywhere else; 1 = no seams; the original's own ratio stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from decoders.flow import halve
+from decoders.models import DiffusionDecoder, ms_onestep
+from harness.data.images import center_crop
+from harness.decoder import DecoderOptions
+from harness.errors import MsbenchError
+from harness.files import atomic_path, write_text
+from harness.noise import SampleNoise
+
+PHOTOGRAPHS = (("astronaut", 256), ("coffee", 256), ("chelsea", 256), ("astronaut", 512))
+"""Public domain or CC0, from scikit-image; (name, side in pixels)"""
+SHOWN = 256
+"""side of a picture on the sheet"""
+
+
+def photograph(name: str, side: int) -> Tensor:
+    """Centre crop, float32 [1, 3, side, side] in [-1, 1]."""
+    from skimage import data
+
+    pixels = center_crop(Image.fromarray(getattr(data, name)()), side, False)
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+
+
+def psnr(image: Tensor, reference: Tensor) -> float:
+    """dB of images in [-1, 1], the first clamped."""
+    error = ((image.clamp(-1, 1) - reference) / 2).square().mean()
+    return float(-10 * torch.log10(error))
+
+
+def seam_ratio(image: Tensor, grid: int) -> float:
+    """Mean |difference| of neighbours across lines at multiples of `grid`, over the mean of all others; [1, 3, H, W]."""
+    across: list[Tensor] = []
+    inside: list[Tensor] = []
+    for axis in (-1, -2):
+        steps = image.diff(dim=axis).abs().mean(dim=[d for d in range(4) if d != axis % 4])
+        lines = torch.arange(1, len(steps) + 1) % grid == 0
+        across.append(steps[lines])
+        inside.append(steps[~lines])
+    return float(torch.cat(across).mean() / torch.cat(inside).mean())
+
+
+def enlarged(image: Tensor, side: int) -> NDArray[np.uint8]:
+    """Nearest-neighbour enlargement (or a 2×2 mean, where it is larger) to `side`, uint8 [side, side, 3]."""
+    while image.shape[-1] > side:
+        image = halve(image)
+    big = F.interpolate(image, size=(side, side), mode="nearest")[0].clamp(-1, 1)
+    return ((big + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def sheet(path: Path, rows: list[tuple[str, list[tuple[str, NDArray[np.uint8]]]]]) -> None:
+    """One row per photograph, a caption over each picture."""
+    gap, head = 8, 24
+    columns = max(len(pictures) for _, pictures in rows)
+    paper = Image.new("RGB", (gap + columns * (SHOWN + gap), len(rows) * (SHOWN + head + gap) + gap), "white")
+    draw, font = ImageDraw.Draw(paper), ImageFont.load_default(14)
+    for r, (name, pictures) in enumerate(rows):
+        top = gap + r * (SHOWN + head + gap)
+        for c, (caption, pixels) in enumerate(pictures):
+            left = gap + c * (SHOWN + gap)
+            draw.text((left, top), f"{name} · {caption}", fill=(20, 20, 20), font=font)
+            paper.paste(Image.fromarray(pixels), (left, top + head))
+    with atomic_path(path) as temporary:
+        paper.save(temporary, format="PNG", optimize=True)
+
+
+def measure(
+    decoder: DiffusionDecoder, name: str, side: int
+) -> tuple[list[dict[str, str]], list[tuple[str, NDArray[np.uint8]]]]:
+    """Table rows and pictures of one photograph."""
+    original = photograph(name, side)
+    ends: list[Tensor] = []
+    noise = SampleNoise.for_samples(0, [f"{name}-{side}"])
+    decoder.decode_scales(decoder.encode(original), noise, lambda _, end: ends.append(end.float()))
+    rows, pictures = [], []
+    for scale, end in enumerate(ends):
+        small = original
+        while small.shape[-1] > end.shape[-1]:
+            small = halve(small)
+        whole = F.interpolate(end, size=(side, side), mode="bicubic", align_corners=False)
+        grid = decoder.spec.down_factor
+        rows.append(
+            {
+                "photograph": name,
+                "side": str(side),
+                "scale": str(scale),
+                "resolution": str(end.shape[-1]),
+                "psnr_at_scale": f"{psnr(end, small):.3f}",
+                "psnr_enlarged": f"{psnr(whole, original):.3f}",
+                "seam_ratio": f"{seam_ratio(end, grid):.4f}",
+                "seam_ratio_original": f"{seam_ratio(small, grid):.4f}",
+            }
+        )
+        pictures.append((f"{end.shape[-1]} px", enlarged(end, SHOWN)))
+    return rows, [*pictures, (f"original, {side} px", enlarged(original, SHOWN))]
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, help="an ms-onestep checkpoint; default: the shipped one")
+    parser.add_argument("--output", type=Path, default=Path("results/previews"), help="prefix of the two files")
+    arguments = parser.parse_args()
+    try:
+        decoder = ms_onestep(DecoderOptions(checkpoint=arguments.checkpoint))
+        assert isinstance(decoder, DiffusionDecoder)
+        measured = [(name, *measure(decoder, name, side)) for name, side in PHOTOGRAPHS]
+        sheet(arguments.output.with_suffix(".png"), [(name, pictures) for name, _, pictures in measured])
+        rows = [row for _, found, _ in measured for row in found]
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(arguments.output.with_suffix(".csv"), stream.getvalue())
+    except MsbenchError as error:
+        print(f"previews: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
