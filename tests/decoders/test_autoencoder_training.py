@@ -1,0 +1,192 @@
+"""Training the autoencoder: its losses by hand, an adversary that resumes exactly, the decoder alone, f8c4 and f16c16."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from decoders.autoencoder import Autoencoder, AutoencoderConfig
+from decoders.training.adversary import AdversaryConfig, make_adversary
+from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObjective, set_latent_statistics
+from decoders.training.data import TrainingImages, to_float
+from decoders.training.trainer import TrainConfig, train
+from harness.errors import MsbenchError
+
+CPU = torch.device("cpu")
+SMALL = AutoencoderLossConfig(batch=2, crop=32)
+TWELVE = TrainConfig(max_steps=12, warmup=3, precision="fp32", log_every=2)
+ADVERSARY = AdversaryConfig(weight=0.5, start=0.25, crop=16)
+
+F8C4 = AutoencoderConfig(
+    latent_channels=4, patch=8, encoder_widths=(24,), encoder_depths=(1,), decoder_widths=(24,), decoder_depths=(1,)
+)
+F16C16 = AutoencoderConfig(
+    latent_channels=16, patch=8, encoder_widths=(16, 24), encoder_depths=(1, 1), decoder_widths=(16, 24), decoder_depths=(1, 1)
+)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def make(tiny_autoencoder: Autoencoder, pictures: TrainingImages, perceptual: Any) -> Callable[..., AutoencoderObjective]:
+    """(loss config, adversary config) -> an objective on a fresh copy of one tiny autoencoder."""
+
+    def build(config: AutoencoderLossConfig = SMALL, adversary: AdversaryConfig | None = None) -> AutoencoderObjective:
+        module = copy.deepcopy(tiny_autoencoder).requires_grad_(True).train()
+        foe = None if adversary is None else make_adversary(adversary, CPU, 0)
+        return AutoencoderObjective(module, pictures, config, perceptual, foe)
+
+    return build
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> set[str]:
+    """Names whose tensors are bit-identical."""
+    assert a.keys() == b.keys()
+    return {name for name in a if torch.equal(a[name], b[name])}
+
+
+def test_losses_by_hand(make: Callable[..., AutoencoderObjective], pictures: TrainingImages) -> None:
+    objective = make(replace(SMALL, mse=2.0, l1=3.0, lpips=0.0, kl=0.5))
+    assert objective.samples_per_step == 2
+    loss, parts = objective.loss(generator(), 0.0)
+    draws = generator()
+    images, _ = pictures.crops(2, 32, 8, draws)
+    with torch.no_grad():
+        mean, log_variance = objective.module.encoder(images)
+        sample = torch.distributions.Normal(mean, (log_variance / 2).exp())
+        latents = sample.loc + sample.scale * torch.randn(mean.shape, generator=draws)
+        error = objective.module.decoder(latents) - images
+        kl = torch.distributions.kl_divergence(sample, torch.distributions.Normal(0.0, 1.0)).mean()
+    expected = {"mse": float(error.square().mean()), "l1": float(error.abs().mean()), "kl": float(kl)}
+    assert parts == pytest.approx(expected, rel=1e-4)
+    total = 2 * expected["mse"] + 3 * expected["l1"] + 0.5 * expected["kl"]
+    assert float(loss.detach()) == pytest.approx(total, rel=1e-4)
+
+
+def test_the_adversary_is_added_from_its_start_on(make: Callable[..., AutoencoderObjective]) -> None:
+    plain, _ = make().loss(generator(), 1.0)
+    early, parts = make(adversary=ADVERSARY).loss(generator(), 0.2)
+    assert torch.equal(plain, early)
+    assert parts["discriminator"] == 0
+    objective = make(adversary=ADVERSARY)
+    late, parts = objective.loss(generator(), 0.25)
+    term = 0.5 * parts["adaptive"] * parts["adversarial"]
+    assert abs(term) > 1e-6
+    assert float((late - plain).detach()) == pytest.approx(term, rel=1e-3, abs=1e-6)
+    # What the ratio is for: at the last layer the two gradients are as long as each other, times the weight.
+    last = objective.module.decoder.head.weight
+    gradients = [torch.autograd.grad(value, last)[0] for value in (objective.loss(generator(), 0.0)[0], late)]
+    ratio = float((gradients[1] - gradients[0]).norm() / gradients[0].norm())
+    assert ratio == pytest.approx(0.5, rel=1e-3)
+
+
+def test_a_run_with_an_adversary_resumes_exactly(make: Callable[..., AutoencoderObjective], tmp_path: Path) -> None:
+    straight, first, resumed = (make(adversary=ADVERSARY) for _ in range(3))
+    before = tensors(straight.module)
+    train(straight, TWELVE, tmp_path / "straight", CPU)
+    train(first, replace(TWELVE, stop_after=6), tmp_path / "parts", CPU)
+    train(resumed, TWELVE, tmp_path / "parts", CPU, resume=True)
+    names = set(before)
+    assert same(tensors(straight.module), tensors(resumed.module)) == names
+    assert same(tensors(straight.module), before) == {"latent_mean", "latent_std"}
+    assert straight.adversary is not None
+    assert resumed.adversary is not None
+    ours, theirs = (tensors(foe.discriminator) for foe in (straight.adversary, resumed.adversary))
+    assert same(ours, theirs) == set(ours)
+    # And it did something: without it the weights are others.
+    plain = make()
+    train(plain, TWELVE, tmp_path / "plain", CPU)
+    assert same(tensors(plain.module), tensors(straight.module)) == {"latent_mean", "latent_std"}
+
+
+def test_the_log_keeps_its_columns_when_the_adversary_starts(make: Callable[..., AutoencoderObjective], tmp_path: Path) -> None:
+    train(make(adversary=replace(ADVERSARY, start=0.5)), TWELVE, tmp_path, CPU)
+    header, *rows = [line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines()]
+    assert {"mse", "lpips", "kl", "adversarial", "discriminator", "adaptive"} <= set(header)
+    column = header.index("discriminator")
+    assert [float(row[column]) > 0 for row in rows] == [False, False, False, True, True, True]
+
+
+def test_a_run_is_not_resumed_with_another_adversary(make: Callable[..., AutoencoderObjective], tmp_path: Path) -> None:
+    train(make(), replace(TWELVE, stop_after=2), tmp_path / "without", CPU)
+    with pytest.raises(MsbenchError, match="without an adversary"):
+        train(make(adversary=ADVERSARY), TWELVE, tmp_path / "without", CPU, resume=True)
+    train(make(adversary=ADVERSARY), replace(TWELVE, stop_after=2), tmp_path / "with", CPU)
+    with pytest.raises(MsbenchError, match="with an adversary"):
+        train(make(), TWELVE, tmp_path / "with", CPU, resume=True)
+
+
+@pytest.mark.parametrize("adversary", [None, ADVERSARY])
+def test_tuning_the_decoder_leaves_the_latents_alone(
+    adversary: AdversaryConfig | None, make: Callable[..., AutoencoderObjective], pictures: TrainingImages, tmp_path: Path
+) -> None:
+    objective = make(replace(SMALL, mse=0.0, l1=1.0, freeze_encoder=True), adversary)
+    module, images = objective.module, to_float(pictures.images[:4])
+    set_latent_statistics(module, pictures)
+    before = tensors(module)
+    with torch.no_grad():
+        latents = module.encode(images)
+    train(objective, TWELVE, tmp_path, CPU)
+    kept = {name for name in before if name.startswith(("encoder.", "latent_"))}
+    assert same(before, tensors(module)) == kept
+    assert any(name.startswith("decoder.") for name in set(before) - kept)
+    with torch.no_grad():
+        # Training leaves weights in channels-last order, in which sums round otherwise.
+        assert torch.allclose(module.encode(images), latents, atol=1e-4)
+
+
+def test_tuning_sees_the_latents_that_decoding_sees(
+    make: Callable[..., AutoencoderObjective], pictures: TrainingImages
+) -> None:
+    """No sampling noise: the loss is that of `decode(encode(images))`."""
+    objective = make(replace(SMALL, mse=1.0, lpips=0.0, freeze_encoder=True))
+    set_latent_statistics(objective.module, pictures)
+    loss, parts = objective.loss(generator(), 0.0)
+    images, _ = pictures.crops(2, 32, 8, generator())
+    with torch.no_grad():
+        expected = (objective.module.decode(objective.module.encode(images)) - images).square().mean()
+    assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-4)
+    assert set(parts) == {"mse"}
+    loss.backward()
+    assert all(p.grad is None and not p.requires_grad for p in objective.module.encoder.parameters())
+    assert all(p.grad is not None for p in objective.module.decoder.parameters())
+
+
+@pytest.mark.parametrize(("config", "factor", "channels"), [(F8C4, 8, 4), (F16C16, 16, 16)])
+def test_f8c4_and_f16c16(
+    config: AutoencoderConfig,
+    factor: int,
+    channels: int,
+    pictures: TrainingImages,
+    perceptual: Any,
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    module = Autoencoder(config)
+    assert config.down_factor() == factor
+    images = torch.rand((1, 3, 224, 224), generator=generator()) * 2 - 1
+    latents = module.encode(images)
+    assert latents.shape == (1, channels, 224 // factor, 224 // factor)
+    assert module.decode(latents).shape == images.shape
+    before = tensors(module)
+    objective = AutoencoderObjective(module, pictures, SMALL, perceptual)
+    train(objective, replace(TWELVE, max_steps=6), tmp_path, CPU)
+    # Zero-initialised convolutions open up too.
+    assert same(before, tensors(module)) == {"latent_mean", "latent_std"}
+    set_latent_statistics(module, pictures)
+    assert module.latent_std.shape == (1, channels, 1, 1)
+    with torch.no_grad():
+        assert module.encode(to_float(pictures.images)).std(dim=(0, 2, 3)) == pytest.approx([1.0] * channels, rel=1e-3)
