@@ -1,4 +1,4 @@
-"""The command line: `msbench run | compare | verify | scales | train-decoder | ls | weights | doctor`.
+"""The command line: `msbench run | compare | claim | verify | scales | train-decoder | ls | weights | doctor`.
 
 Everything heavy is imported inside the command that needs it, so that --help answers at once. Tables go to stdout; with --json,
 stdout is one JSON document and tables and progress go to stderr. Exit codes: 0 good, 1 a check failed, 2 bad input.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from harness.cli import compare, maintain, measure, train, verify
+from harness.cli import claim, compare, maintain, measure, train, verify
 
 app = typer.Typer(
     name="msbench",
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command("run")(measure.run_command)
 app.command("compare")(compare.compare_command)
+app.command("claim")(claim.claim_command)
 app.command("verify")(verify.verify_command)
 app.command("scales")(measure.scales_command)
 app.command("train-decoder")(train.train_command)
@@ -27,7 +28,8 @@ app.command("ls")(maintain.ls_command)
 app.command("doctor")(maintain.doctor_command)
 weights_app = typer.Typer(help="Weights of the metric networks.", no_args_is_help=True)
 weights_app.command("fetch")(maintain.weights_fetch_command)
-weights_app.command("verify")(maintain.weights_verify_command)
+weights_app.command("claim")(claim.claim_command)
+app.command("verify")(maintain.weights_verify_command)
 app.add_typer(weights_app, name="weights")
 
 
