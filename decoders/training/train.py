@@ -15,15 +15,17 @@ import torch
 from torch import nn
 
 from decoders.autoencoder import Autoencoder
-from decoders.checkpoint import save_checkpoint
+from decoders.checkpoint import Manifest, save_checkpoint, shipped_path
 from decoders.training.autoencoder import set_latent_statistics
 from decoders.training.build import Assembly, Plan, assemble, plan
 from decoders.training.card import read_curves, write_card
 from decoders.training.data import TrainingImages, load_training_images
 from decoders.training.request import TrainRequest, configured, trainable_decoders
+from decoders.training.samples import write_samples
 from decoders.training.trainer import check_budget, train
 from harness.environment import environment
 from harness.errors import UnknownNameError
+from harness.files import sha256_file, write_bytes
 from harness.metrics.lpips import Lpips
 
 
@@ -55,6 +57,8 @@ def run_training(
     if built.new_latents and isinstance(module, Autoencoder):
         set_latent_statistics(module, data)
     sha256 = save_checkpoint(target, module, manifest)
+    if manifest.encoder_sha256 not in (None, _sha256_or_none(shipped_path("vae"))):
+        keep_encoder(request, manifest)
     facts: dict[str, Any] = {
         "decoder": request.decoder,
         "preset": request.preset,
@@ -84,8 +88,21 @@ def run_training(
         "loss_curves": read_curves(request.output / "log.csv"),
     }
     write_card(request.output / request.decoder, json.loads(json.dumps(facts, default=str)))
+    write_samples(request.output / f"{request.decoder}.png", target, request.decoder, request.scales, data)
     report(f"{result.steps} steps in {result.seconds / 60:.1f} min -> {target}")
     return target
+
+
+def keep_encoder(request: TrainRequest, manifest: Manifest) -> None:
+    """Put the autoencoder of a denoiser's latents beside its checkpoint, where decoders look for one that is not shipped."""
+    assert request.vae is not None
+    beside = request.output / "vae.safetensors"
+    if _sha256_or_none(beside) != manifest.encoder_sha256:
+        write_bytes(beside, request.vae.read_bytes())
+
+
+def _sha256_or_none(path: Path) -> str | None:
+    return sha256_file(path) if path.is_file() else None
 
 
 def recipe_sha256(request: TrainRequest, planned: Plan, built: Assembly, data: TrainingImages) -> str:

@@ -104,11 +104,23 @@ def test_from_pictures_to_a_one_step_decoder(lab: Lab) -> None:
     assert card["data"]["images"] == 17
     assert card["loss_curves"]["step"] == [1, 2, 3]
     assert (lab.output / "ms-onestep.md").is_file()
+    with Image.open(lab.output / "ms-onestep.png") as sheet:
+        assert sheet.width > 2 * 64
+        assert sheet.height > 6 * 64
     decoder = models.ms_onestep(DecoderOptions(checkpoint=student))
     assert "17 images, 64 px" in decoder.spec.trained_on
     images = decoder.decode(decoder.encode(torch.zeros(1, 3, 64, 64)), SampleNoise.for_samples(0, ["a"]))
     assert images.shape == (1, 3, 64, 64)
     assert images.isfinite().all()
+
+
+def test_an_encoder_from_elsewhere_is_kept_beside_the_checkpoint(lab: Lab) -> None:
+    vae = run_training(lab.request("vae"), silent, None)
+    request = replace(lab.request("direct"), output=lab.output / "elsewhere", vae=vae)
+    path = run_training(request, silent, None)
+    assert sha256_file(path.parent / "vae.safetensors") == sha256_file(vae)
+    vae.unlink()
+    assert models.direct(DecoderOptions(checkpoint=path)).spec.encoder_sha256 == sha256_file(path.parent / "vae.safetensors")
 
 
 def test_the_student_begins_as_its_teacher(lab: Lab) -> None:
