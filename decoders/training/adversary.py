@@ -238,10 +238,14 @@ class Adversary:
 
 
 class Adversarial:
-    """What objectives with an optional adversary share: its processes and its state."""
+    """What objectives with an optional adversary share: its start, its processes and its state."""
 
     def __init__(self, adversary: Adversary | None) -> None:
         self.adversary = adversary
+
+    def phase(self, progress: float) -> str:
+        """What a step computes: it costs more FLOPs once the adversary acts."""
+        return "adversarial" if self.adversary is not None and progress >= self.adversary.config.start else "plain"
 
     def use_group(self, group: Group) -> None:
         """Train the adversary, if there is one, together with the other processes."""

@@ -83,6 +83,8 @@ def test_the_adversary_is_added_from_its_start_on(make: Callable[..., Autoencode
     assert parts["discriminator"] == 0
     objective = make(adversary=ADVERSARY)
     late, parts = objective.loss(generator(), 0.25)
+    assert [objective.phase(progress) for progress in (0.0, 0.2, 0.25, 1.0)] == ["plain"] * 2 + ["adversarial"] * 2
+    assert make().phase(1.0) == "plain"
     term = 0.5 * parts["adaptive"] * parts["adversarial"]
     assert abs(term) > 1e-6
     assert float((late - plain).detach()) == pytest.approx(term, rel=1e-3, abs=1e-6)
