@@ -5,8 +5,9 @@
 
 A grid is a TOML file: `[defaults]` and one `[[cell]]` per training, each with `name`, `decoder`, and as wanted `preset`,
 `scales`, `settings` (as `--set` takes them), `teacher` and `vae` (names of other cells), `seeds`, `steps` (network calls to
-measure with; [] = the decoder's own). Finished trainings and measurements are kept: a killed grid goes on where it stopped,
-and a cell whose recipe has changed since is refused. The table says of every row what it was trained with and for how long.
+measure with; none = the decoder's own); "none" undoes a default. Finished trainings and measurements are kept: a killed grid
+goes on where it stopped, and a cell whose recipe has changed since is refused. The table says of every row what it was trained
+with and for how long.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def read_grid(path: Path) -> list[Cell]:
             if key not in known:
                 raise UnknownNameError(f"field of a cell in {path}", key, known)
         values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        values = {key: value for key, value in values.items() if value != "none"}
         if not {"name", "decoder"} <= values.keys():
             raise MsbenchError(f"{path}: every cell needs a name and a decoder; {table} lacks one")
         cell = Cell(**values)
@@ -195,6 +197,20 @@ def row(cell: Cell, seed: int, card: dict[str, Any], record: Record) -> dict[str
     return line | {"weights_sha256": spec["weights_sha256"]}
 
 
+def chosen(cells: Sequence[Cell], names: str | None) -> list[Cell]:
+    """The cells called `names` ("a,b"), all where None, in the grid's order.
+
+    Raises:
+        UnknownNameError: no such cell.
+    """
+    known = [cell.name for cell in cells]
+    wanted = known if names is None else [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in known:
+            raise UnknownNameError("cell", name, known)
+    return [cell for cell in cells if cell.name in wanted]
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as CSV, six significant digits."""
     stream = io.StringIO()
@@ -212,6 +228,7 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, help="where Imagenette lies")
     parser.add_argument("--work-dir", type=Path, required=True, help="trainings and measurements, kept for resuming")
     parser.add_argument("--max-samples", type=int, help="size of the stratified validation subset; default: all")
+    parser.add_argument("--cells", help="only these, separated by commas; what they refer to must be trained already")
     parser.add_argument("--dists", action="store_true", help="measure DISTS too: a second perceptual network, slow on a CPU")
     parser.add_argument("--output", type=Path, required=True, help="the CSV")
     arguments = parser.parse_args()
@@ -219,7 +236,7 @@ def main() -> int:
         cells = read_grid(arguments.grid)
         bench = Bench(cells, arguments.work_dir, arguments.data_dir, arguments.max_samples, arguments.dists)
         rows: list[dict[str, Any]] = []
-        for cell in cells:
+        for cell in chosen(cells, arguments.cells):
             rows += bench.rows(cell)
             write_text(arguments.output, table(rows))
     except MsbenchError as error:
