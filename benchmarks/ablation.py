@@ -186,6 +186,7 @@ def row(cell: Cell, seed: int, card: dict[str, Any], record: Record) -> dict[str
         "trained_on": spec["trained_on"],
         "perceptual_network": card["perceptual_network"],
         "training_steps": card["steps"],
+        "training_pflops": card["throughput"]["training_pflops"],
         "training_minutes": round(card["seconds"] / 60, 1),
         "parameters": card["parameters"],
         "gflops": result["gflops"],

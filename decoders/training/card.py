@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.files import write_text
 
+_NOT_CURVES = ("grad_norm", "skipped", "seconds", "samples_per_s", "gflops_per_s", "mfu")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -33,6 +34,7 @@ def render_card(facts: dict[str, Any]) -> str:
         "perceptual network": facts["perceptual_network"],
         "steps": f"{facts['steps']:,}{'' if facts['finished'] else ' (stopped early)'}",
         "time": f"{facts['seconds'] / 60:.1f} min",
+        "throughput": _throughput(facts.get("throughput")),
         "hardware": f"{processor}, {hardware['threads']} threads, torch {hardware['torch']}",
         "seed": facts["optimiser"]["seed"],
         "date": facts["date"],
@@ -57,6 +59,16 @@ def render_card(facts: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _throughput(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "not measured"
+    speed = "" if found["samples_per_s"] is None else f"{found['samples_per_s']:.3g} samples/s, "
+    return (
+        f"{speed}{found['training_pflops']:.3g} PFLOPs in all, {found['mfu']:.0%} of the "
+        f"{found['peak_gflops_per_s']:,.0f} GFLOP/s of a large matrix product"
+    )
+
+
 def read_curves(log: Path, points: int = 40) -> dict[str, list[float | None]]:
     """Columns of a run's log.csv, thinned to at most `points` values: "step", the loss and its parts; None where all are NaN.
 
@@ -68,7 +80,7 @@ def read_curves(log: Path, points: int = 40) -> dict[str, list[float | None]]:
         rows = list(csv.DictReader(stream))
     size = max(1, -(-len(rows) // points))
     chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
-    names = [name for name in (rows[0] if rows else {}) if name not in ("grad_norm", "seconds")]
+    names = [name for name in (rows[0] if rows else {}) if name not in _NOT_CURVES]
     curves: dict[str, list[float | None]] = {}
     for name in names:
         stretches = [[float(row[name]) for row in chunk if not math.isnan(float(row[name]))] for chunk in chunks]

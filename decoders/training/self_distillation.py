@@ -58,9 +58,20 @@ class SelfDistillationObjective(Adversarial):
         self.stage = int(state["stage"])
         self.teacher.load_state_dict(state["teacher"])
 
+    def phase(self, progress: float) -> str:
+        """The adversary works in the last stage alone."""
+        return super().phase(self._moment(self._stage_at(progress), progress))
+
+    def _stage_at(self, progress: float) -> int:
+        return min(int(progress * self.stages), self.stages - 1)
+
+    def _moment(self, stage: int, progress: float) -> float:
+        """Progress as the adversary sees it: not begun before the last stage, whose steps alone end in an image."""
+        return progress if stage == self.stages - 1 else -1.0
+
     def enter_stage(self, progress: float) -> None:
         """Freeze the network as the new teacher when the budget has moved on to the next stage."""
-        stage = min(int(progress * self.stages), self.stages - 1)
+        stage = self._stage_at(progress)
         if stage != self.stage:
             self.stage = stage
             self.teacher.load_state_dict(self.module.state_dict())
@@ -107,8 +118,7 @@ class SelfDistillationObjective(Adversarial):
             total = total + doubling
             parts[f"doubling_{scale}"] = float(doubling.detach())
             if self.adversary is not None and scale == self.flow.scales - 1:
-                # Only a step that goes all the way ends in an image that may be judged as one; before, nothing is learned.
-                moment = progress if steps == 1 else -1.0
+                moment = self._moment(self.stage, progress)
                 term, named = self.adversary.term(end, clean, total, self.module.head.weight, generator, moment)
                 total, parts = total + term, parts | named
         return total, parts | {"stage": float(self.stage)}

@@ -20,9 +20,10 @@ from decoders.training.autoencoder import set_latent_statistics
 from decoders.training.build import Assembly, Plan, assemble, plan
 from decoders.training.card import read_curves, write_card
 from decoders.training.data import TrainingImages, load_training_images
+from decoders.training.distributed import Group, current_group
 from decoders.training.request import TrainRequest, configured, trainable_decoders
 from decoders.training.samples import write_samples
-from decoders.training.trainer import check_budget, train
+from decoders.training.trainer import TrainResult, check_budget, train
 from harness.environment import environment
 from harness.errors import UnknownNameError
 from harness.files import sha256_file, write_bytes
@@ -42,6 +43,22 @@ def run_training(
     request = configured(request)
     check_budget(request.config)
     planned = plan(request)
+    with current_group(request.device) as group:
+        spoken = report if group.writes else _silent
+        return _run(replace(request, device=group.device), planned, group, spoken, on_step if group.writes else None)
+
+
+def _silent(line: str) -> None:
+    """What processes other than the first one report."""
+
+
+def _run(
+    request: TrainRequest,
+    planned: Plan,
+    group: Group,
+    report: Callable[[str], None],
+    on_step: Callable[[int, float, float], None] | None,
+) -> Path:
     target = request.output / f"{request.decoder}.safetensors"
     report(f"reading {request.data.name}")
     data = load_training_images(request.data)
@@ -52,7 +69,28 @@ def run_training(
     recipe = recipe_sha256(request, planned, built, data)
     manifest = replace(built.manifest, training_seed=request.config.seed, recipe_sha256=recipe)
     report(f"training {request.decoder} on {len(data.images)} images")
-    result = train(built.objective, request.config, request.output, request.device, request.resume, on_step)
+    # A run may be resumed with a larger budget, but not with another recipe.
+    free = replace(request, config=replace(request.config, max_steps=None, max_minutes=None, max_pflops=None))
+    identity = f"{request.decoder}, seed {request.config.seed}, recipe {recipe_sha256(free, planned, built, data)[:12]}"
+    result = train(built.objective, request.config, request.output, request.device, request.resume, on_step, identity, group)
+    if group.writes:
+        _write(request, planned, built, manifest, data, result, time.time() - started)
+        report(f"{result.steps} steps in {result.seconds / 60:.1f} min -> {target}")
+    group.barrier()  # the checkpoint is there when any process returns
+    return target
+
+
+def _write(
+    request: TrainRequest,
+    planned: Plan,
+    built: Assembly,
+    manifest: Manifest,
+    data: TrainingImages,
+    result: TrainResult,
+    seconds: float,
+) -> None:
+    """Checkpoint, encoder, card and samples of a run."""
+    target = request.output / f"{request.decoder}.safetensors"
     module = built.objective.module
     if built.new_latents and isinstance(module, Autoencoder):
         set_latent_statistics(module, data)
@@ -66,7 +104,7 @@ def run_training(
         "parameters": _count(module),
         "architecture": manifest.config,
         "flow": manifest.flow,
-        "recipe_sha256": recipe,
+        "recipe_sha256": manifest.recipe_sha256,
         **built.lineage,
         "data": {
             "name": data.name,
@@ -82,15 +120,21 @@ def run_training(
         "steps": result.steps,
         "finished": result.finished,
         "seconds": round(result.seconds, 1),
-        "seconds_with_setup": round(time.time() - started, 1),
+        "seconds_with_setup": round(seconds, 1),
+        "throughput": {
+            "samples_per_s": result.samples_per_s,
+            "training_pflops": result.pflops,
+            "gflops_per_step": result.flops_per_step / 1e9,
+            "mfu": result.mfu,
+            "peak_gflops_per_s": result.peak / 1e9,
+            "skipped_steps": result.skipped,
+        },
         "hardware": {"platform": platform.platform(), "threads": torch.get_num_threads(), **_hardware()},
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "loss_curves": read_curves(request.output / "log.csv"),
     }
     write_card(request.output / request.decoder, json.loads(json.dumps(facts, default=str)))
     write_samples(request.output / f"{request.decoder}.png", target, request.decoder, request.scales, data)
-    report(f"{result.steps} steps in {result.seconds / 60:.1f} min -> {target}")
-    return target
 
 
 def keep_encoder(request: TrainRequest, manifest: Manifest) -> None:
@@ -111,7 +155,7 @@ def recipe_sha256(request: TrainRequest, planned: Plan, built: Assembly, data: T
     A teacher counts by its own recipe, so that a chain of trainings may be repeated as a whole; one of unknown recipe by its
     weights.
     """
-    ignored = {"seed", "stop_after", "save_every_seconds", "log_every"}
+    ignored = {"seed", "stop_after", "save_every_seconds", "log_every", "tensorboard"}
     facts = {
         "decoder": request.decoder,
         "architecture": built.manifest.config,

@@ -1,58 +1,47 @@
-"""The one training loop: any objective, a time or step budget, EMA, exact resume, a log, a guard against divergence."""
+"""The one training loop: any objective, a budget of steps, time or FLOPs, EMA, exact resume, guards, one or more processes."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import csv
 import math
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from decoders.training.distributed import Group
+from decoders.training.guard import GradientGuard
+from decoders.training.log import RunLog
+from decoders.training.schedules import TrainConfig, autocast_dtype, check_budget, ema_decay, learning_rate, step_seed
+from decoders.training.state import load_state, save_state
+from decoders.training.throughput import Meter, flop_counter, measure_peak
 from harness.errors import MsbenchError
-from harness.files import atomic_path
 
-
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """Budget and optimiser of one training run."""
-
-    max_steps: int | None = None
-    """optimiser steps in all; None = bounded by time alone"""
-    max_minutes: float | None = None
-    """wall-clock budget over all resumes; None = bounded by steps alone"""
-    stop_after: int | None = None
-    """leave early after this many steps, as a killed run would; the schedule still aims at `max_steps`"""
-    learning_rate: float = 4e-4
-    """peak, reached after `warmup` steps, then a cosine to zero over the budget"""
-    warmup: int = 100
-    """steps of linear warm-up"""
-    weight_decay: float = 0.01
-    """AdamW"""
-    beta2: float = 0.99
-    """AdamW"""
-    clip_norm: float = 1.0
-    """gradient norm above which gradients are scaled down"""
-    ema_power: float = 12.0
-    """averaging horizon grows with the run: decay (1 - 1/t)^(power+1), about t / power steps (Karras et al., 2312.02696)"""
-    precision: str = "auto"
-    """fp32, bf16 (autocast), or auto: bf16 where the hardware multiplies it"""
-    seed: int = 0
-    """every random draw of step t comes from (seed, t)"""
-    save_every_seconds: float = 120.0
-    """wall-clock between checkpoints of the run's state"""
-    log_every: int = 10
-    """steps between rows of log.csv"""
+__all__ = [
+    "Objective",
+    "TrainConfig",
+    "TrainResult",
+    "autocast_dtype",
+    "check_budget",
+    "ema_decay",
+    "learning_rate",
+    "step_seed",
+    "train",
+]
 
 
 class Objective(Protocol):
-    """What is trained, and on what loss."""
+    """What is trained, and on what loss.
+
+    It may also have: `samples_per_step` (images of one step, for samples/s); `phase(progress)`, which names what a step
+    computes where that changes during a run (FLOPs are counted anew at each change); `extra_state()` and
+    `load_extra_state(state)`; `use_group(group)`, which synchronises what it trains beside `module`.
+    """
 
     @property
     def module(self) -> nn.Module:
@@ -76,42 +65,18 @@ class TrainResult:
     """the budget is used up (false after `stop_after`)"""
     curve: list[tuple[int, float]]
     """(step, loss averaged over the rows' interval)"""
-
-
-def check_budget(config: TrainConfig) -> None:
-    """Raise `MsbenchError` where a run would never end, or never begin."""
-    if config.max_steps is None and config.max_minutes is None:
-        raise MsbenchError("training needs a budget: give --max-steps or --max-minutes")
-    for flag, value in (("--max-steps", config.max_steps), ("--max-minutes", config.max_minutes)):
-        if value is not None and value <= 0:
-            raise MsbenchError(f"{flag} {value}: the budget must be positive")
-
-
-def step_seed(seed: int, step: int) -> int:
-    """Seed of step `step`'s draws, within 32 bits: torch's CPU generator ignores all higher ones."""
-    # 2³²/φ, rounded to odd: the runs of different seeds begin far apart on the circle of 2³² steps.
-    return (seed * 0x9E3779B1 + step) % 2**32
-
-
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """The dtype of autocast, or None for plain fp32. `auto` takes bf16 on GPUs and on CPUs with AMX."""
-    if precision not in ("auto", "fp32", "bf16"):
-        raise MsbenchError(f"unknown precision {precision!r}: use auto, fp32 or bf16")
-    if precision == "auto":
-        amx = device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
-        return torch.bfloat16 if device.type == "cuda" or amx else None
-    return torch.bfloat16 if precision == "bf16" else None
-
-
-def ema_decay(step: int, power: float) -> float:
-    """Share of the average that the weights of step `step` (from 1) leave in place; 0 at step 1, so the start is forgotten."""
-    return float((1.0 - 1.0 / step) ** (power + 1.0))
-
-
-def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
-    """Linear warm-up by steps, then a cosine over the budget."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup))
-    return config.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+    flops_per_step: int
+    """training FLOPs of one step, as last counted, over all processes: products and convolutions, 2 a multiply-add"""
+    pflops: float
+    """10^15 FLOPs of training so far, over all resumes and processes"""
+    samples_per_s: float | None
+    """over the whole run; None where the objective has no `samples_per_step`"""
+    mfu: float
+    """training FLOPs a second over the whole run, as a share of `peak`"""
+    peak: float
+    """FLOP/s of a large matrix product in the run's precision, measured at its start, summed over the processes"""
+    skipped: int
+    """steps the gradient guard left out, over all resumes"""
 
 
 def train(
@@ -121,23 +86,28 @@ def train(
     device: torch.device,
     resume: bool = False,
     on_step: Callable[[int, float, float], None] | None = None,
+    identity: str = "",
+    group: Group | None = None,
 ) -> TrainResult:
     """Train until the budget is used up; the module ends with its averaged weights.
 
     Args:
-        folder: gets `state.pt` (for resume) and `log.csv`.
+        folder: gets `state.pt` (for resume) and `log.csv`; with several processes one that all of them see.
         resume: go on from `state.pt` where there is one.
-        on_step: called with (step, loss, progress in 0..1).
+        on_step: called with (step, loss, progress in 0..1), the loss being this process's own.
+        identity: what the run is, such as a hash of its recipe; a saved state of another one is refused.
+        group: the processes that train together; None = this one alone.
 
     Raises:
-        MsbenchError: no budget, a saved state that does not fit, or a loss or gradient that is no longer finite.
+        MsbenchError: no budget, a saved state that does not fit, a loss or gradient that is no longer finite, or gradients
+            that keep exploding.
     """
     check_budget(config)
-    run = _Run(objective, config, folder, device)
+    log = RunLog(folder, config.tensorboard) if group is None or group.writes else None
+    run = _Run(objective, config, folder, device, log, identity, group or Group(device=device))
     if resume:
         run.restore()
-    run.trim_log()
-    run.module.train()
+    run.begin()
     first, saved = run.step, time.monotonic()
     while (progress := run.progress()) < 1.0:
         if config.stop_after is not None and run.step - first >= config.stop_after:
@@ -148,25 +118,39 @@ def train(
         if time.monotonic() - saved > config.save_every_seconds:
             run.save()
             saved = time.monotonic()
-    finished = run.progress() >= 1.0
     run.save()
     run.module.load_state_dict(run.average.state_dict())
     run.module.eval()
-    return TrainResult(run.step, run.seconds(), finished, run.curve)
+    if log is not None:
+        log.close()
+    run.group.barrier()  # nobody goes on to read what rank 0 has not written yet
+    return run.result(progress >= 1.0)
 
 
 class _Run:
     """One run's state: live and averaged weights, optimiser, counters and log."""
 
-    def __init__(self, objective: Objective, config: TrainConfig, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        config: TrainConfig,
+        folder: Path,
+        device: torch.device,
+        log: RunLog | None,
+        identity: str,
+        group: Group,
+    ) -> None:
         self.objective = objective
         # Channels last: on AVX2 a 3×3 training step runs 1.2× faster, a per-pixel norm 3.7×; tensor cores want it as well.
         self.module = objective.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.config = config
-        self.device = device
-        self.state_path, self.log_path = folder / "state.pt", folder / "log.csv"
+        self.config, self.device = config, device
+        self.log, self.identity, self.group = log, identity, group
+        self.state_path = folder / "state.pt"
         folder.mkdir(parents=True, exist_ok=True)
         self.dtype = autocast_dtype(config.precision, device)
+        group.broadcast(self.module)
+        if group.world > 1 and hasattr(objective, "use_group"):
+            objective.use_group(group)
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters,
@@ -176,48 +160,100 @@ class _Run:
             fused=True,
         )
         self.average = copy.deepcopy(self.module).requires_grad_(False)
+        samples = getattr(objective, "samples_per_step", None)
+        peak = group.sum(measure_peak(device, self.dtype))
+        self.meter = Meter(peak, None if samples is None else int(samples) * group.world)
         self.step = 0
         self.curve: list[tuple[int, float]] = []
         self.window: list[float] = []  # losses since the last row of the log
+        self.guard = GradientGuard(config.max_grad_norm_ratio, config.warmup)
         self._before = 0.0  # seconds spent by earlier parts of this run
         self._started = time.monotonic()
+
+    def begin(self) -> None:
+        """Start the clock and the log at the current step."""
+        self._started = time.monotonic()
+        self.meter.mark(self.step, self._before)
+        if self.log is not None:
+            self.log.trim(self.step)
+        self.module.train()
 
     def seconds(self) -> float:
         """Time spent, over all resumes."""
         return self._before + time.monotonic() - self._started
 
     def progress(self) -> float:
-        """Share of the budget that is used up, by steps or by time, whichever is more."""
-        by_steps = self.step / self.config.max_steps if self.config.max_steps else 0.0
-        by_time = self.seconds() / (60.0 * self.config.max_minutes) if self.config.max_minutes else 0.0
-        return max(by_steps, by_time)
+        """Share of the budget that is used up: by steps, time or FLOPs, in whichever process it is most."""
+        config = self.config
+        by_steps = self.step / config.max_steps if config.max_steps else 0.0
+        by_time = self.seconds() / (60.0 * config.max_minutes) if config.max_minutes else 0.0
+        by_flops = self.meter.flops / (1e15 * config.max_pflops) if config.max_pflops else 0.0
+        return self.group.max(max(by_steps, by_time, by_flops))
+
+    def result(self, finished: bool) -> TrainResult:
+        """What there is to say of the run."""
+        meter, seconds = self.meter, self.seconds()
+        rates = meter.rates(self.step, meter.flops, seconds)
+        return TrainResult(
+            steps=self.step,
+            seconds=seconds,
+            finished=finished,
+            curve=self.curve,
+            flops_per_step=meter.per_step,
+            pflops=meter.flops / 1e15,
+            samples_per_s=rates.get("samples_per_s"),
+            mfu=rates["mfu"],
+            peak=meter.peak,
+            skipped=self.guard.skipped,
+        )
 
     def advance(self, progress: float) -> float:
-        """One optimiser step; returns its loss."""
+        """One step of the optimiser, or one skipped; returns its loss."""
         config = self.config
-        generator = torch.Generator().manual_seed(step_seed(config.seed, self.step))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.step, progress)
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            loss, parts = self.objective.loss(generator, progress)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm))
+        loss, parts = self._backward(progress)
+        self.group.average_gradients(self.parameters)
+        norm = self.group.max(float(torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)))
         value = float(loss.detach())
-        if not (math.isfinite(value) and math.isfinite(norm)):
+        if self.group.any(not (math.isfinite(value) and math.isfinite(norm))):
             raise MsbenchError(
                 f"training diverged at step {self.step}: loss {value}, gradient norm {norm}; lower the learning rate"
             )
-        self.optimizer.step()
         self.step += 1
-        self._average()
+        self.meter.flops += self.meter.per_step
+        if not self.guard.skips(norm, self.step):
+            self.optimizer.step()
+            self._average()
         self.window.append(value)
         if self.step % config.log_every == 0:
-            mean = sum(self.window) / len(self.window)
-            self.window.clear()
-            self.curve.append((self.step, mean))
-            self._log({"step": self.step, "loss": mean, "grad_norm": norm, "seconds": self.seconds(), **parts})
+            self._log(norm, parts)
         return value
+
+    def _backward(self, progress: float) -> tuple[Tensor, dict[str, float]]:
+        """Loss and gradients of this step; its FLOPs are counted where it computes something new."""
+        generator = torch.Generator().manual_seed(step_seed(self.config.seed, self.step, self.group.draws))
+        phase = str(self.objective.phase(progress)) if hasattr(self.objective, "phase") else ""
+        counter = flop_counter() if phase != self.meter.phase else None
+        with counter or contextlib.nullcontext():
+            with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+                loss, parts = self.objective.loss(generator, progress)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+        if counter is not None:
+            self.meter.per_step, self.meter.phase = int(self.group.sum(counter.get_total_flops())), phase
+            if self.meter.per_step == 0 and self.config.max_steps is None and self.config.max_minutes is None:
+                raise MsbenchError("no FLOPs were counted in a step, so --max-pflops would never end: give --max-steps")
+        return loss, parts
+
+    def _log(self, norm: float, parts: dict[str, float]) -> None:
+        mean = sum(self.window) / len(self.window)
+        self.window.clear()
+        self.curve.append((self.step, mean))
+        seconds = self.seconds()
+        row = {"step": self.step, "loss": mean, "grad_norm": norm, "seconds": seconds, "skipped": self.guard.skipped}
+        if self.log is not None:
+            self.log.write({**row, **self.meter.row(self.step, seconds), **parts})
 
     def _average(self) -> None:
         decay = ema_decay(self.step, self.config.ema_power)
@@ -227,8 +263,10 @@ class _Run:
                 kept.copy_(live)
 
     def save(self) -> None:
-        """Write `state.pt`."""
-        state = {
+        """Write `state.pt`, in the process that writes."""
+        if not self.group.writes:
+            return
+        state: dict[str, Any] = {
             "module": self.module.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -237,18 +275,18 @@ class _Run:
             "seconds": self.seconds(),
             "curve": self.curve,
             "window": self.window,
+            "guard": self.guard.state(),
+            "meter": self.meter.state(),
         }
-        with atomic_path(self.state_path) as temporary:
-            torch.save(state, temporary)
+        save_state(self.state_path, state, self.identity, self.group.world)
 
     def restore(self) -> None:
         """Go on from `state.pt`; from the beginning where there is none."""
-        if not self.state_path.exists():
+        state = load_state(self.state_path, self.identity, self.group.world)
+        if self.group.any(state is None) and self.group.any(state is not None):
+            raise MsbenchError(f"{self.state_path}: not every process sees this file; give a folder that all of them share")
+        if state is None:
             return
-        try:
-            state = torch.load(self.state_path, weights_only=True, map_location="cpu")
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise MsbenchError(f"{self.state_path}: not a readable run state; start afresh without --resume") from error
         try:
             self.module.load_state_dict(state["module"])
             self.average.load_state_dict(state["average"])
@@ -257,30 +295,13 @@ class _Run:
             raise MsbenchError(
                 f"{self.state_path}: the saved run trained another architecture; start afresh without --resume"
             ) from error
+        try:
+            self.meter.load_state(state["meter"])
+            self.guard.load_state(state["guard"])
+        except KeyError as error:
+            raise MsbenchError(f"{self.state_path}: saved by an older msbench; start afresh without --resume") from error
         if hasattr(self.objective, "load_extra_state"):
             self.objective.load_extra_state(state["extra"])
-        self.step = int(state["step"])
+        self.step, self._before = int(state["step"]), float(state["seconds"])
         self.curve = [(int(step), float(loss)) for step, loss in state["curve"]]
-        self.window = [float(loss) for loss in state.get("window", [])]
-        self._before, self._started = float(state["seconds"]), time.monotonic()
-
-    def trim_log(self) -> None:
-        """Drop the log's rows after the current step: a run killed after its last save logged them, and will log them again."""
-        if not self.log_path.exists():
-            return
-        with self.log_path.open(newline="") as stream:
-            header, *rows = list(csv.reader(stream)) or [[]]
-        kept = [row for row in rows if len(row) == len(header) and float(row[0]) <= self.step]
-        if not kept:
-            self.log_path.unlink()
-            return
-        with atomic_path(self.log_path) as temporary, temporary.open("w", newline="") as stream:
-            csv.writer(stream).writerows([header, *kept])
-
-    def _log(self, row: dict[str, float]) -> None:
-        fresh = not self.log_path.exists()
-        with self.log_path.open("a", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow({key: value if isinstance(value, int) else f"{value:.6g}" for key, value in row.items()})
+        self.window = [float(loss) for loss in state["window"]]

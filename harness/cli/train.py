@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,9 @@ def train_command(
         ),
     ] = None,
     max_minutes: Annotated[float | None, typer.Option(min=0.0, help="Wall-clock budget.")] = None,
+    max_pflops: Annotated[
+        float | None, typer.Option(min=0.0, help="Budget of training compute, 10^15 FLOPs: teacher calls and LPIPS count.")
+    ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Step budget.")] = None,
     stop_after: Annotated[int | None, typer.Option(min=1, help="Leave after this many steps; --resume goes on.")] = None,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 4e-4,
@@ -37,6 +41,7 @@ def train_command(
         Path | None, typer.Option(help="Autoencoder checkpoint that gives the latents; default: the shipped one.")
     ] = None,
     teacher: Annotated[Path | None, typer.Option(help="Teacher checkpoint of a student; default: the shipped one.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Curves for TensorBoard too (extra `train`).")] = False,
     output_dir: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/train/DECODER.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's saved state.")] = False,
     device: Device = "cpu",
@@ -53,6 +58,8 @@ def train_command(
         config = TrainConfig(
             max_steps=max_steps,
             max_minutes=max_minutes,
+            max_pflops=max_pflops,
+            tensorboard=tensorboard,
             stop_after=stop_after,
             learning_rate=learning_rate,
             warmup=warmup,
@@ -80,4 +87,5 @@ def train_command(
                 lambda line: console.print(line, soft_wrap=True),
                 lambda step, loss, done: progress(f"step {step}, loss {loss:.4f}", int(1000 * min(done, 1.0)), 1000),
             )
-        console_for(False).print(f"{path}\ntry it: msbench run --decoder {decoder} --checkpoint {path}", soft_wrap=True)
+        if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
+            console_for(False).print(f"{path}\ntry it: msbench run --decoder {decoder} --checkpoint {path}", soft_wrap=True)

@@ -129,6 +129,15 @@ def test_step_doubling_resumes_exactly(
     assert digest(second.module) != digest(tiny_denoiser(1))
 
 
+def test_the_adversary_s_phase_is_the_last_stage_s(tiny_denoiser: MakeDenoiser, latent_pictures: TrainingImages) -> None:
+    """FLOPs are counted anew where it begins: after its own start, and not before one step goes all the way."""
+    phases = {
+        start: [doubling(tiny_denoiser, latent_pictures, 1, patch_adversary(start)).phase(p) for p in (0.0, 0.49, 0.5, 0.9)]
+        for start in (0.0, 0.8)
+    }
+    assert phases == {0.0: ["plain"] * 2 + ["adversarial"] * 2, 0.8: ["plain"] * 3 + ["adversarial"]}
+
+
 @pytest.mark.parametrize("steps", [1, 3, 6])
 def test_step_doubling_needs_a_power_of_two(steps: int, tiny_denoiser: MakeDenoiser, latent_pictures: TrainingImages) -> None:
     config = replace(CONFIG, teacher_steps=steps)

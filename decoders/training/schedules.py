@@ -1,0 +1,85 @@
+"""What a training run is told: its budget, optimiser and seed, and the schedules that follow from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from harness.errors import MsbenchError
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Budget and optimiser of one training run."""
+
+    max_steps: int | None = None
+    """optimiser steps in all; None = not bounded by them"""
+    max_minutes: float | None = None
+    """wall-clock budget over all resumes; None = not bounded by it"""
+    max_pflops: float | None = None
+    """10^15 FLOPs of training over all resumes and processes, teacher calls and LPIPS counted; None = not bounded by them"""
+    stop_after: int | None = None
+    """leave early after this many steps, as a killed run would; the schedule still aims at `max_steps`"""
+    learning_rate: float = 4e-4
+    """peak, reached after `warmup` steps, then a cosine to zero over the budget"""
+    warmup: int = 100
+    """steps of linear warm-up"""
+    weight_decay: float = 0.01
+    """AdamW"""
+    beta2: float = 0.99
+    """AdamW"""
+    clip_norm: float = 1.0
+    """gradient norm above which gradients are scaled down"""
+    max_grad_norm_ratio: float = 100.0
+    """a step whose gradient norm is this many times the running median is skipped, once `warmup` is over; inf = never"""
+    ema_power: float = 12.0
+    """averaging horizon grows with the run: decay (1 - 1/t)^(power+1), about t / power steps (Karras et al., 2312.02696)"""
+    precision: str = "auto"
+    """fp32, bf16 (autocast), or auto: bf16 where the hardware multiplies it"""
+    seed: int = 0
+    """every random draw of step t comes from (seed, t)"""
+    save_every_seconds: float = 120.0
+    """wall-clock between checkpoints of the run's state"""
+    log_every: int = 10
+    """steps between rows of log.csv"""
+    tensorboard: bool = False
+    """write the log's scalars for TensorBoard as well (extra `train`)"""
+
+
+def check_budget(config: TrainConfig) -> None:
+    """Raise `MsbenchError` where a run would never end, or never begin."""
+    budgets = {"--max-steps": config.max_steps, "--max-minutes": config.max_minutes, "--max-pflops": config.max_pflops}
+    if all(value is None for value in budgets.values()):
+        raise MsbenchError("training needs a budget: give --max-steps, --max-minutes or --max-pflops")
+    for flag, value in budgets.items():
+        if value is not None and value <= 0:
+            raise MsbenchError(f"{flag} {value}: the budget must be positive")
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Seed of step `step`'s draws in process `rank`, within 32 bits: torch's CPU generator ignores all higher ones."""
+    # 2³²/φ, rounded to odd: the runs of different seeds begin far apart on the circle of 2³² steps; ranks count as far seeds.
+    return ((seed + 1009 * rank) * 0x9E3779B1 + step) % 2**32
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """The dtype of autocast, or None for plain fp32. `auto` takes bf16 on GPUs and on CPUs with AMX."""
+    if precision not in ("auto", "fp32", "bf16"):
+        raise MsbenchError(f"unknown precision {precision!r}: use auto, fp32 or bf16")
+    if precision == "auto":
+        amx = device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
+        return torch.bfloat16 if device.type == "cuda" or amx else None
+    return torch.bfloat16 if precision == "bf16" else None
+
+
+def ema_decay(step: int, power: float) -> float:
+    """Share of the average that the weights of step `step` (from 1) leave in place; 0 at step 1, so the start is forgotten."""
+    return float((1.0 - 1.0 / step) ** (power + 1.0))
+
+
+def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
+    """Linear warm-up by steps, then a cosine over the budget."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup))
+    return config.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))

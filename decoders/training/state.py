@@ -1,0 +1,41 @@
+"""The saved state of a training run: one file, written whole, and refused where it is another run's."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.errors import MsbenchError
+from harness.files import atomic_path
+
+
+def save_state(path: Path, state: dict[str, Any], identity: str, world: int) -> None:
+    """Write `state` (tensors and plain values), with whose it is and the number of processes that train it."""
+    with atomic_path(path) as temporary:
+        torch.save({**state, "identity": identity, "world": world}, temporary)
+
+
+def load_state(path: Path, identity: str, world: int) -> dict[str, Any] | None:
+    """The state that `save_state` wrote, on the CPU; None where there is none.
+
+    Raises:
+        MsbenchError: unreadable, saved by a run of another identity, or by another number of processes.
+    """
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise MsbenchError(f"{path}: not a readable run state; start afresh without --resume") from error
+    saved = state.get("identity", "")
+    if saved != identity:
+        raise MsbenchError(
+            f"{path}: saved by another run ({saved or 'unnamed'}, this one is {identity or 'unnamed'}); "
+            "give the settings it began with, or start afresh without --resume"
+        )
+    if state.get("world", 1) != world:
+        raise MsbenchError(f"{path}: {state['world']} processes trained this run, not {world}; start as many to resume it")
+    return state

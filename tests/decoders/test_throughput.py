@@ -1,0 +1,184 @@
+"""Counting a training's FLOPs, budgets by compute, rates in the log, and TensorBoard."""
+
+from __future__ import annotations
+
+import builtins
+import csv
+import hashlib
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from decoders.training import trainer
+from decoders.training.throughput import Meter, measure_peak
+from decoders.training.trainer import TrainConfig, train
+from harness.errors import MsbenchError
+
+CPU = torch.device("cpu")
+CONFIG = TrainConfig(max_steps=8, warmup=2, precision="fp32", log_every=2)
+ROWS, WIDE, NARROW = 5, 12, 7
+FORWARD = 2 * ROWS * WIDE * NARROW
+"""FLOPs of the product [5, 12] @ [12, 7]"""
+STEP = 2 * FORWARD
+"""a step's: the product, and the weight's gradient; the inputs need none"""
+
+
+class Product:
+    """‖x W‖² of random x: FLOPs that a formula gives. `teacher` adds a product without gradient from half the budget on."""
+
+    samples_per_step = ROWS
+
+    def __init__(self, teacher: bool = False) -> None:
+        torch.manual_seed(0)
+        self.module = nn.Linear(WIDE, NARROW, bias=False)
+        self.teacher = teacher
+
+    def phase(self, progress: float) -> str:
+        return "teacher" if self.teacher and progress >= 0.5 else "alone"
+
+    def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
+        x = torch.randn(ROWS, WIDE, generator=generator)
+        target: Tensor | float = 0.0
+        if self.phase(progress) == "teacher":
+            with torch.no_grad():
+                target = 0.1 * self.module(x)
+        return (self.module(x) - target).square().mean(), {}
+
+
+class Elementwise:
+    """A loss without any product: nothing to count."""
+
+    def __init__(self) -> None:
+        self.module = nn.Linear(3, 1, bias=False)
+
+    def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
+        return self.module.weight.square().sum(), {}
+
+
+def digest(module: nn.Module) -> str:
+    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in module.state_dict().values())).hexdigest()
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "log.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_step_s_flops_are_those_of_the_formula(tmp_path: Path) -> None:
+    result = train(Product(), CONFIG, tmp_path, CPU)
+    assert result.flops_per_step == STEP
+    assert result.pflops == pytest.approx(8 * STEP / 1e15, rel=1e-12)
+    assert result.samples_per_s == pytest.approx(8 * ROWS / result.seconds, rel=0.2)
+    assert result.mfu == pytest.approx(8 * STEP / result.seconds / result.peak, rel=0.2)
+
+
+def test_a_phase_that_costs_more_is_counted_as_such(tmp_path: Path) -> None:
+    result = train(Product(teacher=True), CONFIG, tmp_path, CPU)
+    assert result.flops_per_step == STEP + FORWARD
+    assert result.pflops == pytest.approx((4 * STEP + 4 * (STEP + FORWARD)) / 1e15, rel=1e-12)
+
+
+def test_flops_add_up_over_resumes(tmp_path: Path) -> None:
+    whole = train(Product(teacher=True), CONFIG, tmp_path / "whole", CPU)
+    train(Product(teacher=True), replace(CONFIG, stop_after=5), tmp_path / "parts", CPU)
+    parts = train(Product(teacher=True), CONFIG, tmp_path / "parts", CPU, resume=True)
+    assert (parts.pflops, parts.flops_per_step) == (whole.pflops, whole.flops_per_step)
+
+
+def test_counting_changes_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Zero:
+        def get_total_flops(self) -> int:
+            return 0
+
+    counted, uncounted = Product(), Product()
+    train(counted, CONFIG, tmp_path / "a", CPU)
+    monkeypatch.setattr(trainer, "flop_counter", lambda: nullcontext_with(Zero()))
+    monkeypatch.setattr(trainer, "measure_peak", lambda *_: 1.0)
+    assert train(uncounted, CONFIG, tmp_path / "b", CPU).flops_per_step == 0
+    assert digest(counted.module) == digest(uncounted.module)
+
+
+def nullcontext_with(counter: Any) -> Any:
+    context = nullcontext(counter)
+    context.get_total_flops = counter.get_total_flops  # type: ignore[attr-defined]
+    return context
+
+
+@pytest.mark.parametrize("steps", [1, 6])
+def test_pflops_bound_a_run(steps: int, tmp_path: Path) -> None:
+    progress: list[float] = []
+    config = replace(CONFIG, max_steps=None, max_pflops=steps * STEP / 1e15)
+    result = train(Product(), config, tmp_path, CPU, on_step=lambda *now: progress.append(now[2]))
+    assert (result.steps, result.finished) == (steps, True)
+    assert progress == pytest.approx([step / steps for step in range(steps)])
+    # The budget that is used up first ends the run.
+    assert train(Product(), replace(config, max_steps=100), tmp_path / "more", CPU).steps == steps
+
+
+def test_a_budget_of_flops_needs_flops(tmp_path: Path) -> None:
+    with pytest.raises(MsbenchError, match="would never end: give --max-steps"):
+        train(Elementwise(), TrainConfig(max_pflops=1.0, precision="fp32"), tmp_path, CPU)
+    with pytest.raises(MsbenchError, match="--max-steps, --max-minutes or --max-pflops"):
+        trainer.check_budget(TrainConfig())
+    with pytest.raises(MsbenchError, match="--max-pflops -1"):
+        trainer.check_budget(TrainConfig(max_pflops=-1.0))
+
+
+def test_rates_in_the_log_fit_its_clock(tmp_path: Path) -> None:
+    result = train(Product(), CONFIG, tmp_path, CPU)
+    rows = rows_of(tmp_path)
+    before = 0.0
+    for row in rows:
+        duration = float(row["seconds"]) - before
+        before = float(row["seconds"])
+        assert float(row["samples_per_s"]) == pytest.approx(2 * ROWS / duration, rel=0.02, abs=1.0)
+        ratio = float(row["gflops_per_s"]) * 1e9 / float(row["samples_per_s"])
+        assert ratio == pytest.approx(STEP / ROWS, rel=1e-3)
+        assert float(row["mfu"]) == pytest.approx(float(row["gflops_per_s"]) * 1e9 / result.peak, rel=1e-3)
+    train(Elementwise(), CONFIG, tmp_path / "unknown", CPU)
+    assert "samples_per_s" not in rows_of(tmp_path / "unknown")[0]
+
+
+def test_meter_by_hand() -> None:
+    meter = Meter(peak=1e9, samples_per_step=4)
+    meter.mark(10, 5.0)
+    meter.flops += 3_000_000_000
+    assert meter.row(16, 9.0) == pytest.approx({"samples_per_s": 6.0, "gflops_per_s": 0.75, "mfu": 0.75})
+    assert meter.row(18, 10.0) == pytest.approx({"samples_per_s": 8.0, "gflops_per_s": 0.0, "mfu": 0.0})
+
+
+def test_the_peak_is_plausible_and_draws_nothing() -> None:
+    before = torch.get_rng_state()
+    assert 1e8 < measure_peak(CPU, None) < 1e15
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_tensorboard_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = builtins.__import__
+
+    def without(name: str, *rest: Any, **named: Any) -> Any:
+        if name.startswith("torch.utils.tensorboard"):
+            raise ImportError(name)
+        return original(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MsbenchError, match=r"pip install msbench\[train\]"):
+        train(Product(), replace(CONFIG, tensorboard=True), tmp_path / "run", CPU)
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_gets_the_log_s_scalars(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(Product(), replace(CONFIG, tensorboard=True), tmp_path, CPU)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    rows = rows_of(tmp_path)
+    assert set(events.Tags()["scalars"]) == set(rows[0]) - {"step"}
+    written = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert written == [(int(row["step"]), pytest.approx(float(row["loss"]), rel=1e-4)) for row in rows]
