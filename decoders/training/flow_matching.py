@@ -12,6 +12,7 @@ from decoders.denoiser import Denoiser
 from decoders.flow import Flow, TrainingPair, halve
 from decoders.sampling import Prediction, predict
 from decoders.training.data import TrainingImages
+from decoders.training.distributed import Group
 from decoders.training.perceptual import Perceptual
 
 
@@ -51,8 +52,13 @@ class FlowObjective:
         self.config = config
         self.perceptual = perceptual
         self.running = [0.0] * flow.scales
+        self.group: Group | None = None
         counts = [config.batch * 2 ** (flow.scales - 1 - scale) for scale in range(flow.scales)]
         self.samples_per_step = sum(counts) if flow.scales > 1 else config.single_scale_batch
+
+    def use_group(self, group: Group) -> None:
+        """Keep one running mean for all processes, so that a resumed run goes on with the same one everywhere."""
+        self.group = group
 
     def extra_state(self) -> dict[str, list[float]]:
         """State a resumed run needs beside weights and optimiser."""
@@ -109,6 +115,8 @@ class FlowObjective:
             matching = self.matching(scale, pair, time, predicted).square().mean()
             late = time > 0.5
             value = float(matching.detach())
+            if self.group is not None:
+                value = self.group.sum(value) / self.group.world
             self.running[scale] = value if self.running[scale] == 0.0 else 0.95 * self.running[scale] + 0.05 * value
             total = total + matching / self.running[scale]
             parts[f"velocity_{scale}"] = value
