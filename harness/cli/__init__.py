@@ -28,8 +28,7 @@ app.command("ls")(maintain.ls_command)
 app.command("doctor")(maintain.doctor_command)
 weights_app = typer.Typer(help="Weights of the metric networks.", no_args_is_help=True)
 weights_app.command("fetch")(maintain.weights_fetch_command)
-weights_app.command("claim")(claim.claim_command)
-app.command("verify")(maintain.weights_verify_command)
+weights_app.command("verify")(maintain.weights_verify_command)
 app.add_typer(weights_app, name="weights")
 
 
