@@ -59,12 +59,30 @@ def sample(
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One network call's answer in both forms, float32 [B, 3, h, w]."""
+    """One network call's answer; each form is computed where it is asked for, float32 [B, 3, h, w]."""
 
-    velocity: Tensor
-    """dx/dτ"""
-    estimate: Tensor
-    """the scale's clean image"""
+    flow: Flow
+    """the path it was made on"""
+    scale: int
+    """k"""
+    x: Tensor
+    """x_τ, what the network saw"""
+    time: Tensor
+    """τ, [B]"""
+    output: Tensor
+    """what the network said"""
+    is_velocity: bool
+    """the output is a velocity, not a clean image"""
+
+    @property
+    def velocity(self) -> Tensor:
+        """dx/dτ"""
+        return self.output if self.is_velocity else self.flow.velocity(self.scale, self.x, self.output, self.time)
+
+    @property
+    def estimate(self) -> Tensor:
+        """The scale's clean image."""
+        return self.flow.estimate(self.scale, self.x, self.output, self.time) if self.is_velocity else self.output
 
 
 def predict(
@@ -77,11 +95,9 @@ def predict(
     corruption: Tensor,
     dtype: torch.dtype = torch.float32,
 ) -> Prediction:
-    """Call the network on x_τ [B, 3, h, w] at τ [B] in `dtype`, and read its output as velocity and as clean image."""
+    """Call the network on x_τ [B, 3, h, w] at τ [B] in `dtype`; its answer reads as velocity or as clean image."""
     output = denoiser(x.to(dtype), condition, scale, time, corruption).float()
-    if denoiser.config.prediction == "velocity":
-        return Prediction(output, flow.estimate(scale, x, output, time))
-    return Prediction(flow.velocity(scale, x, output, time), output)
+    return Prediction(flow, scale, x, time, output, denoiser.config.prediction == "velocity")
 
 
 def integrate(

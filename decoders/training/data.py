@@ -76,6 +76,14 @@ class TrainingImages:
         )
         return to_float(images), latents
 
+    def encoded_crops(
+        self, count: int, size: int, grid: int, generator: torch.Generator, multiple: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """`crops` of cached images, with their latents, on `device`."""
+        images, latents = self.crops(count, size, grid, generator, multiple)
+        assert latents is not None, "a denoiser needs cached latents"
+        return images.to(device), latents.to(device)
+
 
 def trim(images: Tensor, multiple: int) -> Tensor:
     """Leave out the last rows and columns beyond a multiple of `multiple`. [..., H, W]."""

@@ -83,9 +83,9 @@ class DistillationObjective(Adversarial):
         config = self.config
         device = next(self.module.parameters()).device
         grid = self.module.config.down_factor
-        images, latents = self.data.crops(config.batch, config.crop, grid, generator, grid * 2 ** (self.flow.scales - 1))
-        assert latents is not None, "distillation needs cached latents"
-        images, latents = images.to(device), latents.to(device)
+        images, latents = self.data.encoded_crops(
+            config.batch, config.crop, grid, generator, grid * 2 ** (self.flow.scales - 1), device
+        )
         zeros = torch.zeros(config.batch, device=device)
         total = torch.zeros((), device=device)
         parts: dict[str, float] = {}

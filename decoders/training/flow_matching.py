@@ -98,9 +98,7 @@ class FlowObjective:
             count = self.config.single_scale_batch if scales == 1 else self.config.batch * 2**shrink
             crop = self.config.crops[min(shrink, len(self.config.crops) - 1)]
             grid = self.module.config.down_factor
-            clean, latents = self.data.crops(count, crop, grid, generator, multiple=grid * 2**shrink)
-            assert latents is not None, "flow training needs cached latents"
-            clean, latents = clean.to(device), latents.to(device)
+            clean, latents = self.data.encoded_crops(count, crop, grid, generator, grid * 2**shrink, device)
             for _ in range(shrink):
                 clean = halve(clean)
 

@@ -57,9 +57,7 @@ class RegressionObjective(Adversarial):
         device = next(self.module.parameters()).device
         count, grid = self.config.batch, self.module.config.down_factor
         multiple = grid * 2 ** (self.flow.scales - 1)
-        images, latents = self.data.crops(count, self.config.crop, grid, generator, multiple)
-        assert latents is not None, "regression needs cached latents"
-        images, latents = images.to(device), latents.to(device)
+        images, latents = self.data.encoded_crops(count, self.config.crop, grid, generator, multiple, device)
         zeros = torch.zeros(count, device=device)
         total = torch.zeros((), device=device)
         parts: dict[str, float] = {}

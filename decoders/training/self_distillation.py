@@ -82,9 +82,9 @@ class SelfDistillationObjective(Adversarial):
         count = self.config.batch
         device = next(self.module.parameters()).device
         grid = self.module.config.down_factor
-        images, latents = self.data.crops(count, self.config.crop, grid, generator, grid * 2 ** (self.flow.scales - 1))
-        assert latents is not None, "distillation needs cached latents"
-        images, latents = images.to(device), latents.to(device)
+        images, latents = self.data.encoded_crops(
+            count, self.config.crop, grid, generator, grid * 2 ** (self.flow.scales - 1), device
+        )
 
         def normal(shape: tuple[int, ...]) -> Tensor:
             return torch.randn((count, *shape), generator=generator).to(device)

@@ -95,8 +95,8 @@ def _write(
     if built.new_latents and isinstance(module, Autoencoder):
         set_latent_statistics(module, data)
     sha256 = save_checkpoint(target, module, manifest)
-    if manifest.encoder_sha256 not in (None, _sha256_or_none(shipped_path("vae"))):
-        keep_encoder(request, manifest)
+    if manifest.kind == "denoiser" and manifest.encoder_sha256 != _sha256_or_none(shipped_path("vae")):
+        _keep_encoder(request, manifest)
     facts: dict[str, Any] = {
         "decoder": request.decoder,
         "preset": request.preset,
@@ -137,7 +137,7 @@ def _write(
     write_samples(request.output / f"{request.decoder}.png", target, request.decoder, request.scales, data)
 
 
-def keep_encoder(request: TrainRequest, manifest: Manifest) -> None:
+def _keep_encoder(request: TrainRequest, manifest: Manifest) -> None:
     """Put the autoencoder of a denoiser's latents beside its checkpoint, where decoders look for one that is not shipped."""
     assert request.vae is not None
     beside = request.output / "vae.safetensors"
