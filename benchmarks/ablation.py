@@ -231,6 +231,7 @@ def main() -> int:
     parser.add_argument("--max-samples", type=int, help="size of the stratified validation subset; default: all")
     parser.add_argument("--cells", help="only these, separated by commas; what they refer to must be trained already")
     parser.add_argument("--dists", action="store_true", help="measure DISTS too: a second perceptual network, slow on a CPU")
+    parser.add_argument("--train-only", action="store_true", help="measure nothing and write no table")
     parser.add_argument("--output", type=Path, required=True, help="the CSV")
     arguments = parser.parse_args()
     try:
@@ -238,6 +239,10 @@ def main() -> int:
         bench = Bench(cells, arguments.work_dir, arguments.data_dir, arguments.max_samples, arguments.dists)
         rows: list[dict[str, Any]] = []
         for cell in chosen(cells, arguments.cells):
+            if arguments.train_only:
+                for seed in cell.seeds:
+                    bench.train(cell, seed)
+                continue
             rows += bench.rows(cell)
             write_text(arguments.output, table(rows))
     except MsbenchError as error:

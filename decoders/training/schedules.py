@@ -44,6 +44,8 @@ class TrainConfig:
     """wall-clock between checkpoints of the run's state"""
     log_every: int = 10
     """steps between rows of log.csv"""
+    snapshot: float | None = None
+    """share of the budget after which the averaged weights are kept too, as a second checkpoint; None = never"""
     tensorboard: bool = False
     """write the log's scalars for TensorBoard as well (extra `train`)"""
 

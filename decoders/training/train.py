@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import platform
@@ -23,7 +24,7 @@ from decoders.training.data import TrainingImages, load_training_images
 from decoders.training.distributed import Group, current_group
 from decoders.training.request import TrainRequest, configured, trainable_decoders
 from decoders.training.samples import write_samples
-from decoders.training.trainer import TrainResult, check_budget, train
+from decoders.training.trainer import SNAPSHOT, TrainResult, check_budget, train
 from harness.environment import environment
 from harness.errors import UnknownNameError
 from harness.files import sha256_file, write_bytes
@@ -95,6 +96,10 @@ def _write(
     if built.new_latents and isinstance(module, Autoencoder):
         set_latent_statistics(module, data)
     sha256 = save_checkpoint(target, module, manifest)
+    if (snapshot := request.output / SNAPSHOT).exists():
+        earlier = copy.deepcopy(module)
+        earlier.load_state_dict(torch.load(snapshot, weights_only=True, map_location="cpu")["average"])
+        save_checkpoint(target.with_stem(f"{target.stem}-snapshot"), earlier, manifest)
     if manifest.kind == "denoiser" and manifest.encoder_sha256 != _sha256_or_none(shipped_path("vae")):
         _keep_encoder(request, manifest)
     facts: dict[str, Any] = {
@@ -155,7 +160,7 @@ def recipe_sha256(request: TrainRequest, planned: Plan, built: Assembly, data: T
     A teacher counts by its own recipe, so that a chain of trainings may be repeated as a whole; one of unknown recipe by its
     weights.
     """
-    ignored = {"seed", "stop_after", "save_every_seconds", "log_every", "tensorboard"}
+    ignored = {"seed", "stop_after", "save_every_seconds", "log_every", "tensorboard", "snapshot"}
     facts = {
         "decoder": request.decoder,
         "architecture": built.manifest.config,

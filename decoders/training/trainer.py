@@ -21,6 +21,7 @@ from decoders.training.schedules import TrainConfig, autocast_dtype, check_budge
 from decoders.training.state import load_state, save_state
 from decoders.training.throughput import Meter, flop_counter, measure_peak
 from harness.errors import MsbenchError
+from harness.files import atomic_path
 
 __all__ = [
     "Objective",
@@ -33,6 +34,10 @@ __all__ = [
     "step_seed",
     "train",
 ]
+
+
+SNAPSHOT = "snapshot.pt"
+"""Averaged weights of an earlier step, where `TrainConfig.snapshot` asks for them."""
 
 
 class Objective(Protocol):
@@ -112,6 +117,8 @@ def train(
     while (progress := run.progress()) < 1.0:
         if config.stop_after is not None and run.step - first >= config.stop_after:
             break
+        if config.snapshot is not None and progress >= config.snapshot:
+            run.keep_snapshot()
         value = run.advance(progress)
         if on_step is not None:
             on_step(run.step, value, progress)
@@ -174,6 +181,8 @@ class _Run:
         """Start the clock and the log at the current step."""
         self._started = time.monotonic()
         self.meter.mark(self.step, self._before)
+        if self.step == 0 and self.group.writes:
+            self.state_path.with_name(SNAPSHOT).unlink(missing_ok=True)
         if self.log is not None:
             self.log.trim(self.step)
         self.module.train()
@@ -279,6 +288,13 @@ class _Run:
             "meter": self.meter.state(),
         }
         save_state(self.state_path, state, self.identity, self.group.world)
+
+    def keep_snapshot(self) -> None:
+        """Write the averaged weights as they are now, unless an earlier step has."""
+        path = self.state_path.with_name(SNAPSHOT)
+        if self.group.writes and not path.exists():
+            with atomic_path(path) as temporary:
+                torch.save({"average": self.average.state_dict(), "step": self.step}, temporary)
 
     def restore(self) -> None:
         """Go on from `state.pt`; from the beginning where there is none."""
