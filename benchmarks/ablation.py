@@ -97,12 +97,25 @@ def read_grid(path: Path) -> list[Cell]:
 class Bench:
     """Trains and measures cells below one folder."""
 
-    def __init__(self, cells: Sequence[Cell], work: Path, data_dir: Path | None, samples: int | None, dists: bool) -> None:
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        work: Path,
+        data_dir: Path | None,
+        samples: int | None,
+        dists: bool,
+        only_seeds: Sequence[int] | None = None,
+    ) -> None:
         self.cells = {cell.name: cell for cell in cells}
         self.work = work
         self.data_dir = data_dir
         self.samples = samples
         self.dists = dists
+        self.only_seeds = only_seeds
+
+    def seeds(self, cell: Cell) -> list[int]:
+        """The training seeds of a cell that are wanted."""
+        return [seed for seed in cell.seeds if self.only_seeds is None or seed in self.only_seeds]
 
     def folder(self, name: str, seed: int | None = None) -> Path:
         """Where a cell's training lies; without a seed, that of its first."""
@@ -161,7 +174,7 @@ class Bench:
     def rows(self, cell: Cell) -> list[dict[str, Any]]:
         """One row per training seed and number of steps."""
         found = []
-        for seed in cell.seeds:
+        for seed in self.seeds(cell):
             self.train(cell, seed)
             card = json.loads(self.checkpoint(cell.name, seed).with_suffix(".json").read_text(encoding="utf-8"))
             found += [row(cell, seed, card, self.measure(cell, seed, steps)) for steps in cell.steps or (None,)]
@@ -186,7 +199,7 @@ def row(cell: Cell, seed: int, card: dict[str, Any], record: Record) -> dict[str
         "trained_on": spec["trained_on"],
         "perceptual_network": card["perceptual_network"],
         "training_steps": card["steps"],
-        "training_pflops": card["throughput"]["training_pflops"],
+        "training_pflops": card.get("throughput", {}).get("training_pflops"),  # cards of older trainings do not say
         "training_minutes": round(card["seconds"] / 60, 1),
         "parameters": card["parameters"],
         "gflops": result["gflops"],
@@ -231,16 +244,17 @@ def main() -> int:
     parser.add_argument("--max-samples", type=int, help="size of the stratified validation subset; default: all")
     parser.add_argument("--cells", help="only these, separated by commas; what they refer to must be trained already")
     parser.add_argument("--dists", action="store_true", help="measure DISTS too: a second perceptual network, slow on a CPU")
+    parser.add_argument("--seeds", type=int, nargs="+", help="only these of a cell's training seeds")
     parser.add_argument("--train-only", action="store_true", help="measure nothing and write no table")
     parser.add_argument("--output", type=Path, required=True, help="the CSV")
     arguments = parser.parse_args()
     try:
         cells = read_grid(arguments.grid)
-        bench = Bench(cells, arguments.work_dir, arguments.data_dir, arguments.max_samples, arguments.dists)
+        bench = Bench(cells, arguments.work_dir, arguments.data_dir, arguments.max_samples, arguments.dists, arguments.seeds)
         rows: list[dict[str, Any]] = []
         for cell in chosen(cells, arguments.cells):
             if arguments.train_only:
-                for seed in cell.seeds:
+                for seed in bench.seeds(cell):
                     bench.train(cell, seed)
                 continue
             rows += bench.rows(cell)

@@ -109,7 +109,7 @@ def assemble(
     if isinstance(planned.loss, AutoencoderLossConfig):
         built = _autoencoder(request, planned, data) if request.decoder == "vae" else _tuned(request, data)
         module, manifest, lineage = built
-        objective = AutoencoderObjective(module, data, planned.loss, perceptual, adversary)
+        objective = AutoencoderObjective(module, data.resident(request.device), planned.loss, perceptual, adversary)
         return Assembly(objective, manifest, planned.loss, lineage, new_latents=request.decoder == "vae")
     return _diffusion(request, planned, data, perceptual, adversary, report)
 
@@ -151,7 +151,7 @@ def _diffusion(
         )
     module = _built(lambda: Denoiser(config), config).to(request.device)
     teacher = _teacher(request, preset, config, sha256) if preset.teacher else None
-    data = encode_cached(data, autoencoder, sha256, request.device, report)
+    data = encode_cached(data, autoencoder, sha256, request.device, report).resident(request.device)
     manifest = Manifest(request.decoder, "denoiser", asdict(config), _trained_on(data), sha256, preset.flow)
     lineage: dict[str, Any] = {"encoder_sha256": sha256}
     flow = make_flow(preset.flow, preset.scales)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,6 +43,16 @@ class TrainingImages:
             parts = [encode(to_float(images)).float() for images in batches]
         return replace(self, latents=torch.cat(parts).clone(memory_format=torch.contiguous_format))
 
+    def resident(self, device: torch.device) -> TrainingImages:
+        """Images and latents on `device` where they take at most half of its free memory; as they are otherwise."""
+        if device.type != "cuda":
+            return self
+        tensors = [tensor for tensor in (self.images, self.latents) if tensor is not None]
+        free, _ = torch.cuda.mem_get_info(device)
+        if sum(tensor.nbytes for tensor in tensors) > free // 2:
+            return self
+        return replace(self, images=self.images.to(device), latents=None if self.latents is None else self.latents.to(device))
+
     def crops(
         self, count: int, size: int, grid: int, generator: torch.Generator, multiple: int | None = None
     ) -> tuple[Tensor, Tensor | None]:
@@ -64,17 +74,10 @@ class TrainingImages:
             raise MsbenchError(f"{self.name}: images of {side} px are too small to train on, {multiple} px are needed")
         index = torch.randint(len(self.images), (count,), generator=generator).tolist()
         corners = (torch.randint((side - size) // grid + 1, (count, 2), generator=generator) * grid).tolist()
-        images = torch.stack([self.images[i, :, y : y + size, x : x + size] for i, (y, x) in zip(index, corners, strict=True)])
+        images = cut(self.images, index, corners, size)
         if self.latents is None:
             return to_float(images), None
-        n = size // grid
-        latents = torch.stack(
-            [
-                self.latents[i, :, y // grid : y // grid + n, x // grid : x // grid + n]
-                for i, (y, x) in zip(index, corners, strict=True)
-            ]
-        )
-        return to_float(images), latents
+        return to_float(images), cut(self.latents, index, [(y // grid, x // grid) for y, x in corners], size // grid)
 
     def encoded_crops(
         self, count: int, size: int, grid: int, generator: torch.Generator, multiple: int, device: torch.device
@@ -83,6 +86,26 @@ class TrainingImages:
         images, latents = self.crops(count, size, grid, generator, multiple)
         assert latents is not None, "a denoiser needs cached latents"
         return images.to(device), latents.to(device)
+
+
+def cut(source: Tensor, index: Sequence[int], corners: Sequence[Sequence[int]], size: int) -> Tensor:
+    """Windows of `size` at (y, x) `corners` of the images `index` of [N, C, H, W]: [count, C, size, size].
+
+    On a GPU it is one gather, not a kernel for each window.
+    """
+    if source.device.type == "cpu":
+        return torch.stack([source[i, :, y : y + size, x : x + size] for i, (y, x) in zip(index, corners, strict=True)])
+    return gather(source, index, corners, size)
+
+
+def gather(source: Tensor, index: Sequence[int], corners: Sequence[Sequence[int]], size: int) -> Tensor:
+    """`cut` as one indexing operation."""
+    device = source.device
+    steps = torch.arange(size, device=device)
+    starts = torch.tensor(corners, device=device)[:, :, None] + steps  # [count, 2, size]
+    rows, columns = starts[:, 0, None, :, None], starts[:, 1, None, None, :]
+    channels = torch.arange(source.shape[1], device=device)[None, :, None, None]
+    return source[torch.tensor(index, device=device)[:, None, None, None], channels, rows, columns]
 
 
 def trim(images: Tensor, multiple: int) -> Tensor:

@@ -49,6 +49,13 @@ def run_training(
         return _run(replace(request, device=group.device), planned, group, spoken, on_step if group.writes else None)
 
 
+def compile_networks(*modules: nn.Module) -> None:
+    """Compile each network in place, for the shapes it meets; an autoencoder's two halves apart, since they are called apart."""
+    for module in modules:
+        for part in (module.encoder, module.decoder) if isinstance(module, Autoencoder) else (module,):
+            part.compile(dynamic=False)
+
+
 def _silent(line: str) -> None:
     """What processes other than the first one report."""
 
@@ -67,6 +74,8 @@ def _run(
     torch.manual_seed(request.config.seed)  # initial weights
     started = time.time()
     built = assemble(request, planned, data, lpips, report)
+    if request.config.compile:
+        compile_networks(built.objective.module, lpips)
     recipe = recipe_sha256(request, planned, built, data)
     manifest = replace(built.manifest, training_seed=request.config.seed, recipe_sha256=recipe)
     report(f"training {request.decoder} on {len(data.images)} images")
@@ -160,7 +169,7 @@ def recipe_sha256(request: TrainRequest, planned: Plan, built: Assembly, data: T
     A teacher counts by its own recipe, so that a chain of trainings may be repeated as a whole; one of unknown recipe by its
     weights.
     """
-    ignored = {"seed", "stop_after", "save_every_seconds", "log_every", "tensorboard", "snapshot"}
+    ignored = {"seed", "stop_after", "save_every_seconds", "log_every", "tensorboard", "snapshot", "compile"}
     facts = {
         "decoder": request.decoder,
         "architecture": built.manifest.config,

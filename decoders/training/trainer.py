@@ -244,7 +244,9 @@ class _Run:
         generator = torch.Generator().manual_seed(step_seed(self.config.seed, self.step, self.group.draws))
         phase = str(self.objective.phase(progress)) if hasattr(self.objective, "phase") else ""
         counter = flop_counter() if phase != self.meter.phase else None
-        with counter or contextlib.nullcontext():
+        # A compiled network's operations are not seen by the counter: the counted step runs uncompiled.
+        stance = torch.compiler.set_stance("force_eager") if counter is not None else contextlib.nullcontext()
+        with stance, counter or contextlib.nullcontext():
             with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
                 loss, parts = self.objective.loss(generator, progress)
             self.optimizer.zero_grad(set_to_none=True)

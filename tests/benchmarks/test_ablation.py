@@ -74,6 +74,12 @@ def test_cells_are_chosen_in_the_grid_s_order() -> None:
         chosen(cells, "a,d")
 
 
+def test_only_the_seeds_asked_for(tmp_path: Path) -> None:
+    cells = [Cell("a", "vae", seeds=(0, 1, 2))]
+    assert Bench(cells, tmp_path, None, None, False).seeds(cells[0]) == [0, 1, 2]
+    assert Bench(cells, tmp_path, None, None, False, [2, 5]).seeds(cells[0]) == [2]
+
+
 def test_what_is_trained_is_not_trained_again_and_another_recipe_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

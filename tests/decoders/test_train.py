@@ -20,7 +20,7 @@ from decoders.denoiser import DenoiserConfig
 from decoders.presets import SizePreset
 from decoders.training import build as build_module
 from decoders.training import train as train_module
-from decoders.training.data import TrainingImages, encode_cached, load_training_images
+from decoders.training.data import TrainingImages, cut, encode_cached, gather, load_training_images
 from decoders.training.request import TrainRequest
 from decoders.training.train import run_training
 from decoders.training.trainer import TrainConfig
@@ -137,6 +137,15 @@ def test_direct_trains_without_teacher(lab: Lab) -> None:
     run_training(lab.request("vae"), silent, None)
     path = run_training(lab.request("direct"), silent, None)
     assert load_denoiser(path)[1].flow == "noise-free"
+
+
+def test_an_earlier_step_is_kept_as_a_second_checkpoint(lab: Lab) -> None:
+    run_training(lab.request("vae"), silent, None)
+    request = lab.request("diffusion", steps=4)
+    path = run_training(replace(request, config=replace(request.config, snapshot=0.5)), silent, None)
+    earlier, last = (load_denoiser(file) for file in (path.with_stem("diffusion-snapshot"), path))
+    assert earlier[1] == last[1]
+    assert not torch.equal(earlier[0].head.weight, last[0].head.weight)
 
 
 def test_controls_without_teacher(lab: Lab) -> None:
@@ -262,6 +271,11 @@ def test_latents_are_encoded_once(lab: Lab, pictures: TrainingImages, tiny_autoe
     encode_cached(pictures, tiny_autoencoder, "b" * 64, cpu, lines.append)
     encode_cached(replace(pictures, sha256="1" * 64), tiny_autoencoder, "a" * 64, cpu, lines.append)
     assert len(lines) == 3
+
+
+def test_one_gather_cuts_what_windows_cut(pictures: TrainingImages) -> None:
+    index, corners = [3, 0, 3, 15], [[0, 0], [5, 48], [48, 1], [7, 7]]
+    assert torch.equal(gather(pictures.images, index, corners, 16), cut(pictures.images, index, corners, 16))
 
 
 def test_pictures_do_not_come_from_the_tests_own_seed(lab: Lab, make_seeded: Callable[[int], str]) -> None:
