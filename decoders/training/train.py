@@ -50,7 +50,7 @@ def run_training(
 
 
 def compile_networks(*modules: nn.Module) -> None:
-    """Compile each network in place, for the shapes it meets; an autoencoder's two halves apart, since they are called apart."""
+    """Compile each network in place, for the shapes it meets; an autoencoder's halves apart, as they are called."""
     for module in modules:
         for part in (module.encoder, module.decoder) if isinstance(module, Autoencoder) else (module,):
             part.compile(dynamic=False)
