@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,9 @@ from decoders.checkpoint import Manifest, load_autoencoder, load_denoiser, shipp
 from decoders.denoiser import Denoiser
 from decoders.flow import FlowName, make_flow
 from decoders.presets import DIFFUSION, SIZES, denoiser_config
-from decoders.sampling import sample
+from decoders.sampling import Parts, integrate, sample
 from decoders.schedule import split_steps
-from harness.decoder import Decoder, DecoderOptions, DecoderSpec, NoiseSource
+from harness.decoder import Compiler, Decoder, DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import MsbenchError
 from harness.files import sha256_file
 
@@ -35,6 +36,7 @@ class VaeDecoder:
         decoder_net = Autoencoder(autoencoder.config)
         decoder_net.load_state_dict(autoencoder.state_dict())
         self.network = decoder_net.to(options.device, options.dtype).eval().requires_grad_(False)
+        self.run: Callable[[Tensor], Tensor] = self.network.decode
         self.dtype = options.dtype
 
     @torch.inference_mode()
@@ -45,7 +47,13 @@ class VaeDecoder:
     @torch.inference_mode()
     def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
         """See `Decoder.decode`; draws no noise."""
-        return self.network.decode(latents.to(self.dtype))
+        return self.run(latents.to(self.dtype))
+
+    def compiled(self, compiler: Compiler) -> Decoder:
+        """See `Compilable.compiled`."""
+        decoder = copy.copy(self)
+        decoder.run = compiler(self.network.decode)
+        return decoder
 
 
 class DiffusionDecoder:
@@ -65,6 +73,7 @@ class DiffusionDecoder:
         self.flow = make_flow(flow, denoiser.config.scales)
         self.encoder = autoencoder.to(options.device)
         self.denoiser = denoiser.to(options.device, options.dtype)
+        self.parts: Parts | None = None
         self.dtype = options.dtype
 
     @torch.inference_mode()
@@ -83,7 +92,13 @@ class DiffusionDecoder:
         factor = self.denoiser.config.down_factor
         height, width = latents.shape[-2] * factor, latents.shape[-1] * factor
         padded = pad_to_multiple(latents.to(self.dtype), 2 ** (self.flow.scales - 1))
-        return sample(self.denoiser, self.flow, padded, self.steps, noise, on_scale)[..., :height, :width]
+        return sample(self.denoiser, self.flow, padded, self.steps, noise, on_scale, self.parts)[..., :height, :width]
+
+    def compiled(self, compiler: Compiler) -> Decoder:
+        """See `Compilable.compiled`: one step and the projection of the latents."""
+        decoder = copy.copy(self)
+        decoder.parts = Parts(compiler(self.denoiser.project), compiler(integrate))
+        return decoder
 
 
 def _random(build: Callable[[], ModuleT]) -> ModuleT:

@@ -16,6 +16,16 @@ from decoders.flow import Flow
 from harness.decoder import NoiseSource
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a compiler should see of the loop: one step, not fifty unrolled."""
+
+    project: Callable[[Tensor], list[Tensor]]
+    """`Denoiser.project`"""
+    step: Callable[..., Tensor]
+    """`integrate`"""
+
+
 def sample(
     denoiser: Denoiser,
     flow: Flow,
@@ -23,6 +33,7 @@ def sample(
     steps: Sequence[int],
     noise: NoiseSource,
     on_scale: Callable[[int, Tensor], None] | None = None,
+    parts: Parts | None = None,
 ) -> Tensor:
     """Decode latents.
 
@@ -33,11 +44,13 @@ def sample(
         steps: network calls of each scale, coarse to fine.
         noise: per-sample normal draws; draw k belongs to scale k.
         on_scale: called with (k, end of scale k), for previews.
+        parts: the two functions all network work is done in, compiled; None = as they are.
 
     Returns:
         [B, 3, f·h, f·w], float32.
     """
-    conditions = denoiser.project(latents)
+    parts = parts or Parts(denoiser.project, integrate)
+    conditions = parts.project(latents)
     batch, device = latents.shape[0], latents.device
     shrink = 2 ** (flow.scales - 1)
     height, width = (side * denoiser.config.down_factor // shrink for side in latents.shape[-2:])
@@ -51,7 +64,7 @@ def sample(
         x = flow.start(k, x, normal)
         for index in range(count):
             time = torch.full((batch,), index / count, device=device)
-            x = integrate(denoiser, flow, x, conditions[k], k, time, none, 1.0 / count, latents.dtype)
+            x = parts.step(denoiser, flow, x, conditions[k], k, time, none, 1.0 / count, latents.dtype)
         if on_scale is not None:
             on_scale(k, x)
     return x

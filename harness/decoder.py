@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -59,6 +59,19 @@ class Decoder(Protocol):
 
     def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
         """latents -> float [B, 3, H, W], nominally in [-1, 1]; values outside are clamped by the harness."""
+        ...
+
+
+Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Takes a function of tensors and gives back a faster one that computes the same"""
+
+
+@runtime_checkable
+class Compilable(Protocol):
+    """Optional, beside `Decoder`: names the parts worth compiling, where the whole `decode` would unroll too many steps."""
+
+    def compiled(self, compiler: Compiler) -> Decoder:
+        """The same decoder, sharing its weights, whose networks went through `compiler`; this one stays as it is."""
         ...
 
 

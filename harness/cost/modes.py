@@ -1,0 +1,195 @@
+"""Ways to run a decoder: as it is (`eager`), its networks compiled (`compile`), all of `decode` in a CUDA graph (`cudagraph`).
+
+A mode changes how fast a decoder is, not what it computes: images agree up to floating-point reassociation, and noise stays
+keyed by sample. Every mode gives a `Decoder` again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor
+
+from harness.decoder import Compilable, Compiler, Decoder, NoiseSource
+from harness.errors import MsbenchError, UnknownNameError
+from harness.noise import SampleNoise
+
+Mode = Literal["eager", "compile", "cudagraph"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+_WARM_UPS = 3
+_SHAPES = 64  # torch gives up compiling after 8 shapes of one function and runs it uncompiled without a word
+
+
+class UnsupportedModeError(MsbenchError):
+    """A decoder or a device that a mode cannot serve; a recorded result of `msbench speed`."""
+
+
+def parse_mode(name: str) -> Mode:
+    """The mode called `name`; raises `UnknownNameError`."""
+    if name not in MODES:
+        raise UnknownNameError("mode", name, MODES)
+    return name
+
+
+def in_mode(decoder: Decoder, mode: Mode, device: torch.device) -> Decoder:
+    """`decoder` as it runs in `mode` on `device`; the decoder itself for `eager`. Its first call at a shape sets that shape up.
+
+    Raises:
+        UnsupportedModeError: CUDA graphs anywhere but on a CUDA device.
+    """
+    match mode:
+        case "eager":
+            return decoder
+        case "compile":
+            return CompiledDecoder(decoder)
+        case "cudagraph":
+            if device.type != "cuda":
+                raise UnsupportedModeError(f"mode cudagraph needs a CUDA device, not {device.type}; use eager or compile")
+            return GraphedDecoder(decoder, partial(capture_cuda, device=device))
+
+
+class CompiledDecoder:
+    """`torch.compile`d: the parts that a `Compilable` decoder names, else its whole `decode`; the noise generator too.
+
+    Shapes are compiled one by one (static), at the first call of each.
+
+    Args:
+        decoder: stays as it is; weights are shared.
+        compiler: `torch.compile` by default; tests bring their own.
+    """
+
+    def __init__(self, decoder: Decoder, compiler: Compiler | None = None) -> None:
+        self.spec = decoder.spec
+        self.encode = decoder.encode
+        if compiler is None:
+            _allow_many_shapes()
+            compiler = cast(Compiler, partial(torch.compile, dynamic=False))
+        self._decode = decoder.compiled(compiler).decode if isinstance(decoder, Compilable) else compiler(decoder.decode)
+        self._normal = compiler(_normal)
+
+    def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
+        """See `Decoder.decode`."""
+        source = _CompiledNoise(noise, self._normal) if isinstance(noise, SampleNoise) else noise
+        return cast(Tensor, self._decode(latents, source))
+
+
+class _CompiledNoise:
+    """A `SampleNoise` whose hundred small integer operations a draw are fused."""
+
+    def __init__(self, noise: SampleNoise, normal: Callable[[Tensor, tuple[int, ...], int], Tensor]) -> None:
+        self._noise, self._normal = noise, normal
+
+    def normal(self, shape: Sequence[int], draw: int) -> Tensor:
+        """See `NoiseSource.normal`."""
+        self._noise.used = True
+        return self._normal(self._noise.keys, tuple(shape), draw)
+
+
+def _normal(keys: Tensor, shape: tuple[int, ...], draw: int) -> Tensor:
+    return SampleNoise(keys).normal(shape, draw)
+
+
+def _allow_many_shapes() -> None:
+    """Raise torch's limit on compiled versions of one function."""
+    from torch._dynamo import config
+
+    for name in ("recompile_limit", "cache_size_limit"):  # the second is what torch called it up to 2.5
+        if hasattr(config, name):
+            setattr(config, name, max(_SHAPES, getattr(config, name)))
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """One recorded call."""
+
+    replay: Callable[[], None]
+    """run it again on whatever its input buffers hold now"""
+    output: Tensor
+    """what each replay overwrites"""
+
+
+Capture = Callable[[Callable[[], Tensor]], Captured]
+"""Warms a call up, records it and hands back how to replay it"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """One latents shape's recording and its input buffers."""
+
+    latents: Tensor
+    keys: Tensor
+    captured: Captured
+    draws: bool
+
+
+class GraphedDecoder:
+    """All of `decode` in one graph per latents shape: every step, and the noise drawn inside from a buffer of sample keys.
+
+    A replay's images are copied out of the graph's own buffer, so they stay as they are at the next call.
+
+    Args:
+        decoder: must do nothing but queue work on the device (no copy to the host, no branch on a tensor's value).
+        capture: how a call is recorded; tests bring their own.
+    """
+
+    def __init__(self, decoder: Decoder, capture: Capture) -> None:
+        self.spec = decoder.spec
+        self.encode = decoder.encode
+        self._decoder, self._capture = decoder, capture
+        self._graphs: dict[tuple[tuple[int, ...], torch.dtype], _Graph] = {}
+
+    def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
+        """See `Decoder.decode`.
+
+        Raises:
+            UnsupportedModeError: the decoder cannot be recorded, or the noise is not a `SampleNoise`.
+        """
+        if not isinstance(noise, SampleNoise):
+            raise UnsupportedModeError(f"mode cudagraph draws from a SampleNoise, not a {type(noise).__name__}; use eager")
+        shape = (tuple(latents.shape), latents.dtype)
+        # Buffers made here are inference tensors, which later calls may overwrite only under the same guard.
+        with torch.inference_mode():
+            graph = self._graphs.get(shape)
+            if graph is None:
+                graph = self._graphs[shape] = self._record(latents, noise.keys)
+            graph.latents.copy_(latents)
+            graph.keys.copy_(noise.keys)
+            graph.captured.replay()
+            noise.used = noise.used or graph.draws
+            return graph.captured.output.clone()
+
+    def _record(self, latents: Tensor, keys: Tensor) -> _Graph:
+        held, source = latents.clone(), SampleNoise(keys.clone())
+        captured = self._capture(lambda: self._decoder.decode(held, source))
+        return _Graph(held, source.keys, captured, source.used)
+
+
+def capture_cuda(call: Callable[[], Tensor], device: torch.device) -> Captured:
+    """Record `call` in a CUDA graph, warmed up on a side stream first, so that libraries set themselves up outside the graph.
+
+    Raises:
+        UnsupportedModeError: the call does what a graph cannot hold, such as waiting for the device.
+    """
+    with torch.cuda.device(device):
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UPS):
+                call()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                output = call()
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            first = str(error).strip().partition("\n")[0]
+            raise UnsupportedModeError(f"decode cannot be recorded in a CUDA graph ({first}); use eager or compile") from error
+    return Captured(graph.replay, output)
