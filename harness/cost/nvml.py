@@ -25,7 +25,7 @@ _Value = TypeVar("_Value")
 class Nvml(Protocol):
     """The part of `pynvml` that is used; a test brings its own. Functions raise `NVMLError` where a GPU does not support them.
 
-    Beside these, `nvmlDeviceGetCurrentClocksEventReasons(handle)` or its older name (`Throttle` for `Event`), where there is one.
+    Beside these `nvmlDeviceGetCurrentClocksEventReasons(handle)` or its older name (`Throttle` for `Event`), where one exists.
     """
 
     @property
