@@ -97,9 +97,14 @@ def plan(request: TrainRequest) -> Plan:
 
 
 def assemble(
-    request: TrainRequest, planned: Plan, data: TrainingImages, lpips: Lpips, report: Callable[[str], None]
+    request: TrainRequest,
+    planned: Plan,
+    data: TrainingImages,
+    lpips: Lpips,
+    report: Callable[[str], None],
+    writes: bool = True,
 ) -> Assembly:
-    """Build what `planned` says; `lpips` is the network `request.perceptual` names.
+    """Build what `planned` says; `lpips` is the network `request.perceptual` names. Without `writes` another process encodes.
 
     Raises:
         MsbenchError: a checkpoint is missing or does not fit, or the settings make no network.
@@ -111,7 +116,7 @@ def assemble(
         module, manifest, lineage = built
         objective = AutoencoderObjective(module, data.resident(request.device), planned.loss, perceptual, adversary)
         return Assembly(objective, manifest, planned.loss, lineage, new_latents=request.decoder == "vae")
-    return _diffusion(request, planned, data, perceptual, adversary, report)
+    return _diffusion(request, planned, data, perceptual, adversary, report, writes)
 
 
 def _autoencoder(request: TrainRequest, planned: Plan, data: TrainingImages) -> tuple[Autoencoder, Manifest, dict[str, Any]]:
@@ -135,6 +140,7 @@ def _diffusion(
     perceptual: Perceptual,
     adversary: Adversary | None,
     report: Callable[[str], None],
+    writes: bool,
 ) -> Assembly:
     loss, preset = planned.loss, planned.preset
     assert preset is not None
@@ -151,7 +157,7 @@ def _diffusion(
         )
     module = _built(lambda: Denoiser(config), config).to(request.device)
     teacher = _teacher(request, preset, config, sha256) if preset.teacher else None
-    data = encode_cached(data, autoencoder, sha256, request.device, report).resident(request.device)
+    data = encode_cached(data, autoencoder, sha256, request.device, report, writes).resident(request.device)
     manifest = Manifest(request.decoder, "denoiser", asdict(config), _trained_on(data), sha256, preset.flow)
     lineage: dict[str, Any] = {"encoder_sha256": sha256}
     flow = make_flow(preset.flow, preset.scales)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from decoders.autoencoder import Autoencoder
+from decoders.training.distributed import Group
+from decoders.training.pack import as_planes, map_array, memory_limit, packed, wait_for
 from harness.cache import cache_dir
+from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
 from harness.data.types import Request
 from harness.errors import MsbenchError
@@ -115,19 +116,29 @@ def trim(images: Tensor, multiple: int) -> Tensor:
 
 
 def encode_cached(
-    data: TrainingImages, autoencoder: Autoencoder, sha256: str, device: torch.device, report: Callable[[str], None]
+    data: TrainingImages,
+    autoencoder: Autoencoder,
+    sha256: str,
+    device: torch.device,
+    report: Callable[[str], None],
+    writes: bool = True,
 ) -> TrainingImages:
-    """`data` with its latents, from the cache where these pixels were encoded by these weights before."""
-    path = cache_dir() / "latents" / f"{data.sha256[:24]}-{sha256[:24]}.safetensors"
-    if path.is_file():
-        with safe_open(path, framework="pt") as file:
-            return replace(data, latents=file.get_tensor("latents"))
-    report(f"encoding {len(data.images)} images")
-    encoded = data.with_latents(lambda images: autoencoder.encode(images.to(device)).cpu(), autoencoder.config.down_factor())
-    assert encoded.latents is not None
-    with atomic_path(path) as temporary:
-        save_file({"latents": encoded.latents}, temporary)
-    return encoded
+    """`data` with its latents, mapped from the cache, into which they go where these weights never encoded these pixels.
+
+    With `writes` False this process waits for another one that encodes.
+    """
+    path = cache_dir() / "latents" / f"{data.sha256[:24]}-{sha256[:24]}.npy"
+    if writes and not path.is_file():
+        report(f"encoding {len(data.images)} images")
+        autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encoded = data.with_latents(
+            lambda images: autoencoder.encode(images.to(device)).cpu(), autoencoder.config.down_factor()
+        )
+        assert encoded.latents is not None
+        with atomic_path(path) as temporary:
+            np.save(temporary, encoded.latents.numpy())
+    wait_for(path)
+    return replace(data, latents=map_array(path))
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -135,8 +146,12 @@ def to_float(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1.0
 
 
-def load_training_images(request: Request) -> TrainingImages:
-    """Read a dataset's train split into memory.
+def load_training_images(request: Request, group: Group | None = None, limit: int | None = None) -> TrainingImages:
+    """A dataset's train split: in memory, or mapped from a packed file in the cache where memory is too small for it.
+
+    Args:
+        group: the processes that train together; the first of each machine packs.
+        limit: bytes of images that this process may hold; None = `memory_limit`.
 
     Raises:
         MsbenchError: the dataset is wrong, or too small to train on.
@@ -151,14 +166,26 @@ def load_training_images(request: Request) -> TrainingImages:
         split=request.split,
         offline=request.offline,
     )
+    group = group or Group()
     # ImageNet's validation images are what others are measured on; they are not trained on, whatever folder they lie in.
     kept = [i for i, entry in enumerate(dataset.entries) if not entry.name.rpartition("/")[2].startswith(HELD_OUT_PREFIX)]
+    if len(kept) * 3 * dataset.info.resolution**2 > (memory_limit(group.local_world) if limit is None else limit):
+        images, sha256 = packed(dataset, kept, group.local_rank == 0)
+    else:
+        images, sha256 = _in_memory(dataset, kept)
+    if len(images) < MIN_IMAGES:
+        raise MsbenchError(f"{request.name}: {len(images)} usable images, training needs at least {MIN_IMAGES}")
+    split = f" {request.split}" if request.split else ""
+    return TrainingImages(f"{request.name}{split}", images, sha256)
+
+
+def _in_memory(dataset: Dataset, kept: Sequence[int]) -> tuple[Tensor, str]:
     digest = hashlib.sha256()
-    arrays = []
+    side = dataset.info.resolution
+    images = torch.empty((len(kept), 3, side, side), dtype=torch.uint8)
+    count = 0
     for example in dataset.stream(kept):
         digest.update(example.key.encode() + example.image.tobytes())
-        arrays.append(np.ascontiguousarray(example.image.transpose(2, 0, 1)))
-    if len(arrays) < MIN_IMAGES:
-        raise MsbenchError(f"{request.name}: {len(arrays)} usable images, training needs at least {MIN_IMAGES}")
-    split = f" {request.split}" if request.split else ""
-    return TrainingImages(f"{request.name}{split}", torch.from_numpy(np.stack(arrays)), digest.hexdigest())
+        images[count] = torch.from_numpy(as_planes(example))
+        count += 1
+    return images[:count], digest.hexdigest()

@@ -27,6 +27,10 @@ class Group:
     """number of processes"""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """where this process trains, and where the tensors that are exchanged lie"""
+    local_rank: int = 0
+    """this process among those of its machine; 0 fills the machine's cache"""
+    local_world: int = 1
+    """number of processes on this machine"""
     same_draws: bool = False
     """every rank draws what rank 0 draws: only to compare with one process"""
 
@@ -115,6 +119,7 @@ def current_group(device: torch.device) -> Iterator[Group]:
         reason = str(error).splitlines()[0]
         raise MsbenchError(f"WORLD_SIZE is set but no process group began ({reason}): start with torchrun") from error
     try:
-        yield Group(dist.get_rank(), dist.get_world_size(), device)
+        local = (int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        yield Group(dist.get_rank(), dist.get_world_size(), device, *local)
     finally:
         dist.destroy_process_group()

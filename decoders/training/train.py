@@ -69,11 +69,11 @@ def _run(
 ) -> Path:
     target = request.output / f"{request.decoder}.safetensors"
     report(f"reading {request.data.name}")
-    data = load_training_images(request.data)
+    data = load_training_images(request.data, group)
     lpips = Lpips.load(request.perceptual.network, request.device, request.offline)
     torch.manual_seed(request.config.seed)  # initial weights
     started = time.time()
-    built = assemble(request, planned, data, lpips, report)
+    built = assemble(request, planned, data, lpips, report, group.local_rank == 0)
     if request.config.compile:
         compile_networks(built.objective.module, lpips)
     recipe = recipe_sha256(request, planned, built, data)
