@@ -55,6 +55,16 @@ _BUILT_IN = (
         "the reference after its uint8 round trip: the error floor",
     ),
     ("taef2", "baselines.tae:taef2", "pretrained tiny autoencoder for FLUX.2 latents (needs --checkpoint FOLDER)"),
+    (
+        "sd-vae-arch",
+        "baselines.diffusers_vae:sd_vae_arch",
+        "Stable Diffusion's VAE decoder, random weights: cost only (needs msbench[peers])",
+    ),
+    (
+        "taesd-arch",
+        "baselines.diffusers_vae:taesd_arch",
+        "TAESD's decoder, random weights: cost only (needs msbench[peers])",
+    ),
 )
 
 

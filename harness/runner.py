@@ -31,6 +31,7 @@ from harness.record import Record, write_record
 from harness.registry import build_decoder
 from harness.report.sheet import write_sheet
 from harness.stats.verdict import merge_margins
+from harness.timing import Stages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,28 +62,48 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
     options = DecoderOptions(
         device=device, dtype=config.dtype, checkpoint=config.checkpoint, steps=config.steps, scales=config.scales
     )
-    decoders = {name: build_decoder(name, options) for name in config.decoders}
-    suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
+    stages = Stages(device)
+    with stages.stage("loading networks"):
+        decoders = {name: build_decoder(name, options) for name in config.decoders}
+    _refuse_random_weights(decoders)
+    with stages.stage("loading networks"):
+        suite = MetricSuite(device, config.offline, extra=config.extra_metrics, stages=stages)
     started = time.time()
-    gathered, reference = quality_pass(config, dataset, decoders, suite, device, report)
+    gathered, reference = quality_pass(config, dataset, decoders, suite, device, report, stages)
     costs: dict[str, Cost | None] = dict.fromkeys(decoders)
     if config.cost is not None:
         for index, (name, decoder) in enumerate(decoders.items()):
             report(f"timing {name}", index, len(decoders))
             latents = torch.cat(gathered[name].latents)
-            costs[name] = measure_cost(decoder, latents, _noise_for(config.seed, device), config.cost, device)
+            with stages.stage("measuring cost"):
+                costs[name] = measure_cost(decoder, latents, _noise_for(config.seed, device), config.cost, device)
         report("timing", len(decoders), len(decoders))
-    data = record_data(config, dataset, decoders, gathered, reference, costs, started)
+    with stages.stage("statistics"):
+        data = record_data(config, dataset, decoders, gathered, reference, costs, started)
     seeds = config.noise_seed_list()
-    write_features(
-        folder,
-        np.concatenate(reference.features),
-        {name: {seed: one.all_features() for seed, one in kept.different(seeds).items()} for name, kept in gathered.items()},
-    )
+    with stages.stage("writing"):
+        write_features(
+            folder,
+            np.concatenate(reference.features),
+            {
+                name: {seed: one.all_features() for seed, one in kept.different(seeds).items()}
+                for name, kept in gathered.items()
+            },
+        )
+    data["timing"] = stages.as_record()
     record = write_record(folder, data, samples_frame(gathered, reference, seeds))
     if reference.shown:
         draw_sheet(folder / "sheet.png", gathered, reference)
     return record
+
+
+def _refuse_random_weights(decoders: dict[str, Decoder]) -> None:
+    """Raise `MsbenchError` where a decoder has no quality to measure."""
+    random = [name for name, decoder in decoders.items() if decoder.spec.trained_on == "random weights"]
+    if random:
+        raise MsbenchError(
+            f"--decoder {','.join(random)}: random weights have a cost but no quality; leave it out and use `msbench speed`"
+        )
 
 
 def _noise_for(seed: int, device: torch.device) -> Callable[[int], NoiseSource]:

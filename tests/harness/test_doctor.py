@@ -17,6 +17,7 @@ def test_missing_weights_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert checks["torch"].ok
     assert checks["cache"].ok
     assert checks["decoder bicubic"].ok
+    assert all(check.ok for name, check in checks.items() if name.startswith("decoder "))
     assert not (tmp_path / "empty").exists()
 
 
