@@ -1,4 +1,4 @@
-"""The command line: `msbench run | compare | claim | verify | scales | train-decoder | ls | weights | doctor`.
+"""The command line: `msbench run | compare | claim | verify | speed | scales | sweep | train-decoder | ls | weights | doctor`.
 
 Everything heavy is imported inside the command that needs it, so that --help answers at once. Tables go to stdout; with --json,
 stdout is one JSON document and tables and progress go to stderr. Exit codes: 0 good, 1 a check failed, 2 bad input.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from harness.cli import claim, compare, maintain, measure, train, verify
+from harness.cli import claim, compare, maintain, measure, speed, sweep, train, verify
 
 app = typer.Typer(
     name="msbench",
@@ -22,7 +22,9 @@ app.command("run")(measure.run_command)
 app.command("compare")(compare.compare_command)
 app.command("claim")(claim.claim_command)
 app.command("verify")(verify.verify_command)
+app.command("speed")(speed.speed_command)
 app.command("scales")(measure.scales_command)
+app.command("sweep")(sweep.sweep_command)
 app.command("train-decoder")(train.train_command)
 app.command("ls")(maintain.ls_command)
 app.command("doctor")(maintain.doctor_command)

@@ -1,0 +1,172 @@
+"""`msbench sweep`: quality and cost over numbers of scales and steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.shared import (
+    DataDir,
+    DecoderList,
+    Device,
+    Dtype,
+    JsonFlag,
+    MaxSamples,
+    Offline,
+    Resolution,
+    console_for,
+    parse_dtype,
+    parse_integers,
+    parse_names,
+    print_json,
+    progress_bar,
+    user_errors,
+)
+
+if TYPE_CHECKING:
+    from harness.sweep.sweep import Measured
+
+_SHOWN = {
+    "decoder": "decoder",
+    "scales": "K",
+    "steps": "N",
+    "batch": "batch",
+    "weights": "weights",
+    "status": "status",
+    "ms_per_image": "ms/image",
+    "gflops": "GFLOPs",
+    "theory_speedup": "K/S_K",
+    "counted_speedup": "counted x",
+    "measured_speedup": "measured x",
+    "rfid": "rFID",
+    "lpips": "LPIPS",
+}
+
+
+def sweep_command(
+    decoder: DecoderList = "ms-diffusion-cascade",
+    scales: Annotated[str, typer.Option(help="Numbers of scales K, separated by commas.")] = "1,2,3,4",
+    steps: Annotated[str, typer.Option(help="Network calls per image over all scales, separated by commas.")] = "4,10,20,50",
+    baselines: Annotated[
+        str, typer.Option(help='Decoders measured beside the grid, as they ship; "" for none.')
+    ] = "vae,ms-onestep,bicubic,jpeg",
+    checkpoint_dir: Annotated[
+        Path | None, typer.Option(help="Checkpoints below this folder go before the shipped ones, where decoder and K fit.")
+    ] = None,
+    dataset: Annotated[str, typer.Option(help="photos, imagenette, imagenet-val or folder:PATH.")] = "photos",
+    data_dir: DataDir = None,
+    split: Annotated[str, typer.Option(help="Part of the dataset: val or train.")] = "val",
+    resolution: Resolution = None,
+    max_samples: MaxSamples = None,
+    seed: Annotated[int, typer.Option(help="Seeds the subset and each sample's noise.")] = 0,
+    batch_sizes: Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")] = "1,8",
+    cell_seconds: Annotated[float, typer.Option(min=0.1, help="Measured seconds per cell and batch size.")] = 10.0,
+    cost_only: Annotated[bool, typer.Option("--cost-only", help="Measure no quality: no dataset, no metric networks.")] = False,
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+    mode: Annotated[str, typer.Option(help="How the decoders are run: eager.")] = "eager",
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(help="Cells, runs, table and plots; what is there is not measured again. Default: below runs/."),
+    ] = None,
+    offline: Offline = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure quality and cost over a grid of scales and steps; resumable. Untrained cells get cost alone."""
+    with user_errors():
+        from harness.config import runs_root
+        from harness.cost.cost import CostProtocol
+        from harness.files import atomic_path
+        from harness.sweep.plan import SweepRequest
+        from harness.sweep.plots import write_plots
+        from harness.sweep.sweep import run_sweep
+        from harness.sweep.table import sweep_frame
+
+        what = "cost" if cost_only else dataset.partition(":")[0]
+        folder = output_dir or runs_root() / f"sweep-{what}-{device.replace(':', '')}"
+        sizes = tuple(parse_integers("--batch-sizes", batch_sizes))
+        request = SweepRequest(
+            decoders=parse_names(decoder),
+            scales=tuple(parse_integers("--scales", scales)),
+            steps=tuple(parse_integers("--steps", steps)),
+            output_dir=folder,
+            baselines=parse_names(baselines),
+            checkpoint_dir=checkpoint_dir,
+            dataset=dataset,
+            data_dir=data_dir,
+            split=split,
+            resolution=resolution,
+            max_samples=max_samples,
+            seed=seed,
+            device=device,
+            dtype=parse_dtype(dtype),
+            mode=mode,
+            cost=CostProtocol(batch_sizes=sizes, max_seconds=cell_seconds),
+            cost_only=cost_only,
+            offline=offline,
+        )
+        with progress_bar() as progress:
+            sweep = run_sweep(request, progress)
+        frame = sweep_frame(sweep)
+        table = folder / "sweep.parquet"
+        with atomic_path(table) as temporary:
+            frame.to_parquet(temporary, index=False)
+        plots, omitted = write_plots(frame, folder)
+        console = console_for(as_json)
+        shown = frame[list(_SHOWN)].rename(columns=_SHOWN)
+        console.print(shown.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.4g}"), soft_wrap=True)
+        reasons = dict.fromkeys(text for text in (*frame["reason"], *frame["quality_reason"]) if isinstance(text, str))
+        for line in (*reasons, *omitted):
+            console.print(line, soft_wrap=True, markup=False)
+        console.print(
+            f"{sweep.cells_run} of {len(sweep.cells)} cells measured now; table, cells and plots in {folder}", soft_wrap=True
+        )
+        if as_json:
+            print_json(
+                {
+                    "schema_version": 1,
+                    "status": "complete",
+                    "cells_run": sweep.cells_run,
+                    "cells": [_cell(one) for one in sweep.cells if not one.cell.baseline],
+                    "baselines": [_cell(one) for one in sweep.cells if one.cell.baseline],
+                    "table": table,
+                    "plots": plots,
+                    "plots_omitted": omitted,
+                }
+            )
+
+
+def _cell(one: Measured) -> dict[str, Any]:
+    """A cell in JSON types; the samples of its timing are in its file."""
+    cell, figures = one.cell, one.figures
+    head: dict[str, Any] = {"decoder": cell.decoder, "scales": cell.scales, "steps": cell.steps}
+    if figures is None or cell.fit is None:
+        return {
+            **head,
+            "status": "skipped",
+            "reason": cell.skipped,
+            "quality": None,
+            "quality_reason": cell.skipped,
+            "cost": None,
+        }
+    cost = figures["cost"]
+    cells = [_without_samples(timed) for timed in cost["cells"]]
+    return {
+        **head,
+        "status": "ok" if all(timed["status"] == "ok" for timed in cells) else "out of memory",
+        "reason": None,
+        "model": cell.fit.model,
+        "weights": cell.fit.weights,
+        "weights_sha256": figures["spec"]["weights_sha256"],
+        "quality": figures["quality"],
+        "quality_reason": figures["quality_reason"],
+        "run": figures["run"],
+        "cost": {**cost, "cells": cells},
+    }
+
+
+def _without_samples(timed: dict[str, Any]) -> dict[str, Any]:
+    latency = timed["latency"]
+    return {**timed, "latency": latency and {key: value for key, value in latency.items() if key != "samples_ms"}}

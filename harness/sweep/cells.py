@@ -1,0 +1,180 @@
+"""One cell of a sweep: the recipe that decides its figures, and how they are measured.
+
+Quality comes from a whole run, whose folder stays, so that `msbench compare` and `claim` can read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.config import RunConfig
+from harness.cost.cost import is_out_of_memory, measure_cost
+from harness.data.registry import open_dataset
+from harness.decoder import Decoder, DecoderOptions, NoiseSource
+from harness.metrics.registry import METRICS
+from harness.noise import SampleNoise
+from harness.protocol import SCHEMA_VERSION
+from harness.record import RECORD, Record, plain, read_record
+from harness.registry import build_decoder
+from harness.runner import evaluate
+from harness.sweep.plan import Cell, SweepRequest
+from harness.sweep.weights import Fit
+
+CELL_SCHEMA = 1
+COST_ONLY_RESOLUTION = 256
+
+
+def data_recipe(request: SweepRequest) -> tuple[dict[str, Any], int]:
+    """What the recipes of all cells with quality share, and the side of the images."""
+    if request.cost_only:
+        return {}, request.resolution or COST_ONLY_RESOLUTION
+    dataset = open_dataset(
+        request.dataset,
+        data_dir=request.data_dir,
+        resolution=request.resolution,
+        max_samples=request.max_samples,
+        seed=request.seed,
+        split=request.split,
+        offline=request.offline,
+    )
+    keys = hashlib.sha256("".join(f"{entry.key}\0" for entry in dataset.entries).encode()).hexdigest()
+    return {
+        **asdict(dataset.info),
+        "keys_sha256": keys,
+        "seed": request.seed,
+        "protocol": SCHEMA_VERSION,
+    }, dataset.info.resolution
+
+
+def recipe_of(
+    request: SweepRequest, cell: Cell, fit: Fit, data: dict[str, Any], facts: dict[str, Any], resolution: int
+) -> dict[str, Any]:
+    """All that decides a cell's figures, in JSON types; cost depends on the machine, so it is part of it.
+
+    Args:
+        request, cell, fit: what is measured.
+        data: from `data_recipe`, with the side of the images.
+        facts: from `environment`.
+        resolution: side of the images.
+    """
+    recipe: dict[str, Any] = {
+        "schema": CELL_SCHEMA,
+        "model": fit.model,
+        "scales": cell.scales,
+        "steps": cell.steps,
+        "weights": fit.weights,
+        "weights_sha256": fit.spec.weights_sha256,
+        "encoder_sha256": fit.spec.encoder_sha256,
+        "quality": data if _has_quality(request, fit) else None,
+        "resolution": resolution,
+        "dtype": str(request.dtype),
+        "mode": request.mode,
+        "device": request.device,
+        "cost": asdict(request.cost),
+        "machine": {name: facts[name] for name in ("cpu_model", "gpus", "torch", "torch_threads", "cuda", "msbench")},
+    }
+    result: dict[str, Any] = plain(recipe)
+    return result
+
+
+def _has_quality(request: SweepRequest, fit: Fit) -> bool:
+    return not request.cost_only and fit.weights != "random"
+
+
+def read_cell(file: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
+    """A cell's figures; None where they were not measured, or the file is damaged or of another recipe."""
+    try:
+        figures = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(figures, dict) or figures.get("recipe") != recipe or not isinstance(figures.get("cost"), dict):
+        return None
+    return figures
+
+
+def measure_cell(
+    request: SweepRequest, cell: Cell, fit: Fit, name: str, resolution: int, device: torch.device
+) -> dict[str, Any]:
+    """A cell's figures: a whole run where it has quality, else its cost alone."""
+    reason = "quality was not asked for" if request.cost_only else fit.reason
+    if _has_quality(request, fit):
+        try:
+            return _from_run(_run(request, cell, fit, request.output_dir / "runs" / name), name)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = "the quality pass ran out of memory"
+    options = DecoderOptions(
+        device=device,
+        dtype=request.dtype,
+        checkpoint=fit.checkpoint,
+        steps=None if cell.baseline else cell.steps,
+        scales=None if cell.baseline else cell.scales,
+        weights="random" if fit.weights == "random" else "trained",
+    )
+    decoder = build_decoder(fit.model, options)
+    cost = measure_cost(
+        decoder, _latents(decoder, request, resolution, device), _noise_for(request, device), request.cost, device
+    )
+    return {"spec": asdict(decoder.spec), "quality": None, "quality_reason": reason, "run": None, "cost": cost.as_record()}
+
+
+def _run(request: SweepRequest, cell: Cell, fit: Fit, folder: Path) -> Record:
+    """The run of a cell; one that was finished before its cell was written is taken as it is."""
+    if (folder / RECORD).is_file():
+        return read_record(folder)
+    config = RunConfig(
+        decoders=(fit.model,),
+        dataset=request.dataset,
+        data_dir=request.data_dir,
+        split=request.split,
+        resolution=request.resolution,
+        max_samples=request.max_samples,
+        seed=request.seed,
+        device=request.device,
+        dtype=request.dtype,
+        checkpoint=fit.checkpoint,
+        steps=None if cell.baseline else cell.steps,
+        scales=None if cell.baseline else cell.scales,
+        output_dir=folder,
+        cost=request.cost,
+        offline=request.offline,
+    )
+    return evaluate(config)
+
+
+def _from_run(record: Record, name: str) -> dict[str, Any]:
+    row = record.results[0]
+    details = record.data["decoders"][row["decoder"]]
+    quality = {key: row[key] for key in ("n", *METRICS, "intervals") if key in row}
+    return {
+        "spec": details["spec"],
+        "quality": {**quality, "protocol_hash": record.protocol_hash},
+        "quality_reason": None,
+        "run": f"runs/{name}",
+        "cost": details["cost"],
+    }
+
+
+def _latents(decoder: Decoder, request: SweepRequest, resolution: int, device: torch.device) -> torch.Tensor:
+    """Latents as a decoder gets them, of unit variance: what a GPU's time and power depend on is the same as with images."""
+    count = max(request.cost.batch_sizes)
+    noise = _noise_for(request, device)(count)
+    channels, side = decoder.spec.latent_channels, resolution // decoder.spec.down_factor
+    if channels is not None:
+        return noise.normal((channels, side, side), 0)
+    return decoder.encode(noise.normal((3, resolution, resolution), 0).div(3.0).clamp(-1.0, 1.0))
+
+
+def _noise_for(request: SweepRequest, device: torch.device) -> Callable[[int], NoiseSource]:
+    def noise(batch: int) -> NoiseSource:
+        return SampleNoise.for_samples(request.seed, [f"cost-{i}" for i in range(batch)], device)
+
+    return noise

@@ -1,0 +1,125 @@
+"""What a sweep is asked for, and its plan: every cell with its weights, or with the reason why it is skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from harness.cost.cost import CostProtocol
+from harness.errors import MsbenchError, UnknownNameError
+from harness.sweep.weights import Fit, Found, find_checkpoints, fit_baseline, fit_weights
+
+MODES = ("eager",)
+"""ways of running a decoder that a sweep can measure"""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRequest:
+    """What `msbench sweep` was asked for."""
+
+    decoders: tuple[str, ...]
+    """registry names of decoders that take scales and steps"""
+    scales: tuple[int, ...]
+    """numbers of scales K"""
+    steps: tuple[int, ...]
+    """numbers of steps N over all scales"""
+    output_dir: Path
+    """where cells, runs, table and plots go; cells already there are not measured again"""
+    baselines: tuple[str, ...] = ()
+    """decoders measured once each, as they ship"""
+    checkpoint_dir: Path | None = None
+    """checkpoints below it go before the shipped ones"""
+    dataset: str = "photos"
+    """dataset name"""
+    data_dir: Path | None = None
+    """where the dataset lies"""
+    split: str = "val"
+    """which part of it"""
+    resolution: int | None = None
+    """side of every image; None = the dataset's own, 256 with `cost_only`"""
+    max_samples: int | None = None
+    """size of the stratified subset; None = everything"""
+    seed: int = 0
+    """seeds the subset and each sample's noise"""
+    device: str = "cpu"
+    """cpu, cuda, cuda:N or mps"""
+    dtype: torch.dtype = torch.float32
+    """arithmetic of the decoders"""
+    mode: str = "eager"
+    """one of `MODES`"""
+    cost: CostProtocol = field(default_factory=CostProtocol)
+    """how cost is measured"""
+    cost_only: bool = False
+    """measure no quality"""
+    offline: bool = False
+    """never touch the network"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One (decoder, K, N) of the plan."""
+
+    decoder: str
+    """name as asked for"""
+    scales: int
+    """K"""
+    steps: int
+    """N over all scales"""
+    baseline: bool
+    """measured as it ships, outside the grid"""
+    fit: Fit | None
+    """its weights; None where it is skipped"""
+    skipped: str | None
+    """why it is not measured; None where it is"""
+
+
+def plan_cells(request: SweepRequest) -> list[Cell]:
+    """Every cell with its weights, or with the reason it is skipped.
+
+    Raises:
+        UnknownNameError: no such decoder or mode.
+        MsbenchError: nothing to measure, a decoder without scales in the grid, or a checkpoint that cannot be used.
+    """
+    if not request.decoders:
+        raise MsbenchError("no decoder given: use --decoder NAME[,NAME…]; `msbench ls decoders` lists them")
+    for option, values in (("--scales", request.scales), ("--steps", request.steps)):
+        if not values or min(values) < 1:
+            raise MsbenchError(f"{option} {','.join(map(str, values))}: give whole numbers, each at least 1")
+    if request.mode not in MODES:
+        raise UnknownNameError("mode", request.mode, MODES)
+    found = find_checkpoints(request.checkpoint_dir) if request.checkpoint_dir else ()
+    cells = []
+    for decoder in dict.fromkeys(request.decoders):
+        cells += _plan_decoder(decoder, sorted(set(request.scales)), sorted(set(request.steps)), found)
+    for decoder in dict.fromkeys(request.baselines):
+        fit = fit_baseline(decoder)
+        cells.append(Cell(decoder, fit.spec.scales, fit.spec.steps, True, fit, None))
+    return cells
+
+
+def _plan_decoder(decoder: str, scales: Sequence[int], steps: Sequence[int], found: Sequence[Found]) -> list[Cell]:
+    cells, refusals, fits = [], [], 0
+    for k in scales:
+        enough = [n for n in steps if n >= k]
+        fit, refused = None, None
+        try:
+            # Weights do not depend on the number of steps, so that one look per K does.
+            fit = fit_weights(decoder, k, enough[-1], found) if enough else None
+        except UnknownNameError:
+            raise
+        except MsbenchError as error:
+            if any((one.decoder, one.scales) == (decoder, k) for one in found):
+                raise
+            refused = str(error)
+            refusals.append(refused)
+        fits += fit is not None
+        for n in steps:
+            too_few = f"{n} steps cannot cover {k} scales" if n < k else None
+            skipped = too_few or refused
+            cells.append(Cell(decoder, k, n, False, None if skipped else fit, skipped))
+    if refusals and not fits:
+        raise MsbenchError(f"{decoder} fits no cell of this grid ({refusals[0]}); --baselines takes decoders as they ship")
+    return cells

@@ -1,0 +1,129 @@
+"""The one table of a sweep: a row for each cell and batch size, with speed-ups as measured, as counted and as theory says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from harness.cost.theory import ideal_speedup, ideal_sweep_cost
+from harness.metrics.registry import METRICS
+from harness.sweep.plan import Cell
+from harness.sweep.sweep import Measured, Sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAME_NETWORK = 2.0
+"""Networks whose numbers of parameters differ by more than this factor are of different sizes: their times are no speed-up."""
+
+
+def sweep_frame(sweep: Sweep) -> pd.DataFrame:
+    """One row per (cell, batch size); a skipped cell has one row without a batch.
+
+    Columns: kind ("grid" or "baseline"), decoder, scales, steps, batch, mode, dtype, device, resolution, status ("ok", "out of
+    memory", "skipped"), reason; model, weights, weights_sha256, trained_on, parameters; ms_per_image (median), p10, p90 and p99
+    likewise, n_calls, gflops, peak_memory_mb, energy_j (an image); quality ("measured" or None), quality_reason, n, each metric
+    with its 95 % interval as NAME_low and NAME_high; and
+
+    - theory_speedup = K / S_K, ideal_speedup for the steps as they are split, counted_speedup (FLOPs), measured_speedup (time):
+      against K = 1 with as many steps, the same decoder and batch;
+    - flop_ratio and time_ratio: against K = 1 with the most steps; baselines against that of the first decoder.
+    """
+    import pandas as pd
+
+    rows = [row for one in sweep.cells for row in _rows(sweep, one)]
+    full = [row for row in rows if row["kind"] == "grid" and row["scales"] == 1 and row["status"] == "ok"]
+    same_steps = {(row["decoder"], row["steps"], row["batch"]): row for row in full}
+    # Rows come with rising numbers of steps, and the last one stays.
+    longest = {(row["decoder"], row["batch"]): row for row in full}
+    first = sweep.request.decoders[0]
+    for row in rows:
+        grid, batch = row["kind"] == "grid", row["batch"]
+        if grid and (base := same_steps.get((row["decoder"], row["steps"], batch))) and _alike(base, row):
+            row["counted_speedup"], row["measured_speedup"] = _ratios(base, row)
+        if (base := longest.get((row["decoder"] if grid else first, batch))) and (not grid or _alike(base, row)):
+            row["flop_ratio"], row["time_ratio"] = _ratios(base, row)
+    return pd.DataFrame(rows)
+
+
+def _rows(sweep: Sweep, one: Measured) -> list[dict[str, Any]]:
+    cell, request = one.cell, sweep.request
+    common: dict[str, Any] = {
+        "kind": "baseline" if cell.baseline else "grid",
+        "decoder": cell.decoder,
+        "scales": cell.scales,
+        "steps": cell.steps,
+        "batch": None,
+        "mode": request.mode,
+        "dtype": str(request.dtype).removeprefix("torch."),
+        "device": request.device,
+        "resolution": sweep.resolution,
+        "status": "skipped",
+        "reason": cell.skipped,
+        **dict.fromkeys(("model", "weights", "weights_sha256", "trained_on")),
+        **dict.fromkeys(("parameters", *_TIMES, "n_calls", "gflops", "peak_memory_mb", "energy_j"), float("nan")),
+        "quality": None,
+        "quality_reason": None if cell.fit else cell.skipped,
+        **dict.fromkeys(("n", *METRICS, *(f"{name}_{end}" for name in METRICS for end in ("low", "high"))), float("nan")),
+        **_theory(cell),
+        **dict.fromkeys(("counted_speedup", "measured_speedup", "flop_ratio", "time_ratio"), float("nan")),
+    }
+    if one.figures is None or cell.fit is None:
+        return [common]
+    figures, spec, cost = one.figures, one.figures["spec"], one.figures["cost"]
+    common |= {
+        "model": cell.fit.model,
+        "weights": cell.fit.weights,
+        "weights_sha256": spec["weights_sha256"],
+        "trained_on": spec["trained_on"],
+        "parameters": spec["parameters"],
+        "gflops": _number(cost["gflops"]),
+        "peak_memory_mb": _number(cost["peak_memory_mb"]),
+        "quality_reason": figures["quality_reason"],
+        **_quality(figures["quality"]),
+    }
+    return [{**common, "batch": timed["batch_size"], "status": timed["status"], **_times(timed)} for timed in cost["cells"]]
+
+
+_TIMES = ("ms_per_image", "p10_ms_per_image", "p90_ms_per_image", "p99_ms_per_image")
+
+
+def _times(timed: Mapping[str, Any]) -> dict[str, Any]:
+    latency = timed["latency"]
+    if latency is None:
+        return {}
+    keys = ("median_ms", "p10_ms", "p90_ms", "p99_ms")
+    per_image = {name: latency[key] / timed["batch_size"] for name, key in zip(_TIMES, keys, strict=True)}
+    return {**per_image, "n_calls": latency["n_calls"]}
+
+
+def _quality(quality: Mapping[str, Any] | None) -> dict[str, Any]:
+    if quality is None:
+        return {}
+    found = {"quality": "measured", "n": quality["n"], **{name: _number(quality.get(name)) for name in METRICS}}
+    for name, (low, high) in quality["intervals"].items():
+        found |= {f"{name}_low": low, f"{name}_high": high}
+    return found
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _theory(cell: Cell) -> dict[str, float]:
+    """Theory for a cell of the grid; a baseline has none."""
+    if cell.baseline or cell.steps < cell.scales:
+        return {"theory_speedup": float("nan"), "ideal_speedup": float("nan")}
+    split = [cell.steps // cell.scales + (k >= cell.scales - cell.steps % cell.scales) for k in range(cell.scales)]
+    return {"theory_speedup": cell.scales / ideal_sweep_cost(cell.scales), "ideal_speedup": ideal_speedup(split)}
+
+
+def _alike(base: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Both networks are of one size."""
+    small, large = sorted((base["parameters"], row["parameters"]))
+    return bool(large <= SAME_NETWORK * small)
+
+
+def _ratios(base: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[float, float]:
+    """FLOPs and time of `base` over those of `row`; NaN where one is unknown."""
+    return base["gflops"] / row["gflops"], base["ms_per_image"] / row["ms_per_image"]

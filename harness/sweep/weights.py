@@ -1,0 +1,141 @@
+"""Which weights a cell of a sweep is measured with: trained ones where a checkpoint fits decoder and scales, else random ones.
+
+A checkpoint says in its safetensors metadata which decoder it was trained as and for how many scales; whether it really fits is
+for the decoder's own factory to say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from harness.decoder import DecoderOptions, DecoderSpec
+from harness.errors import MsbenchError
+from harness.files import sha256_file
+from harness.registry import build_decoder
+
+FULL_RESOLUTION: Mapping[str, str] = MappingProxyType(
+    {"ms-diffusion": "diffusion", "ms-diffusion-cascade": "diffusion", "ms-onestep": "onestep", "ms-direct": "direct"}
+)
+"""Multi-scale decoder -> the decoder it is at K = 1, whose checkpoint fits it there: with one scale all paths are the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A checkpoint file and what it says of itself."""
+
+    path: Path
+    """the file"""
+    decoder: str
+    """registry name it was trained as"""
+    scales: int
+    """K it was trained for"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The weights of one (decoder, K)."""
+
+    model: str
+    """registry name it is built under; another one than asked for where a multi-scale decoder has K = 1"""
+    weights: Literal["trained", "random", "none"]
+    """"none" where the decoder has no weights file at all"""
+    checkpoint: Path | None
+    """file given to the factory; None = the shipped weights or none"""
+    spec: DecoderSpec
+    """of the decoder as it was built to see whether it fits"""
+    reason: str | None
+    """why no trained weights fit; None where some do"""
+
+
+def find_checkpoints(folder: Path) -> tuple[Found, ...]:
+    """Every checkpoint of this project below `folder`, in the order of paths; safetensors files of others are left out.
+
+    Raises:
+        MsbenchError: no such folder, or a file that is no safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not folder.is_dir():
+        raise MsbenchError(f"--checkpoint-dir {folder}: no such folder")
+    found = []
+    for path in sorted(folder.rglob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+        except (SafetensorError, OSError) as error:
+            raise MsbenchError(f"{path} is not a readable safetensors file ({error}); remove it or fetch it again") from error
+        try:
+            manifest = json.loads(metadata.get("manifest", "{}"))
+            found.append(Found(path, str(manifest["decoder"]), int(manifest["config"].get("scales", 1))))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            continue  # another tool's file: it does not claim to be a checkpoint of a decoder here
+    return tuple(found)
+
+
+def fit_weights(decoder: str, scales: int, steps: int, found: Sequence[Found]) -> Fit:
+    """The weights for `decoder` with K scales and N steps: a checkpoint among `found`, else the shipped one, else random.
+
+    Raises:
+        UnknownNameError: no such decoder.
+        MsbenchError: the decoder cannot be built for these at all, several different checkpoints fit, or the one that says it
+            fits cannot be used.
+    """
+    names = [decoder, FULL_RESOLUTION[decoder]] if scales == 1 and decoder in FULL_RESOLUTION else [decoder]
+    for name in names:
+        path = _only_one(name, scales, found)
+        if path is not None:
+            return Fit(name, "trained", path, _spec(name, DecoderOptions(checkpoint=path, steps=steps, scales=scales)), None)
+    refusals = []
+    for name in names:
+        try:
+            spec = _spec(name, DecoderOptions(steps=steps, scales=scales))
+        except MsbenchError as error:
+            refusals.append(_without_folders(str(error)))
+        else:
+            return Fit(name, "none" if spec.weights_sha256 is None else "trained", None, spec, None)
+    spec = _spec(decoder, DecoderOptions(steps=steps, scales=scales, weights="random"))
+    return Fit(decoder, "random", None, spec, f"no trained checkpoint of {decoder} for K = {scales}: {refusals[0]}")
+
+
+def fit_baseline(decoder: str) -> Fit:
+    """A decoder as it ships, with its own scales and steps.
+
+    Raises:
+        UnknownNameError: no such decoder.
+        MsbenchError: it cannot be built without options.
+    """
+    spec = build_decoder(decoder, DecoderOptions()).spec
+    return Fit(decoder, "none" if spec.weights_sha256 is None else "trained", None, spec, None)
+
+
+def _only_one(decoder: str, scales: int, found: Sequence[Found]) -> Path | None:
+    """The one file trained as `decoder` for K; files named after the decoder go before others, such as earlier snapshots."""
+    fitting = [one.path for one in found if (one.decoder, one.scales) == (decoder, scales)]
+    named = [path for path in fitting if path.stem == decoder] or fitting
+    different = {sha256_file(path): path for path in reversed(named)}
+    if len(different) > 1:
+        first, second, *_ = sorted(different.values())
+        raise MsbenchError(
+            f"{first} and {second} are both {decoder} for K = {scales}: point --checkpoint-dir at a folder that holds one"
+        )
+    return named[0] if named else None
+
+
+def _spec(name: str, options: DecoderOptions) -> DecoderSpec:
+    """What is built; raises `MsbenchError` where it is not what was asked for."""
+    spec = build_decoder(name, options).spec
+    if (spec.steps, spec.scales) != (options.steps, options.scales):
+        raise MsbenchError(
+            f"{name} was asked for K = {options.scales}, N = {options.steps} and built K = {spec.scales}, N = {spec.steps}"
+        )
+    return spec
+
+
+def _without_folders(text: str) -> str:
+    """Absolute paths cut to their last part: a reason goes into tables that are published."""
+    return " ".join(Path(word).name if word.startswith("/") else word for word in text.split(" "))
