@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -67,31 +67,47 @@ def measure_latency(
     if not 1 <= min_calls <= max_calls:
         raise ValueError(f"need 1 <= min_calls <= max_calls, got {min_calls} and {max_calls}")
 
-    def timed_call() -> float:
-        _synchronise(device)
-        begin = clock()
-        decode()
-        _synchronise(device)
-        return clock() - begin
+    def timed() -> float:
+        return timed_call(decode, device, clock)
 
-    warmup_calls, settled = _warm_up(timed_call, _WARM_UP_WINDOW.get(device.type, _WARM_UP_WINDOW["cpu"]), max_seconds)
+    warmup_calls, settled = warm_up(timed, device, max_seconds)
     samples: list[float] = []
     total = 0.0
     while len(samples) < min_calls or (len(samples) < max_calls and total < max_seconds):
-        samples.append(timed_call())
+        samples.append(timed())
         total += samples[-1]
+    return latency_of(samples, warmup_calls, settled)
 
-    samples_ms = [1000.0 * sample for sample in samples]
+
+def latency_of(seconds: Sequence[float], warmup_calls: int, settled: bool) -> Latency:
+    """Measured calls, in seconds, as a `Latency`; at least one."""
+    samples_ms = [1000.0 * sample for sample in seconds]
     p10, p50, p90, p99 = (float(value) for value in np.percentile(samples_ms, [10, 50, 90, 99]))
-    return Latency(p50, p10, p90, p99, len(samples), warmup_calls, settled, tuple(samples_ms))
+    return Latency(p50, p10, p90, p99, len(samples_ms), warmup_calls, settled, tuple(samples_ms))
 
 
-def _warm_up(timed_call: Callable[[], float], window: int, max_seconds: float) -> tuple[int, bool]:
-    """Call until two successive windows agree or time is up; returns the number of calls and whether they agreed."""
+def timed_call(call: Callable[[], object], device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds of one call: synchronise, clock, call, synchronise, clock."""
+    synchronise(device)
+    begin = clock()
+    call()
+    synchronise(device)
+    return clock() - begin
+
+
+def warm_up(timed: Callable[[], float], device: torch.device, max_seconds: float) -> tuple[int, bool]:
+    """Call until two successive windows agree or time is up; returns the number of calls and whether they agreed.
+
+    Args:
+        timed: does one call and gives its seconds.
+        device: says how long a window is, 5 calls on a GPU and 2 elsewhere.
+        max_seconds: time limit; one call always runs.
+    """
+    window = _WARM_UP_WINDOW.get(device.type, _WARM_UP_WINDOW["cpu"])
     samples: list[float] = []
     total = 0.0
     while True:
-        samples.append(timed_call())
+        samples.append(timed())
         total += samples[-1]
         if len(samples) >= 2 * window and len(samples) % window == 0:
             before, after = median(samples[-2 * window : -window]), median(samples[-window:])
@@ -101,7 +117,7 @@ def _warm_up(timed_call: Callable[[], float], window: int, max_seconds: float) -
             return len(samples), False
 
 
-def _synchronise(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
     """Wait for all work queued on `device`; CPU work is never queued."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

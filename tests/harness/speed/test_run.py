@@ -1,0 +1,102 @@
+"""Whole runs with real processes: what is timed, and that nothing a decoder does ends the run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.speed.protocol import SpeedProtocol, parse_contestants
+from harness.speed.run import AGAIN, SKIPPED, measure_speed
+
+pytestmark = pytest.mark.usefixtures("plug_ins")
+QUICK = SpeedProtocol(batch_sizes=(1,), cores=(1,), cell_seconds=0.5, ceiling_seconds=0.0)
+
+
+def test_decoding_is_timed_and_encoding_is_not(tmp_path: Path) -> None:
+    """Through the command: 50 ms in decode, 500 ms in encode; the second decoder runs out of memory and is recorded."""
+    arguments = ["speed", "--decoder", "sleeper,hungry", "--batch-sizes", "1,max", "--cores", "1", "--cell-seconds", "0.5"]
+    done = CliRunner().invoke(app, [*arguments, "--output-dir", str(tmp_path / "run"), "--json"])
+    assert done.exit_code == 0, done.stderr
+    document = json.loads(done.stdout)  # nothing a decoder prints gets in
+    assert document == json.loads((tmp_path / "run" / "speed.json").read_text())
+    cells = {(cell["decoder"], cell["batch"], cell["scope"]): cell for cell in document["cells"]}
+    assert len(cells) == 8
+    for scope in ("decode", "end-to-end"):
+        cell = cells["sleeper", 1, scope]
+        assert cell["status"] == "ok"
+        assert 50.0 <= cell["median_ms"] <= 60.0
+        assert 50.0 <= cell["p10_ms"] <= cell["median_ms"] <= cell["p90_ms"] <= cell["p99_ms"]
+        assert 12.0 < cell["images_per_s"] <= 20.0
+        assert cell["n_calls"] >= 3
+        assert (cell["ratio_to_first"], cell["flop_ratio_to_first"], cell["gflops"]) == (1.0, None, None)
+        # Imports alone take longer than the 500 ms of encoding that are taken off.
+        assert cell["cold_ms"] > 50.0
+        cell = cells["hungry", 1, scope]
+        assert (cell["status"], cell["median_ms"]) == ("out of memory", None)
+        assert "3 EiB" in cell["reason"]
+        assert cells["sleeper", "max", scope]["status"] == "unsupported"
+    assert (document["status"], document["cells_run"]) == ("complete", 4)
+    assert {floor["decoder"] for floor in document["noise_floor"]} == {"sleeper"}
+    assert all(0 <= floor["floor"] < 0.5 for floor in document["noise_floor"])
+    samples = pd.read_parquet(tmp_path / "run" / "samples.parquet")
+    assert set(samples["decoder"]) == {"sleeper", "sleeper" + AGAIN}
+    mine = samples[(samples["decoder"] == "sleeper") & (samples["scope"] == "decode")]
+    assert len(mine) == cells["sleeper", 1, "decode"]["n_calls"]
+    assert mine["ms"].median() == pytest.approx(cells["sleeper", 1, "decode"]["median_ms"])
+
+
+@pytest.mark.slow
+def test_no_decoder_ends_the_run() -> None:
+    contestants = parse_contestants(["dying", "broken", "unbuildable", "sleeper"])
+    results = measure_speed(contestants, "cpu", QUICK)
+    by_name = {cell.decoder: cell for cell in results.cells if cell.scope == "decode"}
+    assert {name: cell.status for name, cell in by_name.items()} == {
+        "dying": "failed",
+        "broken": "failed",
+        "unbuildable": "failed",
+        "sleeper": "ok",
+    }
+    assert "exit code 3" in str(by_name["dying"].reason)
+    assert by_name["broken"].reason == "ValueError: no such luck"
+    assert by_name["unbuildable"].reason == "RuntimeError: weights ate themselves"
+    assert by_name["sleeper"].ratio_to_first is None
+    assert [floor.floor for floor in results.floors] == [None, None]
+
+
+def test_without_budget_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.speed.run.Client", None)  # calling it would raise
+    protocol = SpeedProtocol(batch_sizes=(1, 8), modes=("eager", "cudagraph"), budget_seconds=0.0)
+    results = measure_speed(parse_contestants(["sleeper"]), "cpu", protocol)
+    assert len(results.cells) == 2 * 2 * 2 * 2  # cores, modes, batches, scopes
+    assert {(cell.mode, cell.status) for cell in results.cells} == {("eager", "skipped_budget"), ("cudagraph", "unsupported")}
+    assert {cell.reason for cell in results.cells if cell.mode == "eager"} == {SKIPPED}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--decoder", "sleper"], "Did you mean 'sleeper'"),
+        (["--decoder", "sleeper,sleeper"], "twice"),
+        (["--decoder", ""], "no decoder given"),
+        (["--decoder", "sleeper@stps=3"], "Did you mean 'steps'"),
+        (["--decoder", "sleeper@steps=0"], "whole number from 1"),
+        (["--decoder", "sleeper@weights=none"], "trained or random"),
+        (["--decoder", "sleeper", "--mode", "eger"], "Did you mean 'eager'"),
+        (["--decoder", "sleeper", "--dtype", "fp23"], "Did you mean 'fp32'"),
+        (["--decoder", "sleeper", "--batch-sizes", "1,0"], "--batch-sizes"),
+        (["--decoder", "sleeper", "--cores", "100000"], "this process may use"),
+        (["--decoder", "sleeper", "--resolution", "4096"], "4096"),
+        (["--decoder", "sleeper", "--device", "tpu"], "not a device name"),
+    ],
+)
+def test_bad_input_ends_before_anything_starts(arguments: list[str], words: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["speed", *arguments, "--output-dir", str(tmp_path / "run")])
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
