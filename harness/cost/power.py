@@ -147,7 +147,7 @@ class _Process:
     def __init__(self, gpu: int | str, interval: float) -> None:
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "harness.cost.nvml", str(gpu), str(interval)],
+            [sys.executable, "-P", "-m", "harness.cost.nvml", str(gpu), str(interval)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -143,7 +143,7 @@ def summarise(
             as many strangers as own processes may then be the own ones, and whether the GPU is shared is not known.
     """
     if len(samples) < 2:
-        return PowerReport(f"{len(samples)} samples of the GPU are too few", device, len(samples), idle_w=idle_w)
+        return PowerReport(f"too few samples of the GPU ({len(samples)})", device, len(samples), idle_w=idle_w)
     seconds = samples[-1].seconds - samples[0].seconds
     energy, source = _energy(samples)
     busy = [sample for sample in samples if not (sample.reasons or 0) & _IDLE] or list(samples)

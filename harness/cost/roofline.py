@@ -22,7 +22,7 @@ _CALLS = 5
 _MATMUL_SIDES = {"cuda": (2048, 4096, 8192), "cpu": (256, 512, 1024, 2048, 4096)}
 _CONV_CHANNELS, _CONV_SIDE = {"cuda": 512, "cpu": 128}, 64
 _CONV_BATCHES = {"cuda": (4, 16, 64), "cpu": (1, 2, 4, 8, 16)}
-_COPY_MIB = {"cuda": 1024, "cpu": 256}
+_COPY_MIB = {"cuda": (256, 1024), "cpu": (256,)}  # beyond any cache
 
 Clock = Callable[[], float]
 
@@ -126,8 +126,10 @@ def measure_ceilings(
 
     oneDNN and cuDNN may run convolutions faster than products (another blocking; TF32, which PyTorch allows to convolutions but
     not to products), so a ceiling of products alone could be passed by a network. Sizes grow until a call takes too long for
-    its share of the time; each size gets two warm-up calls and the best of five. About 0.5 GiB is held
-    on a CPU, 2 GiB on a GPU.
+    its share of the time; each size gets two warm-up calls and the best of five. At most about 0.5 GiB is held on a CPU, 3 GiB
+    on a GPU.
+
+    Where a GPU's memory does not hold a size, the smaller ones count. Raises `torch.OutOfMemoryError` where it holds none.
 
     Args:
         device: on a CPU with as many threads as torch has now.
@@ -173,9 +175,10 @@ def _convolutions(kind: str, device: torch.device, dtype: torch.dtype) -> Iterat
 
 
 def _copies(kind: str, device: torch.device, dtype: torch.dtype) -> Iterator[_Candidate]:
-    count = _COPY_MIB[kind] * 2**20 // torch.empty((), dtype=dtype).element_size()
-    source, target = (torch.full((count,), 1.0, device=device, dtype=dtype) for _ in range(2))
-    yield f"copy of {_COPY_MIB[kind]} MiB", 2.0 * count * source.element_size(), lambda: target.copy_(source)
+    for mib in _COPY_MIB[kind]:
+        count = mib * 2**20 // dtype.itemsize
+        source, target = (torch.full((count,), 1.0, device=device, dtype=dtype) for _ in range(2))
+        yield f"copy of {mib} MiB", 2.0 * mib * 2**20, lambda a=source, b=target: b.copy_(a)  # type: ignore[misc]
 
 
 def _values(device: torch.device, dtype: torch.dtype, *shape: int) -> Tensor:
@@ -185,20 +188,25 @@ def _values(device: torch.device, dtype: torch.dtype, *shape: int) -> Tensor:
 
 
 def _fastest(candidates: Iterator[_Candidate], device: torch.device, seconds: float, clock: Clock) -> tuple[float, str]:
-    """(units per second, name) of the fastest; no larger size starts once a size has used up its share of the time."""
+    """(units per second, name) of the fastest; no larger size starts once time or memory is used up."""
     best, spent = (0.0, ""), 0.0
-    for name, units, call in candidates:
-        times = []
-        for index in range(_WARM_UP_CALLS + _CALLS):
-            times.append(_timed(call, device, clock))
-            # A slow first size keeps one warm-up and one measured call.
-            if index >= 1 and spent + sum(times) > seconds:
+    try:
+        for name, units, call in candidates:
+            times = []
+            for index in range(_WARM_UP_CALLS + _CALLS):
+                times.append(_timed(call, device, clock))
+                # A slow first size keeps one warm-up and one measured call.
+                if index >= 1 and spent + sum(times) > seconds:
+                    break
+            spent += sum(times)
+            best = max(best, (units / min(times[min(_WARM_UP_CALLS, len(times) - 1) :]), name))
+            # The next size takes several times as long a call.
+            if spent + (_WARM_UP_CALLS + _CALLS) * 2 * times[-1] > seconds:
                 break
-        spent += sum(times)
-        best = max(best, (units / min(times[min(_WARM_UP_CALLS, len(times) - 1) :]), name))
-        # The next size takes several times as long a call.
-        if spent + (_WARM_UP_CALLS + _CALLS) * 2 * times[-1] > seconds:
-            break
+    except torch.OutOfMemoryError:
+        # A full GPU still has the smaller sizes' answer.
+        if not best[1]:
+            raise
     return best
 
 

@@ -172,7 +172,7 @@ def test_what_nvml_does_not_tell_is_none() -> None:
     assert (report.energy_j, report.mean_w, report.sm_mhz_mean, report.throttled, report.shared) == (None,) * 5
     assert report.reason == "this GPU tells neither energy nor power"
     assert (report.joules_per_image(3), report.busy_energy_j, report.flags) == (None, None, ())
-    assert summarise([PowerSample(0.0)], {ME}).reason == "1 samples of the GPU are too few"
+    assert summarise([PowerSample(0.0)], {ME}).reason == "too few samples of the GPU (1)"
 
 
 def test_a_monitor_over_a_simulated_gpu() -> None:

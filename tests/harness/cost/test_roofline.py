@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CONV_CHANNELS", {"cpu": 4})
     monkeypatch.setattr(module, "_CONV_SIDE", 8)
     monkeypatch.setattr(module, "_CONV_BATCHES", {"cpu": (1, 2)})
-    monkeypatch.setattr(module, "_COPY_MIB", {"cpu": 1})
+    monkeypatch.setattr(module, "_COPY_MIB", {"cpu": (1,)})
 
 
 def test_compute_bound_work() -> None:
@@ -90,6 +91,17 @@ def test_larger_sizes_do_not_start_when_the_time_is_up() -> None:
     found = measure_ceilings(CPU, torch.float32, seconds=1.0, clock=clock)
     assert found.candidates == {"matmul": pytest.approx(2 * 8**3 / 10), "convolution": pytest.approx(2 * 9 * 4 * 4 * 64 / 10)}
     assert clock.now == 10.0 * 2 * 2 * 3  # two calls of two readings each for product, convolution and copy
+
+
+def test_memory_that_holds_no_larger_size_leaves_the_smaller_one() -> None:
+    def sizes(*fitting: float) -> Iterator[tuple[str, float, Callable[[], object]]]:
+        for units in fitting:
+            yield f"size {units}", units, lambda: None
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    assert module._fastest(sizes(3.0, 5.0), CPU, 1e6, TickingClock(1.0)) == (5.0, "size 5.0")
+    with pytest.raises(torch.OutOfMemoryError):
+        module._fastest(sizes(), CPU, 1e6, TickingClock(1.0))
 
 
 @pytest.mark.usefixtures("small")
