@@ -37,6 +37,7 @@ def _time_facts(record: Record) -> dict[str, Any]:
     return {
         "device": config["device"],
         "dtype": config["dtype"],
+        "mode": config.get("mode", "eager"),  # records from before there were modes
         "processor": facts["cpu_model"] if on_cpu else [gpu["name"] for gpu in facts["gpus"]],
         "threads": facts["torch_threads"] if on_cpu else None,
         "torch": facts["torch"],

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from harness.cost.cost import CostProtocol
+from harness.cost.modes import Mode
 from harness.decoder import DecoderOptions
 from harness.errors import MsbenchError, UnknownNameError
 from harness.metrics.registry import EXTRA, METRICS
@@ -49,6 +50,8 @@ class RunConfig:
     """cpu, cuda, cuda:N or mps"""
     dtype: torch.dtype = torch.float32
     """arithmetic of the decoders; the encoder and the metrics stay in fp32"""
+    mode: Mode = "eager"
+    """how decoders run, see `harness.cost.modes`; changes no image beyond rounding"""
     checkpoint: Path | None = None
     """weights instead of the shipped ones; with one decoder only"""
     steps: int | None = None

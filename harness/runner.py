@@ -15,6 +15,7 @@ import torch
 
 from harness.config import RunConfig, check_config, check_device, new_run_folder
 from harness.cost.cost import Cost, measure_cost
+from harness.cost.modes import in_mode
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
 from harness.decoder import Decoder, DecoderOptions, NoiseSource
@@ -64,7 +65,7 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
     )
     stages = Stages(device)
     with stages.stage("loading networks"):
-        decoders = {name: build_decoder(name, options) for name in config.decoders}
+        decoders = {name: in_mode(build_decoder(name, options), config.mode, device) for name in config.decoders}
     _refuse_random_weights(decoders)
     with stages.stage("loading networks"):
         suite = MetricSuite(device, config.offline, extra=config.extra_metrics, stages=stages)

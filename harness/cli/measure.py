@@ -49,6 +49,7 @@ def run_command(
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; changes no number beyond rounding.")] = 8,
     device: Device = "cpu",
     dtype: Dtype = "fp32",
+    mode: Annotated[str, typer.Option(help="How decoders run: eager, compile or cudagraph (CUDA only).")] = "eager",
     checkpoint: Annotated[Path | None, typer.Option(help="Weights instead of the shipped ones (one decoder only).")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Network calls per image (diffusion decoders).")] = None,
     scales: Annotated[int | None, typer.Option(min=1, help="Number of scales the given checkpoint was trained for.")] = None,
@@ -66,6 +67,7 @@ def run_command(
     with user_errors():
         from harness.config import RunConfig
         from harness.cost.cost import CostProtocol
+        from harness.cost.modes import parse_mode
         from harness.report.table import results_table
         from harness.runner import evaluate
 
@@ -85,6 +87,7 @@ def run_command(
             batch_size=batch_size,
             device=device,
             dtype=parse_dtype(dtype),
+            mode=parse_mode(mode),
             checkpoint=checkpoint,
             steps=steps,
             scales=scales,

@@ -17,6 +17,7 @@ from torch import Tensor
 from harness.cost.flops import count_flops
 from harness.cost.latency import Latency, measure_latency
 from harness.cost.memory import peak_memory_mb
+from harness.cost.modes import CompiledDecoder, eager_of
 from harness.decoder import Decoder, NoiseSource
 
 _Result = TypeVar("_Result")
@@ -82,7 +83,7 @@ def measure_cost(
     """Measure `decoder` on latents of real images.
 
     Args:
-        decoder: built on `device`.
+        decoder: built on `device`, in any mode; FLOPs are those of its eager form.
         latents: [n, ...] from `decoder.encode`, where `decode` wants them; repeated in turn where a batch is larger than n.
         noise_for: batch size -> a noise source for that many samples on `device`.
         protocol: batch sizes and limits.
@@ -113,10 +114,13 @@ def measure_cost(
         )
 
     def peak() -> float | None:
-        return peak_memory_mb(decode_of(1), device)
+        decode = decode_of(1)
+        if isinstance(decoder, CompiledDecoder):
+            decode()  # compiling takes memory of its own
+        return peak_memory_mb(decode, device)
 
     # FLOPs first: the call also does the one-time set-up that neither time nor memory should show.
-    gflops = _unless_out_of_memory(lambda: count_flops(decoder, latents[:1], noise_for(1)))
+    gflops = _unless_out_of_memory(lambda: count_flops(eager_of(decoder), latents[:1], noise_for(1)))
     memory = _unless_out_of_memory(peak)
     cells = []
     for batch_size in protocol.batch_sizes:

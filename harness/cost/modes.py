@@ -53,6 +53,11 @@ def in_mode(decoder: Decoder, mode: Mode, device: torch.device) -> Decoder:
             return GraphedDecoder(decoder, partial(capture_cuda, device=device))
 
 
+def eager_of(decoder: Decoder) -> Decoder:
+    """The decoder that a mode was put on, for counting; the decoder itself where none was."""
+    return decoder.eager if isinstance(decoder, (CompiledDecoder, GraphedDecoder)) else decoder
+
+
 class CompiledDecoder:
     """`torch.compile`d: the parts that a `Compilable` decoder names, else its whole `decode`; the noise generator too.
 
@@ -66,6 +71,7 @@ class CompiledDecoder:
     def __init__(self, decoder: Decoder, compiler: Compiler | None = None) -> None:
         self.spec = decoder.spec
         self.encode = decoder.encode
+        self.eager = decoder
         if compiler is None:
             _allow_many_shapes()
             compiler = cast(Compiler, partial(torch.compile, dynamic=False))
@@ -141,7 +147,7 @@ class GraphedDecoder:
     def __init__(self, decoder: Decoder, capture: Capture) -> None:
         self.spec = decoder.spec
         self.encode = decoder.encode
-        self._decoder, self._capture = decoder, capture
+        self.eager, self._capture = decoder, capture
         self._graphs: dict[tuple[tuple[int, ...], torch.dtype], _Graph] = {}
 
     def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
@@ -166,7 +172,7 @@ class GraphedDecoder:
 
     def _record(self, latents: Tensor, keys: Tensor) -> _Graph:
         held, source = latents.clone(), SampleNoise(keys.clone())
-        captured = self._capture(lambda: self._decoder.decode(held, source))
+        captured = self._capture(lambda: self.eager.decode(held, source))
         return _Graph(held, source.keys, captured, source.used)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,15 @@ from torch import Tensor
 from decoders import models
 from decoders.flow import FlowName
 from decoders.models import DiffusionDecoder
+from harness.config import RunConfig
 from harness.cost import modes
-from harness.cost.modes import Captured, CompiledDecoder, GraphedDecoder, UnsupportedModeError, in_mode, parse_mode
+from harness.cost.cost import CostProtocol, measure_cost
+from harness.cost.flops import count_flops
+from harness.cost.modes import Captured, CompiledDecoder, GraphedDecoder, UnsupportedModeError, eager_of, in_mode, parse_mode
 from harness.decoder import Compilable, Decoder, DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import UnknownNameError
 from harness.noise import SampleNoise
+from harness.runner import evaluate
 
 CPU = torch.device("cpu")
 
@@ -186,3 +191,31 @@ def test_other_noise_cannot_enter_a_graph() -> None:
 
     with pytest.raises(UnsupportedModeError, match="not a Zeros"):
         GraphedDecoder(Plain(), fake_capture([])).decode(latents(), Zeros())
+
+
+def test_cost_counts_the_eager_decoder() -> None:
+    """Inside compiled functions nothing is counted, so a mode must not change the GFLOPs."""
+    decoder = random_decoder("cascade", 1, 2)
+    protocol = CostProtocol(batch_sizes=(1,), min_calls=1, max_calls=1, max_seconds=0.01)
+    z = latents(1)
+
+    def blind(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: object) -> Any:
+            with torch.utils._python_dispatch._disable_current_modes():
+                return function(*args)
+
+        return call
+
+    compiled = CompiledDecoder(decoder, blind)
+    assert count_flops(compiled, z, noise("a")) is None
+    assert eager_of(compiled) is decoder
+    assert eager_of(decoder) is decoder
+    cost = measure_cost(compiled, z, lambda count: noise(*map(str, range(count))), protocol, CPU)
+    assert cost.gflops == count_flops(decoder, z, noise("a"))
+
+
+def test_a_run_refuses_a_mode_its_device_lacks(tmp_path: Path) -> None:
+    config = RunConfig(("identity",), mode="cudagraph", max_samples=1, output_dir=tmp_path / "run")
+    with pytest.raises(UnsupportedModeError, match="use eager or compile"):
+        evaluate(config)
+    assert not (tmp_path / "run").exists()
