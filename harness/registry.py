@@ -58,12 +58,12 @@ _BUILT_IN = (
     (
         "sd-vae-arch",
         "baselines.diffusers_vae:sd_vae_arch",
-        "Stable Diffusion's VAE decoder, random weights: cost only (needs msbench[peers])",
+        "Stable Diffusion's VAE decoder, random weights: cost only (needs the extra `peers`)",
     ),
     (
         "taesd-arch",
         "baselines.diffusers_vae:taesd_arch",
-        "TAESD's decoder, random weights: cost only (needs msbench[peers])",
+        "TAESD's decoder, random weights: cost only (needs the extra `peers`)",
     ),
 )
 
