@@ -16,3 +16,11 @@ def cache_dir() -> Path:
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "msbench"
+
+
+def features_dir() -> Path | None:
+    """Where features of reference images are kept: `$MSBENCH_FEATURES`, else `features` in the cache folder; None for "off"."""
+    chosen = os.environ.get("MSBENCH_FEATURES")
+    if chosen == "off":
+        return None
+    return Path(chosen).expanduser() if chosen else cache_dir() / "features"

@@ -6,8 +6,9 @@ The reference is loaded and featured once; every decoder sees the same pixels an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.cache import features_dir
 from harness.config import RunConfig
 from harness.data.dataset import Dataset
 from harness.data.types import Example
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
+from harness.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.suite import MetricSuite, Prepared
 from harness.noise import SampleNoise
+from harness.prefetch import prefetch
 from harness.reconstruct import latent_error, reconstruct
 from harness.savers import ImageSaver
+from harness.timing import Stages
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
@@ -86,6 +91,17 @@ class Reference:
     shown_index: list[int] = field(default_factory=list)
     """their places in `examples`"""
 
+    def take(self, batch: _Batch, chosen: Collection[int]) -> list[int]:
+        """Add a batch but for its features; returns the places in it of images whose number in the set is among `chosen`."""
+        first = len(self.examples)
+        for example in batch.examples:
+            self.pixels.update(example.key.encode() + example.image.tobytes())
+            self.examples.append(_without_pixels(example))
+        show = [place for place in range(len(batch.examples)) if first + place in chosen]
+        self.shown += [batch.images[place] for place in show]
+        self.shown_index += [first + place for place in show]
+        return show
+
 
 def quality_pass(
     config: RunConfig,
@@ -94,8 +110,11 @@ def quality_pass(
     suite: MetricSuite,
     device: torch.device,
     report: Progress,
+    stages: Stages | None = None,
 ) -> tuple[dict[str, Gathered], Reference]:
-    """One pass over the dataset, every batch through every decoder and noise seed.
+    """One pass over the dataset, every batch through every decoder and noise seed; batches are loaded ahead in a thread.
+
+    Features of the reference come from the cache where it has them, and are kept there, also by a pass that fails later.
 
     Raises:
         MsbenchError: not one image was usable.
@@ -106,38 +125,42 @@ def quality_pass(
     chosen = set(np.linspace(0, len(dataset) - 1, min(config.sheet_rows, len(dataset))).round().astype(int).tolist())
     needed = max(config.cost.batch_sizes) if config.cost else 0
     total, done = len(dataset) * len(decoders), 0
-    for batch in _batches(dataset, config.batch_size):
-        images = np.stack([example.image for example in batch])
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-        first = len(reference.examples)
-        show = [i for i in range(len(batch)) if first + i in chosen]
-        for example in batch:
-            reference.pixels.update(example.key.encode() + example.image.tobytes())
-            reference.examples.append(_without_pixels(example))
-        prepared = suite.prepare(pixels)
-        reference.features.append(prepared.features)
-        reference.shown += [images[i] for i in show]
-        reference.shown_index += [first + i for i in show]
-        keys = [example.key for example in batch]
-        if saver:
-            saver.save("reference", keys, images)
-        for name, decoder in decoders.items():
-            report(f"decoding with {name}", done, total)
-            kept = gathered[name]
-            for index, seed in enumerate(config.noise_seed_list()):
-                if index and not kept.noisy:
-                    kept.passes[index].repeat(kept.passes[0])
-                    continue
-                noise = SampleNoise.for_samples(seed, keys, device)
-                latents, output = _measure(decoder, prepared, noise, suite, kept.passes[index], device)
-                if index == 0:
-                    kept.noisy |= noise.used
-                    if sum(map(len, kept.latents)) < needed:
-                        kept.latents.append(latents)
-                    kept.shown += [output[i] for i in show]
-                if saver:
-                    saver.save(name if index == 0 else f"{name}/noise-seed-{seed}", keys, output)
-            done += len(batch)
+    stages = stages or Stages(device)
+    with stages.stage("cache"):
+        cache = FeatureCache(features_dir(), _cached_set(dataset, suite))
+    batches = prefetch(_batches(dataset, config.batch_size))
+    try:
+        while batch := _next(batches, stages):
+            pixels = torch.from_numpy(batch.images).permute(0, 3, 1, 2).contiguous()
+            show = reference.take(batch, chosen)
+            prepared = suite.prepare(pixels, cache, batch.pixels_sha256)
+            reference.features.append(prepared.features)
+            keys = [example.key for example in batch.examples]
+            if saver:
+                with stages.stage("saving images"):
+                    saver.save("reference", keys, batch.images)
+            for name, decoder in decoders.items():
+                report(f"decoding with {name}", done, total)
+                kept = gathered[name]
+                for index, seed in enumerate(config.noise_seed_list()):
+                    if index and not kept.noisy:
+                        kept.passes[index].repeat(kept.passes[0])
+                        continue
+                    noise = SampleNoise.for_samples(seed, keys, device)
+                    latents, output = _measure(decoder, prepared, noise, suite, kept.passes[index], stages)
+                    if index == 0:
+                        kept.noisy |= noise.used
+                        if sum(map(len, kept.latents)) < needed:
+                            kept.latents.append(latents)
+                        kept.shown += [output[i] for i in show]
+                    if saver:
+                        with stages.stage("saving images"):
+                            saver.save(name if index == 0 else f"{name}/noise-seed-{seed}", keys, output)
+                done += len(batch.examples)
+    finally:
+        batches.close()
+        with stages.stage("cache"):
+            cache.save()
     report("decoding", total, total)
     if not reference.examples:
         reasons = "; ".join(f"{skipped.name}: {skipped.reason}" for skipped in dataset.skipped[:3])
@@ -146,26 +169,51 @@ def quality_pass(
 
 
 def _measure(
-    decoder: Decoder, prepared: Prepared, noise: SampleNoise, suite: MetricSuite, into: Pass, device: torch.device
+    decoder: Decoder, prepared: Prepared, noise: SampleNoise, suite: MetricSuite, into: Pass, stages: Stages
 ) -> tuple[Tensor, NDArray[np.uint8]]:
     """One batch through one decoder under one seed; returns latents and reconstructions [B, H, W, 3]."""
-    latents, output = reconstruct(decoder, prepared.images.to(device), noise)
-    faithfulness = latent_error(decoder, latents, output)
-    output = output.cpu()
+    latents, output = reconstruct(decoder, prepared.images, noise, stages)
+    with stages.stage("encode again"):
+        faithfulness = latent_error(decoder, latents, output)
     into.batches.append({**suite.per_image(prepared, output), "latent_error": faithfulness})
     into.features.append(suite.inception_features(output))
-    return latents, output.permute(0, 2, 3, 1).contiguous().numpy()
+    return latents, output.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def _batches(dataset: Dataset, size: int) -> Iterator[list[Example]]:
-    batch: list[Example] = []
-    for example in dataset:
-        batch.append(example)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Some images in their order, made by the loading thread."""
+
+    examples: list[Example]
+    """B of them"""
+    images: NDArray[np.uint8]
+    """their pixels, [B, H, W, 3]"""
+    pixels_sha256: list[bytes]
+    """hash of each one's pixels"""
+
+
+def _batches(dataset: Dataset, size: int) -> Iterator[_Batch]:
+    examples = iter(dataset)
+    while batch := list(islice(examples, size)):
+        images = np.stack([example.image for example in batch])
+        yield _Batch(batch, images, [pixels_sha256(image) for image in images])
+
+
+def _next(batches: Iterator[_Batch], stages: Stages) -> _Batch | None:
+    with stages.stage("waiting for images"):
+        return next(batches, None)
+
+
+def _cached_set(dataset: Dataset, suite: MetricSuite) -> dict[str, str | int | None]:
+    """What the cache's file of features is named by; rows are found by pixels."""
+    info = dataset.info
+    return {
+        "dataset": info.name,
+        "split": info.split,
+        "resolution": info.resolution,
+        "preprocessing": info.preprocessing,
+        "extractor": suite.extractor,
+    }
 
 
 def _without_pixels(example: Example) -> Example:

@@ -9,24 +9,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.decoder import Decoder, NoiseSource
+from harness.timing import Stages
 
 
-def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor]:
+def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource, stages: Stages | None = None) -> tuple[Tensor, Tensor]:
     """Encode and decode a batch of any size: padded by repeating its edge to the decoder's factor, cropped after.
 
     Args:
         decoder: built on the device of `pixels`.
         pixels: uint8 [B, 3, H, W].
         noise: one stream per sample.
+        stages: stopwatch of the run, told of "encode" and "decode".
 
     Returns:
         latents, and uint8 [B, 3, H, W] after the one rounding of the protocol.
     """
     height, width = pixels.shape[-2:]
+    stages = stages or Stages(pixels.device)
     with torch.inference_mode():
-        latents = decoder.encode(_padded(pixels, decoder.spec.down_factor))
-        output = decoder.decode(latents, noise)
-    return latents, to_uint8(output[..., :height, :width])
+        with stages.stage("encode"):
+            latents = decoder.encode(_padded(pixels, decoder.spec.down_factor))
+        with stages.stage("decode"):
+            output = to_uint8(decoder.decode(latents, noise)[..., :height, :width])
+    return latents, output
 
 
 def latent_error(decoder: Decoder, latents: Tensor, reconstruction: Tensor) -> NDArray[np.float64]:

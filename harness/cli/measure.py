@@ -70,6 +70,7 @@ def run_command(
         from harness.cost.modes import parse_mode
         from harness.report.table import results_table
         from harness.runner import evaluate
+        from harness.timing import timing_line
 
         sizes = tuple(parse_integers("--cost-batch-sizes", cost_batch_sizes))
         config = RunConfig(
@@ -109,6 +110,7 @@ def run_command(
         console.print(
             f"protocol {record.protocol_hash} · record, per-image values and sheet in {record.folder}", soft_wrap=True
         )
+        console.print(timing_line(record.data["timing"]), soft_wrap=True)
         if save_images:
             console.print(f"images in {save_images}", soft_wrap=True)
         if as_json:

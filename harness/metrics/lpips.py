@@ -71,10 +71,10 @@ class Lpips(nn.Module):
     def distance(self, images: Tensor, references: Tensor) -> Tensor:
         """Distances of uint8 images [B, 3, H, W]: float32 [B]."""
         with full_float32(images.device):
-            distances: Tensor = self(_to_signed(images), _to_signed(references))
+            distances: Tensor = self(to_signed(images), to_signed(references))
         return distances
 
 
-def _to_signed(images: Tensor) -> Tensor:
+def to_signed(images: Tensor) -> Tensor:
     """uint8 → float32 in [-1, 1]."""
     return images.float() / 127.5 - 1.0

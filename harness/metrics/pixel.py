@@ -13,6 +13,9 @@ _C1, _C2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
 MIN_SIDE = 2 * _RADIUS + 1
 """smallest height and width SSIM is defined for"""
 
+Moments = tuple[Tensor, Tensor]
+"""Windowed means of an image and of its square, float64 [B, 3, H - 10, W - 10] each."""
+
 
 def psnr(images: Tensor, references: Tensor) -> Tensor:
     """Peak signal-to-noise ratio over all channels, 10 log₁₀(255² / MSE) dB.
@@ -41,12 +44,25 @@ def mean_psnr(values: NDArray[np.floating]) -> float:
     return float(finite.mean()) if len(finite) else float("inf")
 
 
-def ssim(images: Tensor, references: Tensor) -> Tensor:
+def ssim_moments(references: Tensor) -> Moments:
+    """What SSIM needs of uint8 reference images [B, 3, H, W], for any number of `ssim`.
+
+    Raises:
+        ValueError: a side is too short.
+    """
+    if min(references.shape[-2:]) < MIN_SIDE:
+        raise ValueError(f"SSIM needs images of at least {MIN_SIDE} x {MIN_SIDE}; got {tuple(references.shape[-2:])}")
+    maps = [(_smooth(y), _smooth(y * y)) for y in map(_double, _chunks(references))]
+    return torch.cat([mean for mean, _ in maps]), torch.cat([square for _, square in maps])
+
+
+def ssim(images: Tensor, references: Tensor, moments: Moments | None = None) -> Tensor:
     """Structural similarity (Wang et al., 2004) as scikit-image computes it on RGB with `gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False, data_range=255, channel_axis=-1`: the mean over channels of the map without its 5-pixel border.
 
     Args:
         images, references: uint8 [B, 3, H, W], sides of at least `MIN_SIDE`.
+        moments: `ssim_moments` of the references; None = computed here.
 
     Returns:
         float64 [B], at most 1 (equal images).
@@ -55,15 +71,20 @@ def ssim(images: Tensor, references: Tensor) -> Tensor:
         ValueError: shapes or dtypes differ, or a side is too short.
     """
     _check(images, references)
-    if min(images.shape[-2:]) < MIN_SIDE:
-        raise ValueError(f"SSIM needs images of at least {MIN_SIDE} x {MIN_SIDE}; got {tuple(images.shape[-2:])}")
-    x, y = _double(images), _double(references)
-    mean_x, mean_y = _smooth(x), _smooth(y)
-    square_x, square_y, product = mean_x * mean_x, mean_y * mean_y, mean_x * mean_y
-    spread = _smooth(x * x + y * y) - square_x - square_y  # var(x) + var(y), the only way the two variances enter
-    covariance = _smooth(x * y) - product
-    similarity = (2.0 * product + _C1) * (2.0 * covariance + _C2) / ((square_x + square_y + _C1) * (spread + _C2))
-    return similarity.flatten(1).mean(dim=1).cpu()
+    found = ssim_moments(references) if moments is None else moments
+    parts = zip(_chunks(images), _chunks(references), *map(_chunks, found), strict=True)
+    return torch.cat([_similarity(_double(x), _double(y), mean, square) for x, y, mean, square in parts]).cpu()
+
+
+def _similarity(x: Tensor, y: Tensor, mean_y: Tensor, mean_yy: Tensor) -> Tensor:
+    """SSIM of float64 images [B, 3, H, W] from the reference's windowed means; in place where it can be: memory is the cost."""
+    mean_x = _smooth(x)
+    product = mean_x * mean_y
+    covariance = _smooth(x * y).sub_(product)
+    squares = mean_x.square_().addcmul_(mean_y, mean_y)
+    spread = _smooth(x.square_()).add_(mean_yy).sub_(squares)  # var(x) + var(y), the only way the two variances enter
+    top = product.mul_(2.0).add_(_C1).mul_(covariance.mul_(2.0).add_(_C2))
+    return top.div_(squares.add_(_C1).mul_(spread.add_(_C2))).flatten(1).mean(dim=1)
 
 
 def _smooth(maps: Tensor) -> Tensor:
@@ -81,6 +102,11 @@ def _smooth(maps: Tensor) -> Tensor:
             smoothed.add_(maps.narrow(dim, offset, length), alpha=weight)
         maps = smoothed
     return maps
+
+
+def _chunks(images: Tensor) -> tuple[Tensor, ...]:
+    """One image at a time on a CPU, whose cache holds its maps but not a batch's; the whole batch elsewhere."""
+    return tuple(torch.split(images, 1 if images.device.type == "cpu" else len(images)))
 
 
 def _double(images: Tensor) -> Tensor:

@@ -41,9 +41,12 @@ def octave_power(images: Tensor, octaves: int = OCTAVES) -> Tensor:
     window = _hann(height)[:, None] * _hann(width)[None, :]
     # The mean under the window, not the plain one: what is left at f = 0 would leak into the lowest ring.
     mean = (luminance * window).sum(dim=(1, 2), keepdim=True) / window.sum()
-    spectrum = torch.fft.fft2((luminance - mean) * window)
-    power = (spectrum.real.square() + spectrum.imag.square()) / (window.square().sum() * height * width)
-    down, across = (torch.fft.fftfreq(count, dtype=torch.float64) for count in (height, width))
+    spectrum = torch.fft.rfft2((luminance - mean).mul_(window))
+    across = torch.fft.rfftfreq(width, dtype=torch.float64)
+    # A real image's spectrum is symmetric: half of it is there, and columns with a mirror image count twice.
+    mirrored = torch.where((across > 0) & (across < 0.5), 2.0, 1.0)
+    power = (spectrum.real.square() + spectrum.imag.square()) * (mirrored / (window.square().sum() * height * width))
+    down = torch.fft.fftfreq(height, dtype=torch.float64)
     radius = torch.hypot(down[:, None], across[None, :])
     edges = torch.tensor([2.0 ** -(ring + 2) for ring in range(octaves - 1)], dtype=torch.float64)
     ring = (radius[None] < edges[:, None, None]).sum(dim=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.feature_cache import FeatureCache
+from harness.metrics import fast
 from harness.metrics.dists import Dists
 from harness.metrics.frechet import frechet_distance
-from harness.metrics.inception import InceptionFeatures
 from harness.metrics.kid import kid_pairs
-from harness.metrics.lpips import Lpips
-from harness.metrics.pixel import mean_psnr, psnr, ssim
+from harness.metrics.pixel import Moments, mean_psnr, psnr, ssim, ssim_moments
 from harness.metrics.spectrum import OCTAVES, octave_difference, octave_power, octaves_for
+from harness.timing import Stages
 
 Values = NDArray[np.float64]
 IMAGE_PAIR = ("psnr", "ssim", "lpips", "spectral")
@@ -29,14 +30,18 @@ _DISTS_BATCH = 4  # its features of one 256-px image take 33 MB
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Reference images and what is computed of them once, for every decoder."""
+    """Reference images and what is computed of them once, for every decoder and noise seed."""
 
     images: Tensor
-    """uint8 [B, 3, H, W]"""
+    """uint8 [B, 3, H, W], on the suite's device"""
     features: NDArray[np.float32]
     """Inception features [B, 2048]"""
     power: Tensor
     """float64 [B, octaves] of `spectrum.octave_power`"""
+    moments: tuple[Moments, ...]
+    """windowed means for SSIM, of each part of the batch"""
+    lpips: tuple[fast.State, ...]
+    """features for LPIPS, of each part of the batch"""
     dists: tuple[tuple[Tensor, ...], ...] = ()
     """state of `Dists` for each `_DISTS_BATCH` images; empty unless asked for"""
 
@@ -52,6 +57,7 @@ class MetricSuite:
         offline: fetch no weights.
         batch_size: images in the networks at once; bounds memory and changes no result beyond float32 rounding.
         extra: metrics beyond the usual ones, names of `registry.EXTRA`.
+        stages: stopwatch of the run; None = one of its own.
 
     Raises:
         MsbenchError: weights are absent and cannot be fetched.
@@ -63,25 +69,52 @@ class MetricSuite:
         offline: bool = False,
         batch_size: int = 16,
         extra: Collection[str] = (),
+        stages: Stages | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.batch_size = batch_size
-        self._inception = InceptionFeatures.load(self.device, offline)
-        self._lpips = Lpips.load("alex", self.device, offline)
+        self._stages = stages or Stages(self.device)
+        self._inception = fast.FastInception(self.device, offline)
+        self._lpips = fast.FastLpips(self.device, offline)
         self._dists = Dists.load(self.device, offline) if "dists" in extra else None
+
+    @property
+    def extractor(self) -> str:
+        """Identity of what makes the features: weights, code version and kind of device."""
+        return self._inception.identity
 
     def inception_features(self, images: Tensor) -> NDArray[np.float32]:
         """Inception pool3 features of uint8 images [B, 3, H, W]: [B, 2048], as the network gives them."""
-        parts = [self._inception.features(part.to(self.device)).cpu() for part in _batches(images, self.batch_size)]
-        return torch.cat(parts).float().numpy()
+        with self._stages.stage("inception"):
+            parts = [self._inception.features(part.to(self.device)).cpu() for part in _batches(images, self.batch_size)]
+            return torch.cat(parts).float().numpy()
 
-    def prepare(self, images: Tensor) -> Prepared:
-        """What the metrics need of reference images, uint8 [B, 3, H, W]."""
-        power = octave_power(images, octaves_for(*images.shape[-2:]))
-        states: tuple[tuple[Tensor, ...], ...] = ()
+    def prepare(self, images: Tensor, cache: FeatureCache | None = None, keys: Sequence[bytes] = ()) -> Prepared:
+        """What the metrics need of reference images, uint8 [B, 3, H, W].
+
+        Args:
+            images: the batch.
+            cache: where features computed before are looked up, and new ones kept; None = all are computed.
+            keys: `pixels_sha256` of each image, for the cache.
+        """
+        images = images.to(self.device)
+        parts = _batches(images, self.batch_size)
+        with self._stages.stage("spectrum"):
+            power = octave_power(images, octaves_for(*images.shape[-2:]))
+        with self._stages.stage("ssim"):
+            moments = tuple(ssim_moments(part) for part in parts)
+        with self._stages.stage("lpips"):
+            lpips = tuple(self._lpips.reference_state(part) for part in parts)
+        dists: tuple[tuple[Tensor, ...], ...] = ()
         if self._dists is not None:
-            states = tuple(self._dists.reference_state(part.to(self.device)) for part in _batches(images, _DISTS_BATCH))
-        return Prepared(images, self.inception_features(images), power, states)
+            with self._stages.stage("dists"):
+                dists = tuple(self._dists.reference_state(part) for part in _batches(images, _DISTS_BATCH))
+        with self._stages.stage("reference features"):
+            if cache is None:
+                features = self.inception_features(images)
+            else:
+                features = cache.features(keys, lambda missing: self.inception_features(images[missing]))
+        return Prepared(images, features, power, moments, lpips, dists)
 
     def per_image(self, reference: Prepared, reconstruction: Tensor) -> dict[str, Values]:
         """`IMAGE_PAIR`, `OCTAVE_COLUMNS` and the extra metrics of each pair of uint8 images [B, 3, H, W], float64 [B] each; an
@@ -90,24 +123,28 @@ class MetricSuite:
         Raises:
             ValueError: shapes or dtypes differ, or a side is shorter than 11 pixels.
         """
-        found: dict[str, list[Tensor]] = {name: [] for name in ("psnr", "ssim", "lpips")}
-        for ref, rec in zip(
-            _batches(reference.images, self.batch_size), _batches(reconstruction, self.batch_size), strict=True
-        ):
-            first, second = rec.to(self.device), ref.to(self.device)
-            found["psnr"].append(psnr(first, second))
-            found["ssim"].append(ssim(first, second))
-            found["lpips"].append(self._lpips.distance(first, second).cpu().double())
-        values = {name: torch.cat(parts).numpy() for name, parts in found.items()}
-        rings = reference.power.shape[1]
-        octaves = octave_difference(octave_power(reconstruction, rings), reference.power)
-        values["spectral"] = octaves.abs().mean(dim=1).numpy()
-        for ring, column in enumerate(OCTAVE_COLUMNS):
-            values[column] = octaves[:, ring].numpy() if ring < rings else np.full(len(octaves), np.nan)
+        reconstruction = reconstruction.to(self.device)
+        pairs = list(zip(_batches(reconstruction, self.batch_size), _batches(reference.images, self.batch_size), strict=True))
+        found: dict[str, list[Tensor]] = {}
+        with self._stages.stage("psnr"):
+            found["psnr"] = [psnr(image, original) for image, original in pairs]
+        with self._stages.stage("ssim"):
+            found["ssim"] = [ssim(*pair, moments) for pair, moments in zip(pairs, reference.moments, strict=True)]
+        with self._stages.stage("lpips"):
+            states = zip(pairs, reference.lpips, strict=True)
+            found["lpips"] = [self._lpips.distance_to(state, image).cpu().double() for (image, _), state in states]
+        values = {name: torch.cat(column).numpy() for name, column in found.items()}
+        with self._stages.stage("spectrum"):
+            rings = reference.power.shape[1]
+            octaves = octave_difference(octave_power(reconstruction, rings), reference.power)
+            values["spectral"] = octaves.abs().mean(dim=1).numpy()
+            for ring, column in enumerate(OCTAVE_COLUMNS):
+                values[column] = octaves[:, ring].numpy() if ring < rings else np.full(len(octaves), np.nan)
         if self._dists is not None:
-            parts = zip(reference.dists, _batches(reconstruction, _DISTS_BATCH), strict=True)
-            distances = [self._dists.distance_to(state, part.to(self.device)).cpu().double() for state, part in parts]
-            values["dists"] = torch.cat(distances).numpy()
+            with self._stages.stage("dists"):
+                parts = zip(reference.dists, _batches(reconstruction, _DISTS_BATCH), strict=True)
+                distances = [self._dists.distance_to(state, part).cpu().double() for state, part in parts]
+                values["dists"] = torch.cat(distances).numpy()
         return values
 
 

@@ -1,0 +1,64 @@
+"""Where a run's time goes: seconds a stage, and what lies between the stages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+class Stages:
+    """A stopwatch with one hand a stage. Stages do not overlap: the time of an inner one is taken from the outer one's.
+
+    Args:
+        device: on CUDA a stage ends when the device has done its work, so that no stage pays for another's kernels.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._cuda = torch.device(device).type == "cuda"
+        self._seconds: dict[str, float] = {}
+        self._inner = [0.0]
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the time inside the block to `name`, also where the block raises."""
+        started = time.perf_counter()
+        self._inner.append(0.0)
+        try:
+            yield
+            if self._cuda:
+                torch.cuda.synchronize()
+        finally:
+            spent = time.perf_counter() - started
+            own = spent - self._inner.pop()
+            self._inner[-1] += spent
+            self._seconds[name] = self._seconds.get(name, 0.0) + own
+
+    def as_record(self) -> dict[str, Any]:
+        """seconds since the stopwatch was made; each stage's seconds and share (longest first); what no stage accounts for."""
+        total = time.perf_counter() - self._started
+        lost = total - sum(self._seconds.values())
+        longest = sorted(self._seconds.items(), key=lambda item: -item[1])
+        return {
+            "seconds": round(total, 3),
+            "stages": {name: _entry(seconds, total) for name, seconds in longest},
+            "unaccounted": _entry(lost, total),
+        }
+
+
+def timing_line(timing: dict[str, Any], most: int = 6) -> str:
+    """One line for people: the longest stages in percent, the others together, and the time between them."""
+    stages = list(timing["stages"].items())
+    parts = [f"{name} {100 * entry['share']:.0f}%" for name, entry in stages[:most]]
+    if rest := stages[most:]:
+        parts.append(f"{len(rest)} others {100 * sum(entry['share'] for _, entry in rest):.0f}%")
+    between = f"between them {100 * timing['unaccounted']['share']:.1f}%"
+    return f"{timing['seconds']:.1f} s: {', '.join(parts)}, {between}"
+
+
+def _entry(seconds: float, total: float) -> dict[str, float]:
+    return {"seconds": round(seconds, 3), "share": round(seconds / total, 4) if total > 0 else 0.0}
