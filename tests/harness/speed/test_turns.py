@@ -1,0 +1,123 @@
+"""The alternation, with workers that answer from a script instead of a process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from harness.speed.client import Client
+from harness.speed.messages import BackToBack, Describe, Job, Prepare, Prepared, Reply, Request, Row, Turn
+from harness.speed.protocol import Contestant, Setting, SpeedProtocol
+from harness.speed.turns import Table, time_in_turns
+
+SETTING = Setting(256, "eager", 1)
+
+
+class FakeClient:
+    """Each call takes `seconds`; `fails` maps the number of a turn to the reply it gets instead."""
+
+    pid = 7
+
+    def __init__(self, name: str, log: list[str], seconds: float = 0.001, fails: dict[int, Reply] | None = None) -> None:
+        self.name, self.log, self.seconds, self.fails = name, log, seconds, fails or {}
+        self.turns = 0
+        self.rows: list[BackToBack] = []
+
+    def ask(self, request: Request) -> Reply:
+        match request:
+            case Prepare():
+                return self.fails.get(0, Reply("ok", value=Prepared(1, 1000 * self.seconds, 4, True, True)))
+            case Turn(calls, seconds):
+                self.turns += 1
+                self.log.append(self.name)
+                if self.turns in self.fails:
+                    return self.fails[self.turns]
+                count = max(1, min(calls, int(seconds / self.seconds)))
+                return Reply("ok", value={"decode": [self.seconds] * count, "end-to-end": [self.seconds * 1.5] * count})
+            case BackToBack(calls):
+                self.rows.append(request)
+                return Reply("ok", value=Row(calls, calls * self.seconds, None))
+        raise AssertionError(request)
+
+
+def table(*clients: FakeClient, on_gpu: bool = False) -> Table:
+    faked: dict[str, Any] = {client.name: client for client in clients}
+    return Table(faked, on_gpu)
+
+
+def protocol(**changes: Any) -> SpeedProtocol:
+    return SpeedProtocol(cell_seconds=10.0, **changes)
+
+
+def play(clients: Sequence[FakeClient], on_gpu: bool = False, **changes: Any) -> dict[str, Any]:
+    return time_in_turns(table(*clients, on_gpu=on_gpu), [c.name for c in clients], SETTING, protocol(**changes))
+
+
+def test_turns_alternate_and_the_quick_one_ends_at_a_hundred_calls() -> None:
+    log: list[str] = []
+    timings = play([FakeClient("a", log), FakeClient("b", log), FakeClient("c", log)])
+    assert "".join(log) == "abc" * 10
+    assert [timing.calls for timing in timings.values()] == [100, 100, 100]
+
+
+def test_a_slow_decoder_gets_its_seconds_and_never_fewer_than_three_calls() -> None:
+    log: list[str] = []
+    timings = play([FakeClient("slow", log, 2.0), FakeClient("slower", log, 60.0), FakeClient("quick", log, 0.01)])
+    assert timings["slow"].calls == 4  # 1.5 × 2 s each in the longer scope: the fourth passes ten seconds
+    assert timings["slower"].calls == 3
+    assert timings["quick"].calls == 100
+    assert {timing.reply.status for timing in timings.values()} == {"ok"}
+
+
+def test_who_fails_leaves_the_table_and_the_others_go_on() -> None:
+    log: list[str] = []
+    gone = Reply("out of memory", "all of it")
+    timings = play([FakeClient("a", log), FakeClient("never", log, fails={0: gone}), FakeClient("late", log, fails={3: gone})])
+    assert timings["a"].calls == 100
+    assert (timings["never"].reply, timings["never"].calls) == (gone, 0)
+    assert (timings["late"].reply, timings["late"].calls) == (gone, 20)
+    assert log.count("late") == 3
+    assert "never" not in log
+
+
+def test_the_budget_ends_turns_and_keeps_what_is_enough() -> None:
+    log: list[str] = []
+    clients = [FakeClient("quick", log), FakeClient("slow", log, 2.0)]
+    checks = iter([False, True, True, True])
+    timings = time_in_turns(table(*clients), ["quick", "slow"], SETTING, protocol(), lambda: next(checks))
+    assert (timings["quick"].reply.status, timings["quick"].calls) == ("ok", 10)
+    assert (timings["slow"].reply.status, timings["slow"].calls) == ("skipped_budget", 1)
+
+
+def test_a_turn_cut_short_keeps_earlier_ones() -> None:
+    log: list[str] = []
+    cut = Reply("skipped_budget", "cut")
+    clients = [FakeClient("a", log, fails={2: cut})]
+    timings = time_in_turns(table(*clients), ["a"], SETTING, protocol(), lambda: clients[0].turns >= 2)
+    assert (timings["a"].reply.status, timings["a"].calls) == ("ok", 10)
+
+
+def test_a_gpu_is_timed_back_to_back_as_well() -> None:
+    clients = [FakeClient("a", [], 0.011), FakeClient("b", [], 9.0)]
+    timings = play(clients, on_gpu=True)
+    assert [(row.calls, row.end_to_end, row.own_pids) for row in clients[0].rows] == [
+        (454, False, (7, 7)),  # half of ten seconds
+        (303, True, (7, 7)),
+    ]
+    assert [row.calls for row in clients[1].rows] == [3, 3]
+    assert timings["a"].rows["decode"].seconds == pytest.approx(454 * 0.011)
+
+
+def test_a_worker_that_takes_too_long_is_ended() -> None:
+    """A real process; one second is less than it needs to import anything."""
+    job = Job(Contestant("identity", "identity"), "cpu", "fp32", None, "/nowhere", 0, 0.0)
+    begin = time.monotonic()
+    with Client(job, deadline=begin + 0.2) as client:
+        reply = client.ask(Describe(256))
+        assert reply.status == "skipped_budget"
+        assert not client.alive
+        assert client.ask(Describe(256)) is reply
+    assert time.monotonic() - begin < 30.0
