@@ -58,14 +58,14 @@ class SizePreset:
     """the denoiser; `scales` is set by the decoder"""
 
 
-# "flat" shapes keep every block on the latents' own grid: half the blocks and no resampling at equal multiply-adds.
+# All but "grids" and f16 keep every block on the latents' own grid: half the blocks and no resampling at equal multiply-adds.
 SIZES: Mapping[str, SizePreset] = MappingProxyType(
     {
-        "nano": SizePreset(AutoencoderConfig(), DenoiserConfig(widths=(64, 128, 128), depths=(1, 2, 2))),
-        "nano-flat": SizePreset(
+        "nano": SizePreset(
             AutoencoderConfig(patch=8, encoder_widths=(160,), encoder_depths=(3,), decoder_widths=(160,), decoder_depths=(4,)),
             DenoiserConfig(patch=8, widths=(160,), depths=(4,)),
         ),
+        "nano-grids": SizePreset(AutoencoderConfig(), DenoiserConfig(widths=(64, 128, 128), depths=(1, 2, 2))),
         "nano-f16c16": SizePreset(
             AutoencoderConfig(
                 latent_channels=16,

@@ -20,7 +20,7 @@ def train_command(
     data_dir: DataDir = None,
     resolution: Resolution = None,
     max_samples: MaxSamples = None,
-    preset: Annotated[str, typer.Option(help="Size of the networks: nano, nano-flat, nano-f16c16, small or base.")] = "nano",
+    preset: Annotated[str, typer.Option(help="Size of the networks: nano, nano-grids, nano-f16c16, small or base.")] = "nano",
     scales: Annotated[int | None, typer.Option(min=1, help="Number of scales K; default: the decoder's own.")] = None,
     settings: Annotated[
         list[str] | None,
