@@ -33,6 +33,7 @@ _SHOWN = {
     "scales": "K",
     "steps": "N",
     "batch": "batch",
+    "mode": "mode",
     "weights": "weights",
     "status": "status",
     "ms_per_image": "ms/image",
@@ -66,7 +67,7 @@ def sweep_command(
     cost_only: Annotated[bool, typer.Option("--cost-only", help="Measure no quality: no dataset, no metric networks.")] = False,
     device: Device = "cpu",
     dtype: Dtype = "fp32",
-    mode: Annotated[str, typer.Option(help="How the decoders are run: eager.")] = "eager",
+    mode: Annotated[str, typer.Option(help="How decoders are run, separated by commas: eager, compile, cudagraph.")] = "eager",
     output_dir: Annotated[
         Path | None,
         typer.Option(help="Cells, runs, table and plots; what is there is not measured again. Default: below runs/."),
@@ -102,7 +103,7 @@ def sweep_command(
             seed=seed,
             device=device,
             dtype=parse_dtype(dtype),
-            mode=mode,
+            modes=parse_names(mode),
             cost=CostProtocol(batch_sizes=sizes, max_seconds=cell_seconds),
             cost_only=cost_only,
             offline=offline,
@@ -155,7 +156,7 @@ def _cell(one: Measured) -> dict[str, Any]:
     cells = [_without_samples(timed) for timed in cost["cells"]]
     return {
         **head,
-        "status": "ok" if all(timed["status"] == "ok" for timed in cells) else "out of memory",
+        "status": next((timed["status"] for timed in cells if timed["status"] != "ok"), "ok"),
         "reason": None,
         "model": cell.fit.model,
         "weights": cell.fit.weights,

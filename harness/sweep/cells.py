@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from harness.config import RunConfig
-from harness.cost.cost import is_out_of_memory, measure_cost
+from harness.cost.cost import is_out_of_memory
+from harness.cost.modes import parse_mode
 from harness.data.registry import open_dataset
 from harness.decoder import Decoder, DecoderOptions, NoiseSource
 from harness.metrics.registry import METRICS
@@ -25,6 +26,7 @@ from harness.record import RECORD, Record, plain, read_record
 from harness.registry import build_decoder
 from harness.runner import evaluate
 from harness.sweep.plan import Cell, SweepRequest
+from harness.sweep.timing import measure_modes
 from harness.sweep.weights import Fit
 
 CELL_SCHEMA = 1
@@ -64,7 +66,7 @@ def recipe_of(
         facts: from `environment`.
         resolution: side of the images.
     """
-    recipe: dict[str, Any] = {
+    who = {
         "schema": CELL_SCHEMA,
         "model": fit.model,
         "scales": cell.scales,
@@ -72,16 +74,18 @@ def recipe_of(
         "weights": fit.weights,
         "weights_sha256": fit.spec.weights_sha256,
         "encoder_sha256": fit.spec.encoder_sha256,
-        "quality": data if _has_quality(request, fit) else None,
-        "resolution": resolution,
         "dtype": str(request.dtype),
-        "mode": request.mode,
         "device": request.device,
-        "cost": asdict(request.cost),
         "machine": {name: facts[name] for name in ("cpu_model", "gpus", "torch", "torch_threads", "cuda", "msbench")},
     }
-    result: dict[str, Any] = plain(recipe)
-    return result
+    cost = {"resolution": resolution, "modes": request.modes, "protocol": asdict(request.cost), "seed": request.seed}
+    recipe: dict[str, Any] = plain({**who, "quality": data if _has_quality(request, fit) else None, "cost": cost})
+    return recipe
+
+
+def digest_of(recipe: dict[str, Any]) -> str:
+    """SHA-256 of a recipe in its one JSON form, hexadecimal."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
 def _has_quality(request: SweepRequest, fit: Fit) -> bool:
@@ -100,17 +104,19 @@ def read_cell(file: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def measure_cell(
-    request: SweepRequest, cell: Cell, fit: Fit, name: str, resolution: int, device: torch.device
+    request: SweepRequest, cell: Cell, fit: Fit, recipe: dict[str, Any], resolution: int, device: torch.device
 ) -> dict[str, Any]:
-    """A cell's figures: a whole run where it has quality, else its cost alone."""
-    reason = "quality was not asked for" if request.cost_only else fit.reason
+    """A cell's figures: spec, quality (None without trained weights) with its reason and its run's folder, and cost."""
+    quality, reason, run = None, "quality was not asked for" if request.cost_only else fit.reason, None
     if _has_quality(request, fit):
+        # Named after what quality depends on alone: another way of measuring cost finds the same run again.
+        run = f"runs/{fit.model}-k{cell.scales}-n{cell.steps}-{digest_of({**recipe, 'cost': None})[:12]}"
         try:
-            return _from_run(_run(request, cell, fit, request.output_dir / "runs" / name), name)
+            quality = _quality(_run(request, cell, fit, request.output_dir / run))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            reason = "the quality pass ran out of memory"
+            run, reason = None, "the quality pass ran out of memory"
     options = DecoderOptions(
         device=device,
         dtype=request.dtype,
@@ -120,10 +126,10 @@ def measure_cell(
         weights="random" if fit.weights == "random" else "trained",
     )
     decoder = build_decoder(fit.model, options)
-    cost = measure_cost(
-        decoder, _latents(decoder, request, resolution, device), _noise_for(request, device), request.cost, device
-    )
-    return {"spec": asdict(decoder.spec), "quality": None, "quality_reason": reason, "run": None, "cost": cost.as_record()}
+    latents = _latents(decoder, request, resolution, device)
+    modes = [parse_mode(mode) for mode in request.modes]
+    cost = measure_modes(decoder, latents, _noise_for(request, device), modes, request.cost, device)
+    return {"spec": asdict(decoder.spec), "quality": quality, "quality_reason": reason, "run": run, "cost": cost}
 
 
 def _run(request: SweepRequest, cell: Cell, fit: Fit, folder: Path) -> Record:
@@ -144,23 +150,16 @@ def _run(request: SweepRequest, cell: Cell, fit: Fit, folder: Path) -> Record:
         steps=None if cell.baseline else cell.steps,
         scales=None if cell.baseline else cell.scales,
         output_dir=folder,
-        cost=request.cost,
+        cost=None,
         offline=request.offline,
     )
     return evaluate(config)
 
 
-def _from_run(record: Record, name: str) -> dict[str, Any]:
+def _quality(record: Record) -> dict[str, Any]:
+    """n, every metric, their intervals and the hash of the protocol."""
     row = record.results[0]
-    details = record.data["decoders"][row["decoder"]]
-    quality = {key: row[key] for key in ("n", *METRICS, "intervals") if key in row}
-    return {
-        "spec": details["spec"],
-        "quality": {**quality, "protocol_hash": record.protocol_hash},
-        "quality_reason": None,
-        "run": f"runs/{name}",
-        "cost": details["cost"],
-    }
+    return {**{key: row[key] for key in ("n", *METRICS, "intervals") if key in row}, "protocol_hash": record.protocol_hash}
 
 
 def _latents(decoder: Decoder, request: SweepRequest, resolution: int, device: torch.device) -> torch.Tensor:

@@ -9,11 +9,9 @@ from pathlib import Path
 import torch
 
 from harness.cost.cost import CostProtocol
+from harness.cost.modes import MODES, parse_mode
 from harness.errors import MsbenchError, UnknownNameError
 from harness.sweep.weights import Fit, Found, find_checkpoints, fit_baseline, fit_weights
-
-MODES = ("eager",)
-"""ways of running a decoder that a sweep can measure"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +46,8 @@ class SweepRequest:
     """cpu, cuda, cuda:N or mps"""
     dtype: torch.dtype = torch.float32
     """arithmetic of the decoders"""
-    mode: str = "eager"
-    """one of `MODES`"""
+    modes: tuple[str, ...] = ("eager",)
+    """how decoders are run (`harness.cost.modes`); quality is always that of eager"""
     cost: CostProtocol = field(default_factory=CostProtocol)
     """how cost is measured"""
     cost_only: bool = False
@@ -88,26 +86,30 @@ def plan_cells(request: SweepRequest) -> list[Cell]:
     for option, values in (("--scales", request.scales), ("--steps", request.steps)):
         if not values or min(values) < 1:
             raise MsbenchError(f"{option} {','.join(map(str, values))}: give whole numbers, each at least 1")
-    if request.mode not in MODES:
-        raise UnknownNameError("mode", request.mode, MODES)
+    for mode in request.modes:
+        parse_mode(mode)
+    if not request.modes:
+        raise MsbenchError(f"no mode given: use --mode with some of {', '.join(MODES)}")
     found = find_checkpoints(request.checkpoint_dir) if request.checkpoint_dir else ()
     cells = []
     for decoder in dict.fromkeys(request.decoders):
-        cells += _plan_decoder(decoder, sorted(set(request.scales)), sorted(set(request.steps)), found)
+        cells += _plan_decoder(decoder, sorted(set(request.scales)), sorted(set(request.steps)), found, not request.cost_only)
     for decoder in dict.fromkeys(request.baselines):
         fit = fit_baseline(decoder)
         cells.append(Cell(decoder, fit.spec.scales, fit.spec.steps, True, fit, None))
     return cells
 
 
-def _plan_decoder(decoder: str, scales: Sequence[int], steps: Sequence[int], found: Sequence[Found]) -> list[Cell]:
+def _plan_decoder(
+    decoder: str, scales: Sequence[int], steps: Sequence[int], found: Sequence[Found], trained: bool
+) -> list[Cell]:
     cells, refusals, fits = [], [], 0
     for k in scales:
         enough = [n for n in steps if n >= k]
         fit, refused = None, None
         try:
             # Weights do not depend on the number of steps, so that one look per K does.
-            fit = fit_weights(decoder, k, enough[-1], found) if enough else None
+            fit = fit_weights(decoder, k, enough[-1], found, trained) if enough else None
         except UnknownNameError:
             raise
         except MsbenchError as error:

@@ -52,7 +52,8 @@ def write_plots(frame: pd.DataFrame, folder: Path) -> tuple[list[Path], list[str
         better = METRICS[metric].direction == "higher"
         plot_quality_against_time(frame, *paths(f"{metric}-time"), metric, label, better, title)
     if frame["energy_j"].isna().all():
-        omitted.append("no plot of energy: none was measured (it needs an NVIDIA GPU)")
+        why = next(iter(frame["power_reason"].dropna()), "it is measured on NVIDIA GPUs only")
+        omitted.append(f"no plot of energy: {why}")
     else:
         plot_energy(frame, *paths("energy"))
     return written, omitted

@@ -6,7 +6,6 @@ for the old one, and a cell that two decoders share (K = 1) is measured once.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from harness.environment import environment
 from harness.files import write_text
 from harness.quality import Progress
 from harness.record import plain
-from harness.sweep.cells import CELL_SCHEMA, data_recipe, measure_cell, read_cell, recipe_of
+from harness.sweep.cells import CELL_SCHEMA, data_recipe, digest_of, measure_cell, read_cell, recipe_of
 from harness.sweep.plan import Cell, SweepRequest, plan_cells
 
 
@@ -63,13 +62,12 @@ def run_sweep(request: SweepRequest, progress: Progress | None = None) -> Sweep:
             measured.append(Measured(cell, None))
             continue
         recipe = recipe_of(request, cell, cell.fit, data, facts, resolution)
-        digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-        name = f"{cell.fit.model}-k{cell.scales}-n{cell.steps}-{digest[:12]}"
-        file = request.output_dir / "cells" / f"{name}.json"
+        digest = digest_of(recipe)
+        file = request.output_dir / "cells" / f"{cell.fit.model}-k{cell.scales}-n{cell.steps}-{digest[:12]}.json"
         figures = read_cell(file, recipe)
         if figures is None:
             report(f"{cell.decoder}, K = {cell.scales}, {cell.steps} steps", index, len(plan))
-            figures = measure_cell(request, cell, cell.fit, name, resolution, device)
+            figures = measure_cell(request, cell, cell.fit, recipe, resolution, device)
             figures |= {"schema_version": CELL_SCHEMA, "recipe": recipe, "recipe_sha256": digest, "environment": facts}
             figures["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             figures = plain(figures)

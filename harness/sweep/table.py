@@ -1,4 +1,4 @@
-"""The one table of a sweep: a row for each cell and batch size, with speed-ups as measured, as counted and as theory says."""
+"""The one table of a sweep: a row for each cell, mode and batch size; speed-ups as measured, as counted and in theory."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SAME_NETWORK = 2.0
-"""Networks whose numbers of parameters differ by more than this factor are of different sizes: their times are no speed-up."""
+"""Networks whose numbers of parameters differ by more are of different sizes, and the ratio of their times is no speed-up."""
 
 
 def sweep_frame(sweep: Sweep) -> pd.DataFrame:
-    """One row per (cell, batch size); a skipped cell has one row without a batch.
+    """One row per (cell, mode, batch size); a skipped cell has one row without mode and batch.
 
     Columns: kind ("grid" or "baseline"), decoder, scales, steps, batch, mode, dtype, device, resolution, status ("ok", "out of
-    memory", "skipped"), reason; model, weights, weights_sha256, trained_on, parameters; ms_per_image (median), p10, p90 and p99
-    likewise, n_calls, gflops, peak_memory_mb, energy_j (an image); quality ("measured" or None), quality_reason, n, each metric
-    with its 95 % interval as NAME_low and NAME_high; and
+    memory", "unsupported", "skipped"), reason; model, weights, weights_sha256, network, trained_on, parameters; ms_per_image (its
+    median), p10, p90 and p99 likewise, n_calls, gflops, peak_memory_mb, energy_j (an image), gpu_flags ("throttled", "shared"),
+    power_reason; quality ("measured" or None), quality_reason, n, each metric with its 95 % interval as NAME_low and NAME_high;
 
     - theory_speedup = K / S_K, ideal_speedup for the steps as they are split, counted_speedup (FLOPs), measured_speedup (time):
-      against K = 1 with as many steps, the same decoder and batch;
+      against K = 1 with as many steps, the same decoder, mode and batch;
     - flop_ratio and time_ratio: against K = 1 with the most steps; baselines against that of the first decoder.
     """
     import pandas as pd
 
     rows = [row for one in sweep.cells for row in _rows(sweep, one)]
     full = [row for row in rows if row["kind"] == "grid" and row["scales"] == 1 and row["status"] == "ok"]
-    same_steps = {(row["decoder"], row["steps"], row["batch"]): row for row in full}
+    same_steps = {(row["decoder"], row["steps"], row["batch"], row["mode"]): row for row in full}
     # Rows come with rising numbers of steps, and the last one stays.
-    longest = {(row["decoder"], row["batch"]): row for row in full}
+    longest = {(row["decoder"], row["batch"], row["mode"]): row for row in full}
     first = sweep.request.decoders[0]
     for row in rows:
-        grid, batch = row["kind"] == "grid", row["batch"]
-        if grid and (base := same_steps.get((row["decoder"], row["steps"], batch))) and _alike(base, row):
+        grid, way = row["kind"] == "grid", (row["batch"], row["mode"])
+        if grid and (base := same_steps.get((row["decoder"], row["steps"], *way))) and _alike(base, row):
             row["counted_speedup"], row["measured_speedup"] = _ratios(base, row)
-        if (base := longest.get((row["decoder"] if grid else first, batch))) and (not grid or _alike(base, row)):
+        if (base := longest.get((row["decoder"] if grid else first, *way))) and (not grid or _alike(base, row)):
             row["flop_ratio"], row["time_ratio"] = _ratios(base, row)
     return pd.DataFrame(rows)
 
@@ -54,14 +54,15 @@ def _rows(sweep: Sweep, one: Measured) -> list[dict[str, Any]]:
         "scales": cell.scales,
         "steps": cell.steps,
         "batch": None,
-        "mode": request.mode,
+        "mode": None,
         "dtype": str(request.dtype).removeprefix("torch."),
         "device": request.device,
         "resolution": sweep.resolution,
         "status": "skipped",
         "reason": cell.skipped,
-        **dict.fromkeys(("model", "weights", "weights_sha256", "trained_on")),
+        **dict.fromkeys(("model", "weights", "weights_sha256", "network", "trained_on")),
         **dict.fromkeys(("parameters", *_TIMES, "n_calls", "gflops", "peak_memory_mb", "energy_j"), float("nan")),
+        **dict.fromkeys(("gpu_flags", "power_reason")),
         "quality": None,
         "quality_reason": None if cell.fit else cell.skipped,
         **dict.fromkeys(("n", *METRICS, *(f"{name}_{end}" for name in METRICS for end in ("low", "high"))), float("nan")),
@@ -74,6 +75,7 @@ def _rows(sweep: Sweep, one: Measured) -> list[dict[str, Any]]:
     common |= {
         "model": cell.fit.model,
         "weights": cell.fit.weights,
+        "network": "default" if cell.fit.default_network else "of its checkpoint",
         "weights_sha256": spec["weights_sha256"],
         "trained_on": spec["trained_on"],
         "parameters": spec["parameters"],
@@ -82,7 +84,17 @@ def _rows(sweep: Sweep, one: Measured) -> list[dict[str, Any]]:
         "quality_reason": figures["quality_reason"],
         **_quality(figures["quality"]),
     }
-    return [{**common, "batch": timed["batch_size"], "status": timed["status"], **_times(timed)} for timed in cost["cells"]]
+    return [
+        {
+            **common,
+            "mode": timed["mode"],
+            "batch": timed["batch_size"],
+            "status": timed["status"],
+            "reason": timed["reason"],
+            **_times(timed),
+        }
+        for timed in cost["cells"]
+    ]
 
 
 _TIMES = ("ms_per_image", "p10_ms_per_image", "p90_ms_per_image", "p99_ms_per_image")
@@ -92,9 +104,11 @@ def _times(timed: Mapping[str, Any]) -> dict[str, Any]:
     latency = timed["latency"]
     if latency is None:
         return {}
+    power = timed["power"] or {}
     keys = ("median_ms", "p10_ms", "p90_ms", "p99_ms")
     per_image = {name: latency[key] / timed["batch_size"] for name, key in zip(_TIMES, keys, strict=True)}
-    return {**per_image, "n_calls": latency["n_calls"]}
+    found = {**per_image, "n_calls": latency["n_calls"], "energy_j": _number(timed["energy_j"])}
+    return {**found, "gpu_flags": ", ".join(power.get("flags", ())) or None, "power_reason": power.get("reason")}
 
 
 def _quality(quality: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -119,7 +133,9 @@ def _theory(cell: Cell) -> dict[str, float]:
 
 
 def _alike(base: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Both networks are of one size."""
+    """Both networks are of one kind and size."""
+    if base["network"] != row["network"]:
+        return False
     small, large = sorted((base["parameters"], row["parameters"]))
     return bool(large <= SAME_NETWORK * small)
 

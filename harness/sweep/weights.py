@@ -50,6 +50,8 @@ class Fit:
     """of the decoder as it was built to see whether it fits"""
     reason: str | None
     """why no trained weights fit; None where some do"""
+    default_network: bool = True
+    """the network is the one that random weights are built for, as far as the number of parameters tells"""
 
 
 def find_checkpoints(folder: Path) -> tuple[Found, ...]:
@@ -77,8 +79,10 @@ def find_checkpoints(folder: Path) -> tuple[Found, ...]:
     return tuple(found)
 
 
-def fit_weights(decoder: str, scales: int, steps: int, found: Sequence[Found]) -> Fit:
+def fit_weights(decoder: str, scales: int, steps: int, found: Sequence[Found], trained: bool = True) -> Fit:
     """The weights for `decoder` with K scales and N steps: a checkpoint among `found`, else the shipped one, else random.
+
+    Without `trained` the shipped one is passed over, so that without `found` every K has the same, default network.
 
     Raises:
         UnknownNameError: no such decoder.
@@ -89,17 +93,19 @@ def fit_weights(decoder: str, scales: int, steps: int, found: Sequence[Found]) -
     for name in names:
         path = _only_one(name, scales, found)
         if path is not None:
-            return Fit(name, "trained", path, _spec(name, DecoderOptions(checkpoint=path, steps=steps, scales=scales)), None)
+            spec = _spec(name, DecoderOptions(checkpoint=path, steps=steps, scales=scales))
+            return Fit(name, "trained", path, spec, None, _is_default(spec))
     refusals = []
-    for name in names:
+    for name in names if trained else ():
         try:
             spec = _spec(name, DecoderOptions(steps=steps, scales=scales))
         except MsbenchError as error:
             refusals.append(_without_folders(str(error)))
         else:
-            return Fit(name, "none" if spec.weights_sha256 is None else "trained", None, spec, None)
+            return Fit(name, "none" if spec.weights_sha256 is None else "trained", None, spec, None, _is_default(spec))
     spec = _spec(decoder, DecoderOptions(steps=steps, scales=scales, weights="random"))
-    return Fit(decoder, "random", None, spec, f"no trained checkpoint of {decoder} for K = {scales}: {refusals[0]}")
+    why = f": {refusals[0]}" if refusals else ""
+    return Fit(decoder, "random", None, spec, f"no trained checkpoint of {decoder} for K = {scales}{why}")
 
 
 def fit_baseline(decoder: str) -> Fit:
@@ -110,6 +116,8 @@ def fit_baseline(decoder: str) -> Fit:
         MsbenchError: it cannot be built without options.
     """
     spec = build_decoder(decoder, DecoderOptions()).spec
+    if spec.trained_on == "random weights":
+        return Fit(decoder, "random", None, spec, f"{decoder} has random weights only")
     return Fit(decoder, "none" if spec.weights_sha256 is None else "trained", None, spec, None)
 
 
@@ -124,6 +132,15 @@ def _only_one(decoder: str, scales: int, found: Sequence[Found]) -> Path | None:
             f"{first} and {second} are both {decoder} for K = {scales}: point --checkpoint-dir at a folder that holds one"
         )
     return named[0] if named else None
+
+
+def _is_default(spec: DecoderSpec) -> bool:
+    """Whether random weights would be built for the same network."""
+    try:
+        default = build_decoder(spec.name, DecoderOptions(steps=spec.steps, scales=spec.scales, weights="random")).spec
+    except MsbenchError:
+        return False  # no random weights for this decoder, so nothing is built by default
+    return default.parameters == spec.parameters
 
 
 def _spec(name: str, options: DecoderOptions) -> DecoderSpec:

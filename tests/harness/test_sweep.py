@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,11 @@ from decoders.checkpoint import Manifest, read_checkpoint, save_checkpoint, ship
 from decoders.denoiser import Denoiser
 from decoders.presets import SIZES, denoiser_config
 from harness.config import RunConfig
-from harness.cost.cost import Cost, CostProtocol
+from harness.cost.cost import CostProtocol
 from harness.decoder import DecoderOptions
 from harness.errors import MsbenchError, UnknownNameError
+from harness.files import write_text
+from harness.protocol import SCHEMA_VERSION
 from harness.record import Record
 from harness.registry import build_decoder
 from harness.sweep import cells as cells_module
@@ -42,7 +43,7 @@ def request(folder: Path, **changes: Any) -> SweepRequest:
 
 
 class Counter:
-    """Stands in for the two measurements: counts them, and answers at once."""
+    """Stands in for the two measurements: counts them and answers at once; a run leaves its record."""
 
     def __init__(self) -> None:
         self.runs: list[tuple[str, int | None, int | None]] = []
@@ -51,23 +52,22 @@ class Counter:
     def evaluate(self, config: RunConfig) -> Record:
         (name,) = config.decoders
         self.runs.append((name, config.scales, config.steps))
-        options = DecoderOptions(checkpoint=config.checkpoint, steps=config.steps, scales=config.scales)
-        spec = asdict(build_decoder(name, options).spec)
+        assert config.output_dir is not None
         row = {"decoder": name, "n": config.max_samples, "rfid": 10.0, "lpips": 0.5, "intervals": {"rfid": [9.0, 11.0]}}
-        cost = {"gflops": 1.0, "peak_memory_mb": None, "cells": [{"batch_size": 1, "status": "out of memory", "latency": None}]}
-        data = {"results": [row], "decoders": {name: {"spec": spec, "cost": cost}}, "protocol_hash": "p"}
-        return Record(config.output_dir or Path(), data)
+        data = {"schema_version": SCHEMA_VERSION, "results": [row], "decoders": {name: {}}, "protocol_hash": "p"}
+        write_text(config.output_dir / "record.json", json.dumps(data))
+        return Record(config.output_dir, data)
 
-    def measure_cost(self, decoder: Any, *_: object) -> Cost:
+    def measure_modes(self, decoder: Any, *_: object) -> dict[str, Any]:
         self.costs.append((decoder.spec.name, decoder.spec.scales, decoder.spec.steps))
-        return Cost((), 1.0, None, decoder.spec.parameters)
+        return {"gflops": 1.0, "peak_memory_mb": None, "cells": [timed(1.0)]}
 
 
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
     counted = Counter()
     monkeypatch.setattr(cells_module, "evaluate", counted.evaluate)
-    monkeypatch.setattr(cells_module, "measure_cost", counted.measure_cost)
+    monkeypatch.setattr(cells_module, "measure_modes", counted.measure_modes)
     return counted
 
 
@@ -141,7 +141,8 @@ def test_a_checkpoint_of_other_latents_is_an_error_and_not_passed_over(tmp_path:
         ({"decoders": ("ms-difusion",)}, UnknownNameError, "ms-diffusion"),
         ({"decoders": ()}, MsbenchError, "--decoder"),
         ({"baselines": ("vea",)}, UnknownNameError, "vae"),
-        ({"mode": "eagre"}, UnknownNameError, "eager"),
+        ({"modes": ("eagre",)}, UnknownNameError, "eager"),
+        ({"modes": ()}, MsbenchError, "--mode"),
         ({"steps": ()}, MsbenchError, "--steps"),
         ({"checkpoint_dir": Path("/nowhere")}, MsbenchError, "/nowhere"),
         ({"device": "cudda"}, MsbenchError, "cudda"),
@@ -161,11 +162,11 @@ def test_a_second_sweep_measures_nothing(tmp_path: Path, counter: Counter) -> No
     first = run_sweep(asked)
     # K = 1 is `diffusion` for both decoders, so it is measured once.
     assert counter.runs == [("diffusion", 1, 1), ("diffusion", 1, 2), ("bicubic", None, None)]
-    assert counter.costs == [("ms-diffusion", 2, 2), ("ms-diffusion-cascade", 2, 2)]
+    assert [cost[0] for cost in counter.costs] == ["diffusion", "diffusion", "ms-diffusion", "ms-diffusion-cascade", "bicubic"]
     assert first.cells_run == 5
     assert len(first.cells) == 9
     second = run_sweep(asked)
-    assert len(counter.runs + counter.costs) == 5
+    assert (len(counter.runs), len(counter.costs)) == (3, 5)
     assert second.cells_run == 0
     assert second.cells == first.cells
 
@@ -173,11 +174,11 @@ def test_a_second_sweep_measures_nothing(tmp_path: Path, counter: Counter) -> No
 @pytest.mark.parametrize(
     ("changes", "runs", "costs"),
     [
-        ({"cost": replace(QUICK, max_seconds=0.02)}, 2, 1),
-        ({"seed": 1}, 2, 0),
-        ({"max_samples": 1}, 2, 0),
-        ({"dtype": torch.bfloat16}, 2, 1),
-        ({"steps": (1, 2, 3)}, 1, 1),
+        ({"cost": replace(QUICK, max_seconds=0.02)}, 0, 3),
+        ({"modes": ("eager", "compile")}, 0, 3),
+        ({"max_samples": 1}, 2, 2),
+        ({"dtype": torch.bfloat16}, 2, 3),
+        ({"steps": (1, 2, 3)}, 1, 2),
         ({"cost_only": True}, 0, 2),
     ],
 )
@@ -188,7 +189,7 @@ def test_only_what_a_change_touches_is_measured_again(
     before = len(counter.runs), len(counter.costs)
     changed = run_sweep(request(tmp_path, **changes))
     assert (len(counter.runs) - before[0], len(counter.costs) - before[1]) == (runs, costs)
-    assert changed.cells_run == runs + costs
+    assert changed.cells_run == costs
     assert run_sweep(request(tmp_path)).cells_run == 0  # the old cells are still there
 
 
@@ -198,7 +199,7 @@ def test_new_weights_are_measured_again(tmp_path: Path, counter: Counter) -> Non
     assert [run_sweep(asked).cells_run for _ in range(2)] == [1, 0]
     checkpoint(path, "ms-diffusion", 2, seed=1)
     assert run_sweep(asked).cells_run == 1
-    assert len(counter.runs) == 2
+    assert (len(counter.runs), len(counter.costs)) == (2, 2)
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"recipe": {}, "cost": {}}'])
@@ -212,17 +213,15 @@ def test_a_damaged_cell_is_measured_again(damage: str, tmp_path: Path, counter: 
     assert again["recipe"] == whole["recipe"]
 
 
-def test_a_run_that_was_finished_before_its_cell_was_written_is_kept(
-    tmp_path: Path, counter: Counter, monkeypatch: pytest.MonkeyPatch, make_run: Callable[..., Record]
-) -> None:
+def test_a_run_that_was_finished_before_its_cell_was_written_is_kept(tmp_path: Path, counter: Counter) -> None:
     asked = request(tmp_path, scales=(1,), steps=(2,))
-    run_sweep(asked)
-    cell = next((tmp_path / "cells").glob("*.json"))
-    make_run(tmp_path / "runs" / cell.stem, {"diffusion": 0.0})
-    cell.unlink()
-    quality = run_sweep(asked).cells[0].figures["quality"]  # type: ignore[index]
-    assert len(counter.runs) == 1
-    assert quality["n"] == 60
+    first = run_sweep(asked)
+    next((tmp_path / "cells").glob("*.json")).unlink()
+    again = run_sweep(asked)
+    assert (len(counter.runs), again.cells_run) == (1, 1)
+    assert first.cells[0].figures is not None
+    assert again.cells[0].figures is not None
+    assert again.cells[0].figures["quality"] == first.cells[0].figures["quality"]
 
 
 def test_no_memory_for_quality_leaves_the_cost(tmp_path: Path, counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +238,16 @@ def test_no_memory_for_quality_leaves_the_cost(tmp_path: Path, counter: Counter,
 
 def timed(milliseconds: float, batch: int = 1) -> dict[str, Any]:
     keys = ("median_ms", "p10_ms", "p90_ms", "p99_ms")
-    return {"batch_size": batch, "status": "ok", "latency": {**dict.fromkeys(keys, milliseconds), "n_calls": 3}}
+    latency = {**dict.fromkeys(keys, milliseconds), "n_calls": 3}
+    return {
+        "mode": "eager",
+        "batch_size": batch,
+        "status": "ok",
+        "reason": None,
+        "latency": latency,
+        "energy_j": None,
+        "power": None,
+    }
 
 
 def cell(decoder: str, k: int, n: int, gflops: float, times: list[dict[str, Any]], **changes: Any) -> Measured:
@@ -288,7 +296,7 @@ def test_networks_of_different_sizes_make_no_speedup() -> None:
 
 
 def test_a_batch_without_memory_has_a_row_without_a_time(tmp_path: Path) -> None:
-    lacking = {"batch_size": 8, "status": "out of memory", "latency": None}
+    lacking = {**timed(0.0, 8), "status": "out of memory", "latency": None}
     rows = frame(cell("ms-diffusion", 1, 4, 10.0, [timed(1.0), lacking]))
     assert rows["status"].tolist() == ["ok", "out of memory"]
     assert rows["ms_per_image"].isna().tolist() == [False, True]
@@ -308,14 +316,19 @@ def test_plots_that_cannot_be_drawn_are_named(tmp_path: Path) -> None:
 
 
 def test_cost_alone_is_really_measured(tmp_path: Path) -> None:
-    sweep = run_sweep(request(tmp_path, cost_only=True, steps=(2,), baselines=("bicubic",)))
-    rows = sweep_frame(sweep)
+    sweep = run_sweep(request(tmp_path, cost_only=True, steps=(2,), baselines=("bicubic",), modes=("eager", "cudagraph")))
+    everything = sweep_frame(sweep)
+    rows, graphs = everything[everything["mode"] == "eager"], everything[everything["mode"] == "cudagraph"]
+    assert len(rows) == len(graphs) == 6
     assert (rows["ms_per_image"] > 0).all()
+    assert set(graphs["status"]) == {"unsupported"}
+    assert all("needs a CUDA device" in reason for reason in graphs["reason"])
+    assert graphs["ms_per_image"].isna().all()
     two = rows[(rows["scales"] == 2) & (rows["batch"] == 1)].iloc[0]
     # One step at half the side and one at the full one, against two full ones.
     assert two["counted_speedup"] == pytest.approx(2 / (1 + 1 / 4), rel=0.05)
     assert set(rows["quality_reason"]) == {"quality was not asked for"}
-    written, omitted = write_plots(rows, tmp_path)
+    written, omitted = write_plots(everything, tmp_path)
     assert {path.name for path in written} >= {"speedup-ms-diffusion.svg", "flops-time.png"}
     assert all(path.is_file() for path in written)
     assert [line for line in omitted if "energy" in line]
