@@ -56,7 +56,7 @@ def measure_latency(
 
     Args:
         decode: what is measured; its result is dropped.
-        device: where it runs; a CUDA device is waited for.
+        device: where it runs; a CUDA or MPS device is waited for.
         min_calls: measured calls whatever they take.
         max_calls: measured calls at most.
         max_seconds: no further call starts after this much measured time, once there are `min_calls`.
@@ -121,3 +121,5 @@ def synchronise(device: torch.device) -> None:
     """Wait for all work queued on `device`; CPU work is never queued."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -21,6 +21,7 @@ from harness.speed.turns import Table, Timing, deadline_of, is_over, time_in_tur
 AGAIN = " (again)"
 """marks the second process of the first decoder, whose times give the noise floor"""
 SKIPPED = "--budget-seconds was used up before this cell"
+_BUSY_SHARE = 0.5
 ONE_BY_ONE = "timed one after the other: largest batches do not fit side by side"
 
 Progress = Callable[[str, int, int], None]
@@ -84,7 +85,8 @@ class _Run:
         return is_over(self.deadline)
 
     def go(self) -> None:
-        on_cores: tuple[Cores | None, ...] = self.protocol.cores if not self.device.startswith("cuda") else (None,)
+        on_cores: tuple[Cores | None, ...] = self.protocol.cores if self.device == "cpu" else (None,)
+        self.results.notes += _busy() if self.device == "cpu" else []
         places = [Place(dtype, cores) for cores in on_cores for dtype in self.protocol.dtypes]
         settings = list(self.protocol.settings())
         total = len(places) * len(settings)
@@ -170,8 +172,10 @@ class _Run:
                 table.clients[label].ask(Release())
         else:
             timings = time_in_turns(table, [*labels, self.first + AGAIN], setting, self.protocol, self.over)
-        for client in table.clients.values():
+        for label, client in table.clients.items():
             client.ask(Release())
+            if self.on_gpu and label in timings and timings[label].reply.status == "failed":
+                client.close()  # some CUDA errors leave a process that can do nothing any more; `revive` starts another
         memories = {label: self.memory_of(place, setting, timings[label]) for label in labels}
         for timing in timings.values():
             self.results.samples += _sample_rows(place, setting, timing)
@@ -190,12 +194,12 @@ class _Run:
             self.results.floors += [noise_floor(setting, place, scope, *pair) for scope in SCOPES]
 
     def revive(self, place: Place, table: Table) -> None:
-        """Start those anew that died in an earlier setting."""
+        """Start those anew that ended in an earlier setting."""
         for index, (label, client) in enumerate(table.clients.items()):
             if not client.alive:
                 contestant = self.contestants[index % len(self.contestants)]  # the last is the first again
                 client.restart(self.job(contestant, place))
-                self.results.notes.append(f"{label}: its process died and was started again")
+                self.results.notes.append(f"{label}: its process had ended and was started anew")
 
     def facts_of(self, label: str, place: Place, resolution: int, table: Table) -> Facts | None:
         key = (label, place.dtype, resolution)
@@ -233,6 +237,15 @@ def _cpus(cores: Cores | None) -> tuple[int, ...] | None:
 def available_cores() -> int:
     """CPUs this process may use."""
     return len(_cpus("all") or ())
+
+
+def _busy() -> list[str]:
+    """A line where other work already fills the cores; load averages exist on Unix alone."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    cores = available_cores()
+    if load < _BUSY_SHARE * cores:
+        return []
+    return [f"the machine was busy when this began (load {load:.1f} on {cores} cores): times are disturbed"]
 
 
 def _words(place: Place, setting: Setting) -> str:

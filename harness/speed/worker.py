@@ -13,7 +13,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from harness.speed.messages import Job, Reply
+from harness.speed.messages import Job, Release, Reply
 
 _LONGEST = 300
 
@@ -35,9 +35,12 @@ def serve(connection: Connection, job: Job) -> None:
         if request is None:
             return
         if bench is None and failure is None:
-            built = attempt(lambda: _bench(job, pinned))
+            built = attempt(_bench, job, pinned)
             bench, failure = built.value, None if built.status == "ok" else built
-        connection.send(failure or attempt(lambda: bench.handle(request)))  # noqa: B023 called at once
+        reply = failure or attempt(bench.handle, request)
+        if failure is None and reply.status != "ok":
+            attempt(bench.handle, Release())  # what ran out of memory must not keep it from the others
+        connection.send(reply)
 
 
 def pin(cores: tuple[int, ...] | None) -> bool:
@@ -54,12 +57,12 @@ def pin(cores: tuple[int, ...] | None) -> bool:
     return able
 
 
-def attempt(call: Callable[[], Any]) -> Reply:
+def attempt(call: Callable[..., Any], *arguments: Any) -> Reply:
     """The call's value, or the error as a recorded status: a decoder that throws must not end the run."""
     from harness.cost.modes import UnsupportedModeError
 
     try:
-        return Reply("ok", value=call())
+        return Reply("ok", value=call(*arguments))
     except UnsupportedModeError as error:
         return Reply("unsupported", _line(error))
     except Exception as error:  # noqa: BLE001 decoders are anybody's code
