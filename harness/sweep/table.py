@@ -21,8 +21,8 @@ def sweep_frame(sweep: Sweep) -> pd.DataFrame:
     """One row per (cell, mode, batch size); a skipped cell has one row without mode and batch.
 
     Columns: kind ("grid" or "baseline"), decoder, scales, steps, batch, mode, dtype, device, resolution, status ("ok", "out of
-    memory", "unsupported", "skipped"), reason; model, weights, weights_sha256, network, trained_on, parameters; ms_per_image (its
-    median), p10, p90 and p99 likewise, n_calls, gflops, peak_memory_mb, energy_j (an image), gpu_flags ("throttled", "shared"),
+    memory", "unsupported", "skipped"), reason; model, weights, weights_sha256, network, trained_on, parameters; ms_per_image
+    (median), p10, p90 and p99 too, n_calls, gflops, peak_memory_mb, energy_j (an image), gpu_flags ("throttled", "shared"),
     power_reason; quality ("measured" or None), quality_reason, n, each metric with its 95 % interval as NAME_low and NAME_high;
 
     - theory_speedup = K / S_K, ideal_speedup for the steps as they are split, counted_speedup (FLOPs), measured_speedup (time):
