@@ -125,15 +125,8 @@ class _Run:
     def job(self, contestant: Contestant, place: Place) -> Job:
         # Decoders of one shape would find each other's code in a shared cache, and compile in no time.
         cache = self.folder / f"compiled-{self.contestants.index(contestant)}"
-        return Job(
-            replace(contestant),
-            self.device,
-            place.dtype,
-            _cpus(place.cores),
-            str(cache),
-            self.protocol.seed,
-            0.0,
-        )
+        cpus = _cpus(place.cores)
+        return Job(contestant, self.device, place.dtype, cpus, str(cache), self.protocol.seed, started=0.0)
 
     def sit_down(self, place: Place, stack: ExitStack, setting: Setting) -> tuple[Table, Place]:
         """Start every worker, the first decoder's twice, and measure the device's limits in the first."""
