@@ -1,4 +1,4 @@
-"""The saved state of a training run: one file, written whole, and refused where it is another run's."""
+"""What a training run saves: its state, refused where it is another run's, and the averaged weights of an earlier step."""
 
 from __future__ import annotations
 
@@ -7,9 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from harness.errors import MsbenchError
 from harness.files import atomic_path
+
+SNAPSHOT = "snapshot.pt"
+"""Averaged weights of an earlier step, where `TrainConfig.snapshot` asks for them."""
+
+
+def save_snapshot(folder: Path, average: nn.Module, step: int) -> None:
+    """Write the averaged weights as they are now, unless an earlier step has."""
+    path = folder / SNAPSHOT
+    if not path.exists():
+        with atomic_path(path) as temporary:
+            torch.save({"average": average.state_dict(), "step": step}, temporary)
+
+
+def load_snapshot(folder: Path) -> dict[str, Tensor] | None:
+    """The averaged weights that `save_snapshot` wrote, on the CPU; None where there are none."""
+    path = folder / SNAPSHOT
+    if not path.exists():
+        return None
+    average: dict[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")["average"]
+    return average
 
 
 def save_state(path: Path, state: dict[str, Any], identity: str, world: int) -> None:

@@ -24,7 +24,8 @@ from decoders.training.data import TrainingImages, load_training_images
 from decoders.training.distributed import Group, current_group
 from decoders.training.request import TrainRequest, configured, trainable_decoders
 from decoders.training.samples import write_samples
-from decoders.training.trainer import SNAPSHOT, TrainResult, check_budget, train
+from decoders.training.state import load_snapshot
+from decoders.training.trainer import TrainResult, check_budget, train
 from harness.environment import environment
 from harness.errors import UnknownNameError
 from harness.files import sha256_file, write_bytes
@@ -105,9 +106,9 @@ def _write(
     if built.new_latents and isinstance(module, Autoencoder):
         set_latent_statistics(module, data)
     sha256 = save_checkpoint(target, module, manifest)
-    if (snapshot := request.output / SNAPSHOT).exists():
+    if (averaged := load_snapshot(request.output)) is not None:
         earlier = copy.deepcopy(module)
-        earlier.load_state_dict(torch.load(snapshot, weights_only=True, map_location="cpu")["average"])
+        earlier.load_state_dict(averaged)
         save_checkpoint(target.with_stem(f"{target.stem}-snapshot"), earlier, manifest)
     if manifest.kind == "denoiser" and manifest.encoder_sha256 != _sha256_or_none(shipped_path("vae")):
         _keep_encoder(request, manifest)

@@ -18,10 +18,9 @@ from decoders.training.distributed import Group
 from decoders.training.guard import GradientGuard
 from decoders.training.log import RunLog
 from decoders.training.schedules import TrainConfig, autocast_dtype, check_budget, ema_decay, learning_rate, step_seed
-from decoders.training.state import load_state, save_state
+from decoders.training.state import SNAPSHOT, load_state, save_snapshot, save_state
 from decoders.training.throughput import Meter, flop_counter, measure_peak
 from harness.errors import MsbenchError
-from harness.files import atomic_path
 
 __all__ = [
     "Objective",
@@ -34,10 +33,6 @@ __all__ = [
     "step_seed",
     "train",
 ]
-
-
-SNAPSHOT = "snapshot.pt"
-"""Averaged weights of an earlier step, where `TrainConfig.snapshot` asks for them."""
 
 
 class Objective(Protocol):
@@ -117,8 +112,8 @@ def train(
     while (progress := run.progress()) < 1.0:
         if config.stop_after is not None and run.step - first >= config.stop_after:
             break
-        if config.snapshot is not None and progress >= config.snapshot:
-            run.keep_snapshot()
+        if config.snapshot is not None and progress >= config.snapshot and run.group.writes:
+            save_snapshot(folder, run.average, run.step)
         value = run.advance(progress)
         if on_step is not None:
             on_step(run.step, value, progress)
@@ -290,13 +285,6 @@ class _Run:
             "meter": self.meter.state(),
         }
         save_state(self.state_path, state, self.identity, self.group.world)
-
-    def keep_snapshot(self) -> None:
-        """Write the averaged weights as they are now, unless an earlier step has."""
-        path = self.state_path.with_name(SNAPSHOT)
-        if self.group.writes and not path.exists():
-            with atomic_path(path) as temporary:
-                torch.save({"average": self.average.state_dict(), "step": self.step}, temporary)
 
     def restore(self) -> None:
         """Go on from `state.pt`; from the beginning where there is none."""
