@@ -66,6 +66,8 @@ class Cell:
     """MiB above weights and latents in that process"""
     gflops: float | None = None
     """GFLOPs per image, counted in eager mode"""
+    elementwise_gflops: float | None = None
+    """what that count leaves out, estimated: one FLOP per element of every other operation"""
     parameters: int | None = None
     """parameters used by `decode`"""
     steps: int | None = None
@@ -185,6 +187,7 @@ def timed_cell(
         cold_ms=memory.cold_ms if memory else None,
         peak_memory_mb=memory.peak_mb if memory else None,
         gflops=flops,
+        elementwise_gflops=work.elementwise_gflops if work else None,
         parameters=facts.spec.parameters if facts else None,
         steps=facts.spec.steps if facts else None,
         scales=facts.spec.scales if facts else None,
