@@ -64,11 +64,10 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
         device=device, dtype=config.dtype, checkpoint=config.checkpoint, steps=config.steps, scales=config.scales
     )
     stages = Stages(device)
-    with stages.stage("loading networks"):
+    with stages.stage("loading decoders"):
         decoders = {name: in_mode(build_decoder(name, options), config.mode, device) for name in config.decoders}
     _refuse_random_weights(decoders)
-    with stages.stage("loading networks"):
-        suite = MetricSuite(device, config.offline, extra=config.extra_metrics, stages=stages)
+    suite = MetricSuite(device, config.offline, extra=config.extra_metrics, stages=stages)
     started = time.time()
     gathered, reference = quality_pass(config, dataset, decoders, suite, device, report, stages)
     costs: dict[str, Cost | None] = dict.fromkeys(decoders)

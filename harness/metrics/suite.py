@@ -74,8 +74,10 @@ class MetricSuite:
         self.device = torch.device(device)
         self.batch_size = batch_size
         self._stages = stages or Stages(self.device)
-        self._inception = fast.FastInception(self.device, offline)
-        self._lpips = fast.FastLpips(self.device, offline)
+        with self._stages.stage("loading inception"):
+            self._inception = fast.FastInception(self.device, offline)
+        with self._stages.stage("loading lpips"):
+            self._lpips = fast.FastLpips(self.device, offline)
         self._dists = Dists.load(self.device, offline) if "dists" in extra else None
 
     @property
