@@ -54,7 +54,8 @@ class Candidate:
     @property
     def finest_octave_db(self) -> float:
         """Mean over images of the finest octave's difference, in dB."""
-        return float(self.record.data["decoders"][self.decoder]["octaves_db"][0])
+        octaves = self.record.data["results"][self._row()].get("octaves_db") or {}
+        return float(octaves.get("0", math.nan))
 
     def ms_per_image(self) -> float | None:
         """Median time at the largest batch that was measured; None without cost."""

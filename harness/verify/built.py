@@ -113,4 +113,6 @@ def _gflops(opened: Opened, built: Decoder) -> float | None:
 
 
 def _is_fact(name: str, value: Any) -> bool:
+    if name == "recipe_sha256":
+        return value is not None  # older weights do not say
     return name in _HASHES or (isinstance(value, (int, float)) and not isinstance(value, bool))

@@ -33,15 +33,15 @@ def runs(tmp_path: Path, make_run: Callable[..., Record]) -> Runs:
         folder = tmp_path / name
         times = [100.0, 101.0, 99.0] if decoder == "t" else [2.0, 2.1, 1.9]
         record = make_run(folder, {decoder: shift}, n=200, spec={decoder: {"steps": steps}}, calls={decoder: times})
-        found[name] = candidate(_with(record, decoder, octaves_db=[0.1, 0.0]), decoder)
+        found[name] = candidate(_with(record, decoder, octaves_db={"0": 0.1, "1": 0.0}), decoder)
     return found
 
 
-def _with(record: Record, decoder: str, octaves_db: list[float]) -> Record:
+def _with(record: Record, decoder: str, octaves_db: dict[str, float]) -> Record:
     """The record with octaves and a median time, as runs have them."""
     path = record.folder / "record.json"
     data = json.loads(path.read_text())
-    data["decoders"][decoder]["octaves_db"] = octaves_db
+    data["results"][0]["octaves_db"] = octaves_db
     samples = data["decoders"][decoder]["cost"]["cells"][0]["latency"]["samples_ms"]
     data["results"][0]["ms_per_image"] = {"1": float(np.median(samples))}
     path.write_text(json.dumps(data))
@@ -80,7 +80,7 @@ def test_what_was_not_measured_is_not_shown(runs: Runs) -> None:
 def test_grain_and_blur_disqualify(octave: float, expected: str, runs: Runs) -> None:
     """± 20 % of the power is +0.79 and -0.97 dB."""
     teacher = runs["teacher-50"]
-    loud = candidate(_with(teacher.record, "t", [octave, 0.0]), "t")
+    loud = candidate(_with(teacher.record, "t", {"0": octave, "1": 0.0}), "t")
     assert outcome(examine([loud], runs["direct"], runs["student"]), "finest octave") == expected
 
 
@@ -89,14 +89,14 @@ def test_a_teacher_that_direct_equals_or_that_moved_late_does_not_qualify(runs: 
     claim = examine([runs["teacher-50"], runs["teacher-10"]], direct, runs["student"])
     assert outcome(claim, "on rfid") == "failed"
     record = make_run(tmp_path / "young", {"t": 0.2}, n=200, spec={"t": {"steps": 50}}, calls={"t": [100.0]})
-    young = candidate(_with(record, "t", [0.0]), "t")
+    young = candidate(_with(record, "t", {"0": 0.0}), "t")
     teachers = [runs["teacher-50"]]
     assert outcome(examine(teachers, runs["direct"], runs["student"], earlier=young), "last quarter") == "failed"
 
 
 def test_more_steps_that_harm_disqualify(runs: Runs, make_run: Any, tmp_path: Path) -> None:
     record = make_run(tmp_path / "worse", {"t": 0.3}, n=200, spec={"t": {"steps": 50}}, calls={"t": [100.0]})
-    worse = candidate(_with(record, "t", [0.0]), "t")
+    worse = candidate(_with(record, "t", {"0": 0.0}), "t")
     claim = examine([runs["teacher-10"], worse], runs["direct"], runs["student"])
     assert claim.teacher.steps == 10
     assert outcome(claim, "not worse than") == "failed"
