@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -15,6 +17,9 @@ from harness.errors import MsbenchError, UnknownNameError
 from harness.metrics.registry import EXTRA, METRICS
 from harness.registry import build_decoder, decoder_entries
 from harness.stats.verdict import parse_margins
+
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType({"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16})
+"""arithmetic of decoders, as the command line names it"""
 
 
 @dataclass(frozen=True, slots=True)

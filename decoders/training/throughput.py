@@ -7,6 +7,8 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.cost.latency import timed_call
+
 SIDES = {"cpu": 1024, "cuda": 8192}
 """side of the square matrices whose product measures the peak"""
 
@@ -27,19 +29,15 @@ def measure_peak(device: torch.device, dtype: torch.dtype | None) -> float:
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(side, side, generator=generator).to(device, dtype or torch.float32) for _ in range(2))
     best, begin = float("inf"), time.perf_counter()
-    _timed(left, right)  # loads the kernel
+
+    def product() -> torch.Tensor:
+        return torch.mm(left, right)
+
+    timed_call(product, device)  # loads the kernel
     while True:
-        best = min(best, _timed(left, right))
+        best = min(best, timed_call(product, device))
         if time.perf_counter() - begin > seconds:
             return 2.0 * side**3 / best
-
-
-def _timed(left: torch.Tensor, right: torch.Tensor) -> float:
-    start = time.perf_counter()
-    torch.mm(left, right)
-    if left.device.type == "cuda":
-        torch.cuda.synchronize(left.device)
-    return time.perf_counter() - start
 
 
 class Meter:

@@ -64,12 +64,11 @@ def parse_integers(option: str, text: str) -> list[int]:
 
 def parse_dtype(name: str) -> torch.dtype:
     """The torch dtype of --dtype."""
-    import torch
+    from harness.config import DTYPES
 
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if name not in dtypes:
-        raise UnknownNameError("dtype", name, dtypes)
-    return dtypes[name]
+    if name not in DTYPES:
+        raise UnknownNameError("dtype", name, DTYPES)
+    return DTYPES[name]
 
 
 def console_for(stderr: bool) -> Console:

@@ -95,14 +95,7 @@ def measure_cost(
         raise ValueError(f"cannot time batch sizes {protocol.batch_sizes} on {latents.shape[0]} latents")
 
     def decode_of(batch_size: int) -> Callable[[], Tensor]:
-        rows = torch.arange(batch_size, device=latents.device) % latents.shape[0]
-        batch, noise = latents[rows], noise_for(batch_size)
-
-        def decode() -> Tensor:
-            with torch.inference_mode():
-                return decoder.decode(batch, noise)
-
-        return decode
+        return decode_call(decoder, latents, noise_for, batch_size)
 
     def timed(batch_size: int) -> Latency:
         return measure_latency(
@@ -127,6 +120,20 @@ def measure_cost(
         latency = _unless_out_of_memory(partial(timed, batch_size))
         cells.append(CostCell(batch_size, "out of memory" if latency is None else "ok", latency))
     return Cost(tuple(cells), gflops, memory, decoder.spec.parameters)
+
+
+def decode_call(
+    decoder: Decoder, latents: Tensor, noise_for: Callable[[int], NoiseSource], batch_size: int
+) -> Callable[[], Tensor]:
+    """A call that decodes one batch and does nothing else; latents are repeated in turn where they run out."""
+    rows = torch.arange(batch_size, device=latents.device) % latents.shape[0]
+    batch, noise = latents[rows], noise_for(batch_size)
+
+    def decode() -> Tensor:
+        with torch.inference_mode():
+            return decoder.decode(batch, noise)
+
+    return decode
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.cost.flops import Work, count_work
+from harness.cost.latency import timed_call
 from harness.decoder import Decoder, NoiseSource
 
 _WARM_UP_CALLS = 2
@@ -194,7 +195,7 @@ def _fastest(candidates: Iterator[_Candidate], device: torch.device, seconds: fl
         for name, units, call in candidates:
             times = []
             for index in range(_WARM_UP_CALLS + _CALLS):
-                times.append(_timed(call, device, clock))
+                times.append(timed_call(call, device, clock))
                 # A slow first size keeps one warm-up and one measured call.
                 if index >= 1 and spent + sum(times) > seconds:
                     break
@@ -208,18 +209,3 @@ def _fastest(candidates: Iterator[_Candidate], device: torch.device, seconds: fl
         if not best[1]:
             raise
     return best
-
-
-def _timed(call: Callable[[], object], device: torch.device, clock: Clock) -> float:
-    _wait(device)
-    begin = clock()
-    call()
-    _wait(device)
-    return clock() - begin
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

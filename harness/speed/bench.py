@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.cost.cost import is_out_of_memory
+from harness.config import DTYPES
+from harness.cost.cost import decode_call, is_out_of_memory
 from harness.cost.flops import count_work
 from harness.cost.latency import synchronise, timed_call, warm_up
 from harness.cost.memory import peak_memory_mb
@@ -41,7 +42,6 @@ from harness.speed.messages import (
 )
 from harness.speed.protocol import SCOPES, Scope, Setting
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PHOTOS = 4
 """images of the built-in demo set whose latents are decoded, in turn"""
 
@@ -112,14 +112,7 @@ class Bench:
         return SampleNoise.for_samples(self._job.seed, [f"speed-{index}" for index in range(batch)], self.device)
 
     def _call(self, decoder: Decoder, resolution: int, batch: int) -> Callable[[], Tensor]:
-        latents = self._latents_of(resolution)
-        held, noise = latents[torch.arange(batch, device=latents.device) % len(latents)], self._noise(batch)
-
-        def decode() -> Tensor:
-            with torch.inference_mode():
-                return decoder.decode(held, noise)
-
-        return decode
+        return decode_call(decoder, self._latents_of(resolution), self._noise, batch)
 
     def _in_mode(self, setting: Setting) -> Decoder:
         if setting.mode == "compile":

@@ -164,16 +164,9 @@ def timed_cell(
         all_flags.append("warm-up did not settle")
     if place.cores is not None and not prepared.pinned:
         all_flags.append("not pinned: this system cannot bind a process to cores")
-    return Cell(
-        decoder=timing.label,
-        batch=setting.batch,
+    return replace(
+        empty_cell(timing.label, setting, place, scope, "ok", None),
         images_per_call=prepared.batch,
-        mode=setting.mode,
-        dtype=place.dtype,
-        scope=scope,
-        resolution=setting.resolution,
-        cores=place.cores,
-        status="ok",
         median_ms=latency.median_ms,
         p10_ms=latency.p10_ms,
         p90_ms=latency.p90_ms,

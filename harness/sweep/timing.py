@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from harness.cost.cost import CostProtocol, is_out_of_memory
+from harness.cost.cost import CostProtocol, decode_call, is_out_of_memory
 from harness.cost.flops import count_flops
 from harness.cost.latency import measure_latency
 from harness.cost.memory import peak_memory_mb
@@ -50,19 +50,10 @@ def measure_modes(
         `PowerReport`).
     """
 
-    def call_of(ready: Decoder, batch: int) -> Callable[[], Tensor]:
-        held, noise = latents[:batch], noise_for(batch)
-
-        def decode() -> Tensor:
-            with torch.inference_mode():
-                return ready.decode(held, noise)
-
-        return decode
-
     def cell(mode: Mode, batch: int) -> dict[str, Any]:
         if mode == "compile":
             torch.compiler.reset()  # what other shapes left would turn static shapes into dynamic ones
-        call = call_of(in_mode(decoder, mode, device), batch)
+        call = decode_call(in_mode(decoder, mode, device), latents, noise_for, batch)
         latency = measure_latency(
             call, device, min_calls=protocol.min_calls, max_calls=protocol.max_calls, max_seconds=protocol.max_seconds
         )
@@ -73,7 +64,7 @@ def measure_modes(
 
     # FLOPs first: the call also does the one-time set-up that neither time nor memory should show.
     gflops, _, _ = _attempt(lambda: count_flops(decoder, latents[:1], noise_for(1)))
-    memory, _, _ = _attempt(lambda: peak_memory_mb(call_of(decoder, 1), device))
+    memory, _, _ = _attempt(lambda: peak_memory_mb(decode_call(decoder, latents, noise_for, 1), device))
     cells = []
     for mode in modes:
         for batch in protocol.batch_sizes:

@@ -1,4 +1,4 @@
-"""The sweep: what it measures with which weights, what it measures again, and the ratios in its table."""
+"""The sweep: what it measures with which weights, and what it measures again."""
 
 from __future__ import annotations
 
@@ -19,27 +19,18 @@ from decoders.checkpoint import Manifest, read_checkpoint, save_checkpoint, ship
 from decoders.denoiser import Denoiser
 from decoders.presets import SIZES, denoiser_config
 from harness.config import RunConfig
-from harness.cost.cost import CostProtocol
-from harness.decoder import DecoderOptions
 from harness.errors import MsbenchError, UnknownNameError
 from harness.files import write_text
 from harness.protocol import SCHEMA_VERSION
 from harness.record import Record
-from harness.registry import build_decoder
 from harness.sweep import cells as cells_module
-from harness.sweep.plan import Cell, SweepRequest, plan_cells
+from harness.sweep.plan import Cell, plan_cells
 from harness.sweep.plots import write_plots
-from harness.sweep.sweep import Measured, Sweep, run_sweep
+from harness.sweep.sweep import run_sweep
 from harness.sweep.table import sweep_frame
-from harness.sweep.weights import Fit
+from tests.harness.sweep_requests import QUICK, request, timed
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = CostProtocol(batch_sizes=(1, 2), min_calls=1, max_calls=1, max_seconds=0.01)
-
-
-def request(folder: Path, **changes: Any) -> SweepRequest:
-    base = SweepRequest(("ms-diffusion",), (1, 2), (1, 2), folder, max_samples=2, resolution=64, cost=QUICK)
-    return replace(base, **changes)
 
 
 class Counter:
@@ -234,85 +225,6 @@ def test_no_memory_for_quality_leaves_the_cost(tmp_path: Path, counter: Counter,
     assert cell.figures["quality"] is None
     assert "memory" in cell.figures["quality_reason"]
     assert counter.costs == [("diffusion", 1, 2)]
-
-
-def timed(milliseconds: float, batch: int = 1) -> dict[str, Any]:
-    keys = ("median_ms", "p10_ms", "p90_ms", "p99_ms")
-    latency = {**dict.fromkeys(keys, milliseconds), "n_calls": 3}
-    return {
-        "mode": "eager",
-        "batch_size": batch,
-        "status": "ok",
-        "reason": None,
-        "latency": latency,
-        "energy_j": None,
-        "power": None,
-    }
-
-
-def cell(decoder: str, k: int, n: int, gflops: float, times: list[dict[str, Any]], **changes: Any) -> Measured:
-    spec = build_decoder("ms-diffusion", DecoderOptions(weights="random", scales=k, steps=max(n, k))).spec
-    fit = Fit(decoder, "random", None, spec, "untrained")
-    figures = {
-        "spec": {**asdict(spec), **changes},
-        "quality": None,
-        "quality_reason": "untrained",
-        "cost": {"gflops": gflops, "peak_memory_mb": 1.0, "cells": times},
-    }
-    return Measured(Cell(decoder, k, n, changes.pop("baseline", False), fit, None), figures)
-
-
-def frame(*cells: Measured) -> pd.DataFrame:
-    return sweep_frame(Sweep(request(Path()), 64, cells, 0)).set_index(["decoder", "scales", "steps", "batch"])
-
-
-def test_ratios_are_those_of_the_cells() -> None:
-    rows = frame(
-        cell("ms-diffusion", 1, 6, 60.0, [timed(120.0), timed(400.0, 8)]),
-        cell("ms-diffusion", 1, 12, 120.0, [timed(240.0), timed(800.0, 8)]),
-        cell("ms-diffusion", 3, 12, 40.0, [timed(100.0), timed(300.0, 8)]),
-    )
-    three = rows.loc[("ms-diffusion", 3, 12)]
-    assert three["ms_per_image"].tolist() == [100.0, 37.5]
-    assert three["measured_speedup"].tolist() == [2.4, pytest.approx(800 / 300)]
-    assert three["counted_speedup"].tolist() == [3.0, 3.0]
-    assert three["theory_speedup"].tolist() == pytest.approx([3 / (1 + 1 / 4 + 1 / 16)] * 2)
-    assert three["ideal_speedup"].tolist() == pytest.approx([12 / (4 + 4 / 4 + 4 / 16)] * 2)
-    few = rows.loc[("ms-diffusion", 1, 6, 1)]
-    assert (few["measured_speedup"], few["flop_ratio"], few["time_ratio"]) == (1.0, 2.0, 2.0)
-    assert three["time_ratio"].tolist() == three["measured_speedup"].tolist()
-    assert rows["quality"].isna().all()
-    assert set(rows["quality_reason"]) == {"untrained"}
-
-
-def test_networks_of_different_sizes_make_no_speedup() -> None:
-    rows = frame(
-        cell("ms-diffusion", 1, 12, 120.0, [timed(240.0)], parameters=1_000_000),
-        cell("ms-diffusion", 2, 12, 60.0, [timed(120.0)], parameters=1_900_000),
-        cell("ms-diffusion", 3, 12, 40.0, [timed(100.0)], parameters=2_100_000),
-    )
-    assert rows["measured_speedup"].isna().tolist() == [False, False, True]
-    assert rows["flop_ratio"].isna().tolist() == [False, False, True]
-
-
-def test_a_batch_without_memory_has_a_row_without_a_time(tmp_path: Path) -> None:
-    lacking = {**timed(0.0, 8), "status": "out of memory", "latency": None}
-    rows = frame(cell("ms-diffusion", 1, 4, 10.0, [timed(1.0), lacking]))
-    assert rows["status"].tolist() == ["ok", "out of memory"]
-    assert rows["ms_per_image"].isna().tolist() == [False, True]
-
-
-def test_plots_that_cannot_be_drawn_are_named(tmp_path: Path) -> None:
-    rows = sweep_frame(Sweep(request(tmp_path), 64, (cell("ms-diffusion", 2, 4, 10.0, [timed(1.0)]),), 0))
-    written, omitted = write_plots(rows, tmp_path)
-    assert written == []
-    assert [line.split(":")[0] for line in omitted] == [
-        "no speed-up plot of ms-diffusion",
-        "no plot of FLOPs against time",
-        "no plot of rFID against time",
-        "no plot of LPIPS against time",
-        "no plot of energy",
-    ]
 
 
 def test_cost_alone_is_really_measured(tmp_path: Path) -> None:
