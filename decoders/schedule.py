@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.cost.theory import even_split
 from harness.errors import MsbenchError
 
 
@@ -15,5 +16,4 @@ def split_steps(steps: int, scales: int) -> tuple[int, ...]:
         raise MsbenchError(f"{scales} scales: a decoder has at least one")
     if steps < scales:
         raise MsbenchError(f"{steps} steps cannot cover {scales} scales: give at least one step a scale")
-    base, extra = divmod(steps, scales)
-    return tuple(base + (k >= scales - extra) for k in range(scales))
+    return even_split(steps, scales)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.cost.cost import CostProtocol, measure_cost
-from harness.cost.theory import ideal_speedup
+from harness.cost.theory import even_split, ideal_speedup
 from harness.decoder import DecoderOptions, NoiseSource
 from harness.errors import MsbenchError
 from harness.noise import SampleNoise
@@ -54,7 +54,6 @@ def measure_scales(
             return SampleNoise.for_samples(0, [str(i) for i in range(batch)], device)
 
         cost = measure_cost(built, latents, noise, protocol, device)
-        split = [steps // k + (j >= k - steps % k) for j in range(k)]
         for batch, time in cost.ms_per_image.items():
             rows.append(
                 {
@@ -65,7 +64,7 @@ def measure_scales(
                     "resolution": resolution,
                     "ms_per_image": time,
                     "gflops": cost.gflops,
-                    "ideal_speedup": ideal_speedup(split),
+                    "ideal_speedup": ideal_speedup(even_split(steps, k)),
                 }
             )
     report("timing", len(scales), len(scales))

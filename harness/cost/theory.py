@@ -9,6 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def even_split(steps: int, scales: int) -> tuple[int, ...]:
+    """N steps spread evenly over K scales, coarse to fine; the remainder goes to the finest (50 over 3: 16, 17, 17)."""
+    base, extra = divmod(steps, scales)
+    return tuple(base + (k >= scales - extra) for k in range(scales))
+
+
 def ideal_sweep_cost(scales: int) -> float:
     """S_K = Σ_{j<K} 4^-j: one step at every scale, in full-resolution forwards; 1 for K = 1, below 4/3 always.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from harness.cost.theory import ideal_speedup, ideal_sweep_cost
+from harness.cost.theory import even_split, ideal_speedup, ideal_sweep_cost
 from harness.metrics.registry import METRICS
 from harness.sweep.plan import Cell
 from harness.sweep.sweep import Measured, Sweep
@@ -128,7 +128,7 @@ def _theory(cell: Cell) -> dict[str, float]:
     """Theory for a cell of the grid; a baseline has none."""
     if cell.baseline or cell.steps < cell.scales:
         return {"theory_speedup": float("nan"), "ideal_speedup": float("nan")}
-    split = [cell.steps // cell.scales + (k >= cell.scales - cell.steps % cell.scales) for k in range(cell.scales)]
+    split = even_split(cell.steps, cell.scales)
     return {"theory_speedup": cell.scales / ideal_sweep_cost(cell.scales), "ideal_speedup": ideal_speedup(split)}
 
 
