@@ -19,6 +19,9 @@ _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 
 
+_CHUNK = 3 * 2**15
+"""counters worked on at once on a CPU, so that the words stay in its caches and every core has a share"""
+
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -28,9 +31,10 @@ def philox4x32(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
     k0, k1 = key
     for _ in range(10):
         p0, p1 = c0 * _M0, c2 * _M1  # 64-bit products; int64 wraps, the bits are those of the unsigned product
-        c0, c1, c2, c3 = ((p1 >> 32) & _MASK) ^ c1 ^ k0, p1 & _MASK, ((p0 >> 32) & _MASK) ^ c3 ^ k1, p0 & _MASK
+        # c1 and c3 keep a product's upper half until the end: only c0 and c2 are multiplied, and must be 32 bits.
+        c0, c1, c2, c3 = ((p1 >> 32) ^ c1 ^ k0) & _MASK, p1, ((p0 >> 32) ^ c3 ^ k1) & _MASK, p0
         k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
-    return c0, c1, c2, c3
+    return c0, c1 & _MASK, c2, c3 & _MASK
 
 
 def sample_keys(seed: int, keys: Sequence[str]) -> Tensor:
@@ -65,16 +69,23 @@ class SampleNoise:
         count = math.prod(shape)
         quads = (count + 3) // 4
         device = self.keys.device
-        element = torch.arange(quads, device=device, dtype=torch.int64)
-        zero = torch.zeros((), device=device, dtype=torch.int64)
-        key = (self.keys[:, 0:1], self.keys[:, 1:2])
-        words = philox4x32((element, zero + draw, zero, zero), key)
-        # Box-Muller: two pairs of words give four normals, none beyond 5.9.
+        whole = device.type != "cpu" or torch.compiler.is_compiling()  # a compiler fuses: nothing is gained by parts
+        step = quads if whole else max(1, _CHUNK // max(1, len(self.keys)))
+        blocks = [
+            self._quads(torch.arange(first, min(first + step, quads), device=device, dtype=torch.int64), draw)
+            for first in range(0, quads, step)
+        ]
+        flat = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+        return flat.flatten(1)[:, :count].reshape(-1, *shape)
+
+    def _quads(self, element: Tensor, draw: int) -> Tensor:
+        """Four normals for each counter: int64 [N] -> float32 [B, N, 4], by Box and Muller's transform; none is beyond 5.9."""
+        zero = torch.zeros((), device=element.device, dtype=torch.int64)
+        words = philox4x32((element, zero + draw, zero, zero), (self.keys[:, 0:1], self.keys[:, 1:2]))
         normals = []
         for radius_word, angle_word in ((words[0], words[1]), (words[2], words[3])):
             # 24 bits fit a float32; the half keeps the uniform off 0 (the largest rounds to 1: radius 0, still finite).
-            radius = torch.sqrt(-2.0 * torch.log(((radius_word >> 8).float() + 0.5) * 2.0**-24))
-            angle = (angle_word >> 8).float() * (2.0 * math.pi * 2.0**-24)
-            normals += [radius * torch.cos(angle), radius * torch.sin(angle)]
-        flat = torch.stack(normals, dim=-1).flatten(1)[:, :count]
-        return flat.reshape(-1, *shape)
+            radius = ((radius_word >> 8).float().add_(0.5).mul_(2.0**-24)).log_().mul_(-2.0).sqrt_()
+            angle = (angle_word >> 8).float().mul_(2.0 * math.pi * 2.0**-24)
+            normals += [radius * torch.cos(angle), angle.sin_().mul_(radius)]
+        return torch.stack(normals, dim=-1)

@@ -101,6 +101,14 @@ def test_shape_and_dtype() -> None:
     assert torch.equal(source.normal((10,), 0)[:, :7], source.normal((7,), 0))
 
 
+@pytest.mark.parametrize("counters", [1, 7, 64])
+def test_working_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch, counters: int) -> None:
+    source = SampleNoise.for_samples(0, ["a", "b"])
+    whole = source.normal((3, 9, 11), 1)
+    monkeypatch.setattr("harness.noise._CHUNK", counters)
+    assert torch.equal(source.normal((3, 9, 11), 1), whole)
+
+
 def test_extreme_words_give_finite_normals() -> None:
     """All-ones words give the largest uniform, zeros the smallest; both ends must stay finite."""
     for word in (0, 0xFFFFFFFF):
