@@ -32,12 +32,18 @@ demo: setup ## fetch the metric weights, run every decoder on the built-in photo
 	$(BIN)/msbench run --decoder $(DEMO_DECODERS) --dataset photos $(DEMO_ARGS)
 
 # A fresh folder each time: a run's folder is never overwritten.
-results: setup ## measure again what results/ holds for a CPU: the demo table and the speed-up plot
+results: setup ## measure again what results/ holds for a CPU: the demo table, and the sweep over scales and steps
 	$(eval RUN := results/runs/photos-cpu-$(shell date +%Y%m%d-%H%M%S))
 	$(BIN)/msbench run --decoder $(DEMO_DECODERS) --dataset photos --output-dir $(RUN)
 	$(BIN)/msbench compare $(RUN) --format csv > results/photos-cpu.csv
 	$(BIN)/msbench compare $(RUN) --format markdown > results/photos-cpu.md
-	$(BIN)/msbench scales --output results/scales-cpu
+	$(BIN)/msbench sweep --cell-seconds 5 --output-dir $(RUN)-sweep
+	cp $(RUN)-sweep/sweep.csv results/sweep-cpu.csv
+	for kind in svg png; do \
+		cp $(RUN)-sweep/speedup-ms-diffusion-cascade.$$kind results/sweep-cpu-speedup.$$kind && \
+		cp $(RUN)-sweep/flops-time.$$kind results/sweep-cpu-flops-time.$$kind && \
+		cp $(RUN)-sweep/lpips-time.$$kind results/sweep-cpu-lpips-time.$$kind || exit 1; \
+	done
 
 # IMAGENETTE="--data-dir DIR --max-samples 1000" names the folder that holds the set, and a subset where all 3,925 images take too long.
 results-imagenette: setup ## measure two one-step decoders on Imagenette's validation images and test their differences

@@ -79,7 +79,7 @@ def sweep_command(
     with user_errors():
         from harness.config import runs_root
         from harness.cost.cost import CostProtocol
-        from harness.files import atomic_path
+        from harness.files import atomic_path, write_text
         from harness.sweep.plan import SweepRequest
         from harness.sweep.plots import write_plots
         from harness.sweep.sweep import run_sweep
@@ -114,6 +114,7 @@ def sweep_command(
         table = folder / "sweep.parquet"
         with atomic_path(table) as temporary:
             frame.to_parquet(temporary, index=False)
+        write_text(folder / "sweep.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
         plots, omitted = write_plots(frame, folder)
         console = console_for(as_json)
         shown = frame[list(_SHOWN)].rename(columns=_SHOWN)

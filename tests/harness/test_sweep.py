@@ -281,6 +281,7 @@ def test_the_command_resumes_and_writes_table_and_plots(tmp_path: Path) -> None:
     assert by_cell[2, 1]["status"] == "skipped"
     table = pd.read_parquet(tmp_path / "s" / "sweep.parquet")
     assert len(table) == 5
+    assert list(pd.read_csv(tmp_path / "s" / "sweep.csv").columns) == list(table.columns)
     assert table.loc[table["scales"].eq(2) & table["steps"].eq(2), "quality"].isna().all()
     assert {Path(path).suffix for path in first["plots"]} == {".svg", ".png"}
     assert all(Path(path).is_file() for path in first["plots"])

@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import typer
 
 from harness.cli import app
-from harness.cost.cost import CostProtocol
 from harness.metrics.registry import METRICS
 from harness.protocol import SCHEMA_VERSION
 from harness.report import published
 from harness.report.comparison import difference_columns
 from harness.report.table import to_frame
-from harness.scales import measure_scales
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
@@ -97,10 +94,6 @@ def written_today(name: str, layout: str) -> Sequence[str]:
         from harness.gate_reference import COLUMNS
 
         return COLUMNS
-    if layout == "scales":
-        quick = CostProtocol(batch_sizes=(1,), min_calls=1, max_seconds=0.01)
-        cpu = torch.device("cpu")
-        return list(measure_scales("ms-diffusion", [1], 1, 64, quick, cpu, torch.float32, lambda *_: None).columns)
     assert layout in ("results", "compared"), f"{name}: unknown layout {layout!r}"
     added: list[str] = []
     if layout == "compared":  # every usual metric is held against the baseline

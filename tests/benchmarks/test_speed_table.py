@@ -1,0 +1,87 @@
+"""The table of speed runs: what a second run must agree with, and what is no run."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "speed_table.py"
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("speed_table", SCRIPT)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(folder: Path, bench: ModuleType, ratio: float, floor: float = 0.05, decoder: str = "b") -> Path:
+    """A run of two decoders, the second `ratio` times as fast as the first."""
+    setting = {"batch": 8, "mode": "eager", "dtype": "fp32", "scope": "decode", "resolution": 256, "cores": "all"}
+
+    def cell(name: str, times: float) -> dict[str, Any]:
+        known = {**setting, "decoder": name, "status": "ok", "median_ms": 100 / times, "ratio_to_first": times}
+        return {**dict.fromkeys(bench.COLUMNS), **known}
+
+    cells = [cell("a", 1.0), cell(decoder, ratio)]
+    document = {
+        "cells": cells,
+        "fastest": cells,
+        "noise_floor": [{**setting, "decoder": "a", "floor": floor}],
+        "environment": {"cpu_model": "any", "torch": "2"},
+    }
+    folder.mkdir()
+    (folder / "speed.json").write_text(json.dumps(document))
+    return folder
+
+
+@pytest.mark.parametrize(("again", "agrees"), [(10.4, "True"), (9.6, "True"), (11.0, "False"), (9.0, "False")])
+def test_runs_agree_within_the_noise_floor(
+    tmp_path: Path, bench: ModuleType, monkeypatch: pytest.MonkeyPatch, again: float, agrees: str
+) -> None:
+    one, other = run(tmp_path / "1", bench, 10.0), run(tmp_path / "2", bench, again, floor=0.01)
+    target = tmp_path / "table.csv"
+    monkeypatch.setattr(sys, "argv", ["speed_table", str(one), str(other), "--output", str(target)])
+    assert bench.main() == 0
+    first, second = csv.DictReader(target.read_text().splitlines())
+    assert (first["decoder"], first["agrees"]) == ("a", "True")
+    assert (second["again_ratio"], second["noise_floor"], second["again_floor"]) == (f"{again:.6g}", "0.05", "0.01")
+    assert second["agrees"] == agrees
+
+
+def test_one_run_is_a_table_too(tmp_path: Path, bench: ModuleType) -> None:
+    lines = bench.rows(bench.read_speed(run(tmp_path / "1", bench, 10.0)), None)
+    assert [line["decoder"] for line in lines] == ["a", "b"]
+    assert all(line["fastest"] for line in lines)
+    assert not any("agrees" in line for line in lines)
+
+
+@pytest.mark.parametrize("broken", ["missing", "no json", "nothing in common"])
+def test_bad_input_is_one_line_and_writes_nothing(
+    tmp_path: Path, bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: str
+) -> None:
+    one, other = run(tmp_path / "1", bench, 10.0), run(tmp_path / "2", bench, 10.0)
+    path = other / "speed.json"
+    if broken == "missing":
+        path.unlink()
+    elif broken == "no json":
+        path.write_text("{")
+    else:
+        document = json.loads(path.read_text())
+        document["cells"] = [{**cell, "batch": 1} for cell in document["cells"]]
+        path.write_text(json.dumps(document))
+    target = tmp_path / "table.csv"
+    monkeypatch.setattr(sys, "argv", ["speed_table", str(one), str(other), "--output", str(target)])
+    assert bench.main() == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not target.exists()
