@@ -60,15 +60,15 @@ def rows(first: Document, again: Document | None) -> list[dict[str, Any]]:
     Raises:
         MsbenchError: no cell of the second run stands in the first.
     """
-    best = {(row["decoder"], row["scope"], row["resolution"], row["cores"]): row["mode"] for row in first["fastest"]}
+    best = {(row["decoder"], *_setting(row)) for row in first["fastest"]}
     second = {(cell["decoder"], *_setting(cell)): cell for cell in again["cells"]} if again else {}
     noise, noise_again = floors(first), floors(again) if again else {}
     machine = {"cpu": first["environment"]["cpu_model"], "torch": first["environment"]["torch"]}
     found = []
     for cell in first["cells"]:
         setting = _setting(cell)
-        fastest = best.get((cell["decoder"], cell["scope"], cell["resolution"], cell["cores"])) == cell["mode"]
-        line = {name: cell[name] for name in COLUMNS} | {"fastest": fastest, "noise_floor": noise.get(setting)} | machine
+        line = {name: cell[name] for name in COLUMNS} | machine
+        line |= {"fastest": (cell["decoder"], *setting) in best, "noise_floor": noise.get(setting)}
         other = second.get((cell["decoder"], *setting))
         if other is not None and cell["status"] == other["status"] == "ok" and cell["ratio_to_first"] is not None:
             floor = max(noise.get(setting, 0.0), noise_again.get(setting, 0.0))

@@ -66,6 +66,16 @@ def test_one_run_is_a_table_too(tmp_path: Path, bench: ModuleType) -> None:
     assert not any("agrees" in line for line in lines)
 
 
+def test_the_fastest_is_marked_in_its_own_setting_alone(tmp_path: Path, bench: ModuleType) -> None:
+    path = run(tmp_path / "1", bench, 10.0) / "speed.json"
+    document = json.loads(path.read_text())
+    document["cells"] += [{**cell, "dtype": "bf16"} for cell in document["cells"]]
+    document["cells"] += [{**cell, "batch": 1} for cell in document["cells"]]
+    path.write_text(json.dumps(document))
+    lines = bench.rows(bench.read_speed(path.parent), None)
+    assert [(line["batch"], line["dtype"]) for line in lines if line["fastest"]] == [(8, "fp32")] * 2
+
+
 @pytest.mark.parametrize("broken", ["missing", "no json", "nothing in common"])
 def test_bad_input_is_one_line_and_writes_nothing(
     tmp_path: Path, bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: str
