@@ -3,7 +3,8 @@
     python benchmarks/speed_table.py RUN [AGAIN] --output FILE.csv
 
 RUN and AGAIN are folders of `msbench speed` on one machine. Each row is a decoder in a setting; columns `again_*` are those of
-the second run. Two ratios agree where they differ by no more than the larger of both runs' noise floors (docs/cost.md).
+the second run, columns `fastest_*` those of the last table of the first, in which everybody's own fastest mode took turns. Two
+ratios agree where they differ by no more than the larger of both runs' noise floors (docs/cost.md).
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ COLUMNS = (
     *("images_per_s", "gflops", "parameters", "peak_memory_mb", "cold_ms", "compile_s", "mfu"),
     *("ratio_to_first", "flop_ratio_to_first", "share_of_flop_ratio"),
 )
-ADDED = ("fastest", "noise_floor", "again_ms", "again_ratio", "again_floor", "agrees", "cpu", "torch")
+ADDED = (
+    *("fastest", "fastest_ms_per_image", "fastest_ratio", "fastest_share", "noise_floor"),
+    *("again_ms", "again_ratio", "again_floor", "agrees", "cpu", "torch"),
+)
 Document = Mapping[str, Any]
 
 
@@ -60,7 +64,7 @@ def rows(first: Document, again: Document | None) -> list[dict[str, Any]]:
     Raises:
         MsbenchError: no cell of the second run stands in the first.
     """
-    best = {(row["decoder"], *_setting(row)) for row in first["fastest"]}
+    best = {(row["decoder"], *_setting(row)): row for row in first["fastest"]}
     second = {(cell["decoder"], *_setting(cell)): cell for cell in again["cells"]} if again else {}
     noise, noise_again = floors(first), floors(again) if again else {}
     machine = {"cpu": first["environment"]["cpu_model"], "torch": first["environment"]["torch"]}
@@ -68,7 +72,14 @@ def rows(first: Document, again: Document | None) -> list[dict[str, Any]]:
     for cell in first["cells"]:
         setting = _setting(cell)
         line = {name: cell[name] for name in COLUMNS} | machine
-        line |= {"fastest": (cell["decoder"], *setting) in best, "noise_floor": noise.get(setting)}
+        chosen = best.get((cell["decoder"], *setting))
+        line |= {"fastest": chosen is not None, "noise_floor": noise.get(setting)}
+        if chosen is not None and chosen["side_by_side"]:
+            line |= {
+                "fastest_ms_per_image": chosen["ms_per_image"],
+                "fastest_ratio": chosen["ratio_to_first"],
+                "fastest_share": chosen["share_of_flop_ratio"],
+            }
         other = second.get((cell["decoder"], *setting))
         if other is not None and cell["status"] == other["status"] == "ok" and cell["ratio_to_first"] is not None:
             floor = max(noise.get(setting, 0.0), noise_again.get(setting, 0.0))

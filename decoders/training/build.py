@@ -23,6 +23,7 @@ from decoders.training.flow_matching import FlowLossConfig, FlowObjective
 from decoders.training.perceptual import Perceptual, PerceptualLoss
 from decoders.training.regression import RegressionLossConfig, RegressionObjective
 from decoders.training.request import TrainRequest
+from decoders.training.schedules import autocast_dtype
 from decoders.training.self_distillation import SelfDistillationObjective
 from decoders.training.trainer import Objective
 from harness.errors import MsbenchError
@@ -109,7 +110,7 @@ def assemble(
     Raises:
         MsbenchError: a checkpoint is missing or does not fit, or the settings make no network.
     """
-    perceptual = PerceptualLoss(lpips, request.perceptual)
+    perceptual = PerceptualLoss(lpips, request.perceptual, autocast_dtype(request.config.precision, request.device))
     adversary = make_adversary(planned.adversary, request.device, request.config.seed, lpips)
     if isinstance(planned.loss, AutoencoderLossConfig):
         built = _autoencoder(request, planned, data) if request.decoder == "vae" else _tuned(request, data)

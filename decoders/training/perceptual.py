@@ -34,8 +34,11 @@ class Perceptual(Protocol):
 class PerceptualLoss:
     """LPIPS (Zhang et al., 1801.03924) between images in [-1, 1], on random sub-crops of a random part of the batch."""
 
-    def __init__(self, network: Lpips, config: PerceptualConfig) -> None:
+    def __init__(self, network: Lpips, config: PerceptualConfig, dtype: torch.dtype | None = None) -> None:
+        """`dtype`: what the run autocasts to; the frozen trunk is kept in it, since autocast would cast it at every call."""
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if dtype is not None:
+            self.network.network.net.to(dtype)  # type: ignore[operator, union-attr]
         self.config = config
 
     def __call__(self, estimate: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:

@@ -110,7 +110,9 @@ def _add(table: Table, texts: Sequence[str]) -> None:
 def _fastest_table(rows: Sequence[Row]) -> Table:
     """Every decoder in its own fastest mode and dtype."""
     headers = ("ms/image", "× first\ntime", "× first\nFLOPs", "share of\nFLOP ratio")
-    table = _new_table("every decoder in its own fastest mode", ("batch", "decoder", "mode"), headers)
+    together = all(row["side_by_side"] for row in rows)
+    title = "every decoder in its own fastest mode, " + ("timed in the same turns" if together else "not all in the same turns")
+    table = _new_table(title, ("batch", "decoder", "mode"), headers)
     for row in _decoding(rows):
         values = (figure(row["ms_per_image"]), figure(row["ratio_to_first"]), figure(row["flop_ratio_to_first"]))
         names = (str(row["batch"]), row["decoder"], f"{row['mode']}, {row['dtype']}")

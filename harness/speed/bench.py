@@ -71,6 +71,7 @@ class Bench:
         self._job, self._pinned, self._clock = job, pinned, clock
         self._latents: dict[int, Tensor] = {}
         self._decode: Callable[[], Tensor] | None = None
+        self._recent = 0.0  # seconds of the last call that `_timed` timed
 
     def handle(self, request: Request) -> Any:
         """Do what is asked for; see `messages`."""
@@ -128,7 +129,7 @@ class Bench:
         self._decode = self._call(self._in_mode(setting), setting.resolution, batch)
         first = self._timed()
         calls, settled = warm_up(self._timed, self.device, request.warm_up_seconds)
-        return Prepared(batch, 1000.0 * first, calls + 1, settled, self._pinned)
+        return Prepared(batch, 1000.0 * first, 1000.0 * self._recent, calls + 1, settled, self._pinned)
 
     def _largest(self, setting: Setting, start: int) -> int:
         """The last batch that decodes, from `start` in doublings; raises what the first one raises."""
@@ -160,7 +161,8 @@ class Bench:
         return self._decode
 
     def _timed(self) -> float:
-        return timed_call(self._ready(), self.device)
+        self._recent = timed_call(self._ready(), self.device)
+        return self._recent
 
     def _end_to_end(self) -> Tensor:
         return to_uint8(self._ready()()).cpu()

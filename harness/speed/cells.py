@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
@@ -75,7 +75,8 @@ class Cell:
     scales: int | None = None
     """number of resolutions"""
     ratio_to_first: float | None = None
-    """how many times as fast as the first decoder in the same setting: its median per image over this one's"""
+    """how many times as fast an image is as the first decoder's in the same setting: `turns.time_ratio`; the ratio of medians
+    where the two were not timed in turns"""
     flop_ratio_to_first: float | None = None
     """the first decoder's counted FLOPs over this one's"""
     share_of_flop_ratio: float | None = None
@@ -95,9 +96,9 @@ class Cell:
     flags: tuple[str, ...] = ()
     """what a reader should know about this row"""
 
-    def against(self, first: Cell | None) -> Cell:
-        """The same cell with its ratios to the first decoder's."""
-        time, flops, share = ratios(self, first)
+    def against(self, first: Cell | None, measured: float | None = None) -> Cell:
+        """The same cell with its ratios to the first decoder's; `measured` is the ratio of times where turns gave one."""
+        time, flops, share = ratios(self, first, measured)
         return replace(self, ratio_to_first=time, flop_ratio_to_first=flops, share_of_flop_ratio=share)
 
     def as_record(self) -> dict[str, Any]:
@@ -194,9 +195,9 @@ def timed_cell(
     )
 
 
-def ratios(cell: Cell, first: Cell | None) -> tuple[float | None, float | None, float | None]:
+def ratios(cell: Cell, first: Cell | None, measured: float | None = None) -> tuple[float | None, float | None, float | None]:
     """Time and FLOPs of the first decoder over this one's, and the one ratio's share of the other; the first's own are 1."""
-    time = _over(first.ms_per_image if first else None, cell.ms_per_image)
+    time = _over(first.ms_per_image if first else None, cell.ms_per_image) if measured is None else measured
     flops = _over(first.gflops if first else None, cell.gflops)
     return time, flops, _over(time, flops)
 
@@ -220,9 +221,9 @@ class NoiseFloor:
     rounds: int
     """turns both had"""
     ratio: float | None
-    """the one's median over the other's; 1 at best; None where one of them failed"""
+    """the one's time over the other's, as every ratio (`turns.time_ratio`); 1 at best; None where one of them failed"""
     floor: float | None
-    """95th percentile of |ratio - 1| over the turns, and at least that of the medians: ratios within 1 ± floor show nothing"""
+    """95th percentile of |ratio - 1| over the turns, and at least |ratio - 1|: ratios within 1 ± floor show nothing"""
 
     def as_record(self) -> dict[str, Any]:
         """In JSON types."""
@@ -231,30 +232,12 @@ class NoiseFloor:
 
 def noise_floor(setting: Setting, place: Place, scope: Scope, one: Timing, other: Timing) -> NoiseFloor:
     """A against A in one setting and scope."""
-    turns = [(median(a[scope]), median(b[scope])) for a, b in zip(one.rounds, other.rounds, strict=False)]
+    turns = list(zip(one.per_image(scope), other.per_image(scope), strict=False))
     whole: float | None = None
     floor: float | None = None
     if turns and all(b > 0 for _, b in turns) and one.reply.status == other.reply.status == "ok":
-        whole = median(one.samples(scope)) / median(other.samples(scope))
+        whole = median(a / b for a, b in turns)
         floor = max(abs(whole - 1.0), float(np.percentile([abs(a / b - 1.0) for a, b in turns], 95)))
     return NoiseFloor(
         one.label, setting.batch, setting.mode, place.dtype, scope, setting.resolution, place.cores, len(turns), whole, floor
     )
-
-
-def fastest(cells: Iterable[Cell], first: str) -> list[dict[str, Any]]:
-    """Every decoder in its own fastest mode and dtype, per batch, scope, resolution and number of cores, with ratios to the
-    decoder labelled `first` in *its* fastest (None where it has no figure): a slow baseline is no victory."""
-    best: dict[tuple[Any, ...], dict[str, Cell]] = {}
-    for cell in cells:
-        if cell.status != "ok" or cell.ms_per_image is None:
-            continue
-        group = best.setdefault((cell.resolution, cell.cores, cell.batch, cell.scope), {})
-        rival = group.get(cell.decoder)
-        if rival is None or rival.ms_per_image is None or cell.ms_per_image < rival.ms_per_image:
-            group[cell.decoder] = cell
-    place = ("resolution", "cores", "batch", "images_per_call", "scope")
-    figures = ("ms_per_image", "gflops", "ratio_to_first", "flop_ratio_to_first", "share_of_flop_ratio")
-    keys = ("decoder", "mode", "dtype", *place, *figures)
-    rows = [cell.against(group.get(first)) for group in best.values() for cell in group.values()]
-    return [{key: getattr(cell, key) for key in keys} for cell in rows]

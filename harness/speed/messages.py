@@ -69,6 +69,8 @@ class Prepared:
     """images per call"""
     first_call_ms: float
     """the first call of this shape: compilation or recording included"""
+    call_ms: float
+    """the last call of the warm-up: what a call takes, about"""
     warmup_calls: int
     """calls thrown away"""
     settled: bool

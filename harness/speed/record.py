@@ -15,7 +15,7 @@ import pandas as pd
 from harness.environment import environment
 from harness.files import atomic_path, write_text
 from harness.record import plain
-from harness.speed.cells import Cell, fastest
+from harness.speed.cells import Cell
 from harness.speed.protocol import Contestant, SpeedProtocol
 from harness.speed.run import Results
 
@@ -30,8 +30,8 @@ def document(
     """What `--json` prints and speed.json holds, in JSON types.
 
     status is "complete"; "incomplete" where the budget ended something; "failed" where every cell failed. cells_run counts the
-    cells that were tried, whatever came of it. fastest is `cells.fastest`. seconds is the run's own time since `started`, which
-    is Unix time.
+    cells that were tried, whatever came of it. fastest has the rows of `fastest.Fastest`. seconds is the run's own time since
+    `started`, which is Unix time.
     """
     cells = results.cells
     whole: dict[str, Any] = plain(
@@ -40,7 +40,7 @@ def document(
             "status": _status(cells),
             "cells": [cell.as_record() for cell in cells],
             "cells_run": sum(cell.status not in _NOT_RUN for cell in cells),
-            "fastest": fastest(cells, contestants[0].label),
+            "fastest": [row for table in results.fastest for row in table.rows()],
             "noise_floor": [floor.as_record() for floor in results.floors],
             "ceilings": results.ceilings,
             "notes": results.notes,
@@ -65,7 +65,7 @@ def _status(cells: Sequence[Cell]) -> str:
 
 def write_speed(folder: Path, whole: dict[str, Any], samples: Sequence[dict[str, Any]]) -> None:
     """Write both files; the document last, so that a folder with one is complete."""
-    columns = ["decoder", "batch", "mode", "dtype", "scope", "resolution", "cores", "turn", "ms"]
+    columns = ["decoder", "batch", "mode", "dtype", "scope", "resolution", "cores", "turn", "final", "ms"]
     with atomic_path(folder / SAMPLES) as temporary:
         pd.DataFrame(list(samples), columns=columns).to_parquet(temporary, index=False)
     write_text(folder / RECORD, json.dumps(whole, indent=1, allow_nan=False) + "\n")

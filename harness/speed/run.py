@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from harness.cost.modes import Mode
 from harness.cost.roofline import Ceilings
 from harness.speed.cells import Cell, NoiseFloor, Place, empty_cell, noise_floor, timed_cell
 from harness.speed.client import Client
+from harness.speed.fastest import Fastest, fastest
 from harness.speed.messages import Describe, Facts, Fresh, Job, Measure, Memory, Release, Reply
 from harness.speed.protocol import SCOPES, Contestant, Cores, Setting, SpeedProtocol
-from harness.speed.turns import Table, Timing, deadline_of, is_over, time_in_turns
+from harness.speed.turns import Table, Timing, deadline_of, is_over, time_in_turns, time_ratio
 
 AGAIN = " (again)"
 """marks the second process of the first decoder, whose times give the noise floor"""
@@ -36,8 +38,10 @@ class Results:
     """in the order measured"""
     floors: list[NoiseFloor] = field(default_factory=list)
     """one per setting, scope, dtype and number of cores that was timed in turns"""
+    fastest: list[Fastest] = field(default_factory=list)
+    """everybody in their own fastest mode and dtype, one table per resolution, number of cores and batch"""
     samples: list[dict[str, Any]] = field(default_factory=list)
-    """every timed call: decoder (the second process marked), the cell's keys, turn, ms"""
+    """every timed call: decoder (the second process marked), the cell's keys, turn, ms, and whether it is of `fastest`"""
     ceilings: list[dict[str, Any]] = field(default_factory=list)
     """the device's limits, one per dtype and number of cores"""
     notes: list[str] = field(default_factory=list)
@@ -106,7 +110,32 @@ class _Run:
                             table, place = self.sit_down(place, stack, possible[0])  # noqa: PLW2901 now with its ceilings
                         self.group(place, setting, table)
                     self.done += 1
+        self.results.fastest = [
+            table if table.side_by_side or table.batch == "max" or self.over() else self.final(table)
+            for table in fastest(self.results.cells, self.first)
+        ]
         self.report("timing", total, total)
+
+    def final(self, best: Fastest) -> Fastest:
+        """Everybody in their own fastest mode and dtype once more, in the same turns; `best` itself where one of them fails."""
+        picks = [cell for cell in best.cells if cell.scope == "decode"]
+        settings = {cell.decoder: Setting(best.resolution, cast(Mode, cell.mode), best.batch) for cell in picks}
+        places = {cell.decoder: Place(cell.dtype, best.cores) for cell in picks}
+        self.report(f"timing everybody's fastest: batch {best.batch}, {best.resolution} px", self.done, self.done + 1)
+        with ExitStack() as stack:
+            clients = {}
+            for one in self.contestants:
+                if one.label in places:
+                    clients[one.label] = stack.enter_context(Client(self.job(one, places[one.label]), self.deadline))
+            timings = time_in_turns(Table(clients, self.on_gpu), settings, self.protocol, self.over)
+        for timing in timings.values():
+            self.results.samples += _sample_rows(places[timing.label], settings[timing.label], timing, final=True)
+        failed = [timing for timing in timings.values() if timing.reply.status != "ok"]
+        if failed:
+            reason = f"{failed[0].label}: {failed[0].reply.reason}"
+            self.results.notes.append(f"batch {best.batch}: everybody's fastest was not timed in the same turns: {reason}")
+            return best
+        return best.timed_again(timings, self.first)
 
     def why_not(self, setting: Setting) -> str | None:
         if setting.mode == "cudagraph" and not self.on_gpu:
@@ -161,10 +190,11 @@ class _Run:
         if setting.batch == "max":
             flags.append(ONE_BY_ONE)
             for label in labels:
-                timings |= time_in_turns(table, [label], setting, self.protocol, self.over)
+                timings |= time_in_turns(table, {label: setting}, self.protocol, self.over)
                 table.clients[label].ask(Release())
         else:
-            timings = time_in_turns(table, [*labels, self.first + AGAIN], setting, self.protocol, self.over)
+            everybody = dict.fromkeys([*labels, self.first + AGAIN], setting)
+            timings = time_in_turns(table, everybody, self.protocol, self.over)
         for label, client in table.clients.items():
             client.ask(Release())
             if self.on_gpu and label in timings and timings[label].reply.status == "failed":
@@ -181,7 +211,11 @@ class _Run:
                 else:
                     cells.append(empty_cell(label, setting, place, scope, reply.status, reply.reason))
         firsts = {cell.scope: cell for cell in cells if cell.decoder == self.first}
-        self.results.cells += [cell.against(firsts.get(cell.scope)) for cell in cells]
+        for cell in cells:
+            first = firsts.get(cell.scope)
+            in_turns = setting.batch != "max" and first is not None and first.status == cell.status == "ok"
+            measured = time_ratio(timings[self.first], timings[cell.decoder], cell.scope) if in_turns else None
+            self.results.cells.append(cell.against(first, measured))
         if self.first + AGAIN in timings:
             pair = timings[self.first], timings[self.first + AGAIN]
             self.results.floors += [noise_floor(setting, place, scope, *pair) for scope in SCOPES]
@@ -246,7 +280,7 @@ def _words(place: Place, setting: Setting) -> str:
     return f"batch {setting.batch}, {setting.mode}, {place.dtype}, {setting.resolution} px{cores}"
 
 
-def _sample_rows(place: Place, setting: Setting, timing: Timing) -> Iterator[dict[str, Any]]:
+def _sample_rows(place: Place, setting: Setting, timing: Timing, final: bool = False) -> Iterator[dict[str, Any]]:
     for turn, samples in enumerate(timing.rounds):
         for scope, seconds in samples.items():
             for value in seconds:
@@ -259,5 +293,6 @@ def _sample_rows(place: Place, setting: Setting, timing: Timing) -> Iterator[dic
                     "resolution": setting.resolution,
                     "cores": None if place.cores is None else str(place.cores),
                     "turn": turn,
+                    "final": final,
                     "ms": 1e3 * value,
                 }

@@ -1,10 +1,16 @@
-"""The alternation: prepared workers are timed a few calls each, in turns A B C A B C …, so that drift hits them alike."""
+"""The alternation: prepared workers are timed a few calls each, in turns A B C A B C …, so that drift hits them alike.
+
+Everybody plays the same number of rounds, and ratios are taken within each round: a machine that slows down for a minute slows
+both sides of a ratio.
+"""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from harness.speed.client import Client
 from harness.speed.messages import BackToBack, Prepare, Prepared, Reply, Row, Turn
@@ -38,10 +44,11 @@ class Timing:
         """Calls timed so far, of either scope."""
         return len(self.samples("decode"))
 
-    @property
-    def measured_seconds(self) -> float:
-        """Time of the longer scope's calls, which contains the other's work."""
-        return sum(self.samples("end-to-end"))
+    def per_image(self, scope: Scope) -> list[float]:
+        """Seconds an image, the median of each turn."""
+        if self.prepared is None:
+            return []
+        return [median(turn[scope]) / self.prepared.batch for turn in self.rounds]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,39 +69,39 @@ class Table:
 
 def time_in_turns(
     table: Table,
-    labels: Sequence[str],
-    setting: Setting,
+    settings: Mapping[str, Setting],
     protocol: SpeedProtocol,
     over: Callable[[], bool] = lambda: False,
 ) -> dict[str, Timing]:
     """Prepare every worker and time them in turns.
 
-    Each turn is at most a tenth of the cell's calls and seconds (`protocol.turns`). A worker is done with `max_calls` calls or
-    `cell_seconds`, whichever comes first, but never below `min_calls`; one that fails leaves the table.
+    There are `protocol.turns` rounds, or as many as the slowest call fits into `cell_seconds`, but never below `min_calls`.
+    In each, every worker has its share of `cell_seconds` and of `max_calls`, and at least one call; one that fails leaves.
 
     Args:
         table: the workers.
-        labels: which of them play.
-        setting: what they run.
+        settings: which of them play, in the order of their turns, and what each runs.
         protocol: limits.
         over: the budget is used up: no further turn starts.
     """
     numbers = [size for size in protocol.batch_sizes if isinstance(size, int)]
-    prepare = Prepare(setting, protocol.cell_seconds, max(numbers, default=1))
     timings = {}
-    for label in labels:
-        reply = table.clients[label].ask(prepare)
+    for label, setting in settings.items():
+        reply = table.clients[label].ask(Prepare(setting, protocol.cell_seconds, max(numbers, default=1)))
         timings[label] = Timing(label, reply, reply.value if reply.status == "ok" else None)
-    turn = Turn(max(1, protocol.max_calls // protocol.turns), protocol.cell_seconds / protocol.turns)
     waiting = [timing for timing in timings.values() if timing.prepared]
-    while waiting and not over():
+    rounds = _rounds([timing.prepared for timing in waiting if timing.prepared], protocol)
+    turn = Turn(math.ceil(protocol.max_calls / rounds), protocol.cell_seconds / rounds)
+    for _ in range(rounds):
+        if over():
+            break
         for timing in waiting:
             reply = table.clients[timing.label].ask(turn)
             if reply.status == "ok":
                 timing.rounds.append(reply.value)
             elif not (reply.status == "skipped_budget" and timing.calls >= protocol.min_calls):
                 timing.reply = reply
-        waiting = [timing for timing in waiting if _goes_on(timing, protocol)]
+        waiting = [timing for timing in waiting if timing.reply.status == "ok"]
     for timing in timings.values():
         if timing.reply.status == "ok" and timing.calls < protocol.min_calls:
             timing.reply = Reply("skipped_budget", f"--budget-seconds ran out after {timing.calls} calls of this cell")
@@ -105,12 +112,18 @@ def time_in_turns(
     return timings
 
 
-def _goes_on(timing: Timing, protocol: SpeedProtocol) -> bool:
-    if timing.reply.status != "ok":
-        return False
-    if timing.calls < protocol.min_calls:
-        return True
-    return timing.calls < protocol.max_calls and timing.measured_seconds < protocol.cell_seconds
+def _rounds(prepared: Sequence[Prepared], protocol: SpeedProtocol) -> int:
+    """How often everybody's turn comes."""
+    slowest = max((one.call_ms / 1e3 for one in prepared), default=0.0)
+    fitting = protocol.turns if slowest <= 0 else min(protocol.turns, int(protocol.cell_seconds / slowest))
+    return max(1, protocol.min_calls, fitting)
+
+
+def time_ratio(first: Timing, other: Timing, scope: Scope) -> float | None:
+    """How many times as fast an image of `other` is: the median, over the rounds of both, of the ratio within each round."""
+    pairs = zip(first.per_image(scope), other.per_image(scope), strict=False)
+    found = [slow / quick for slow, quick in pairs if quick > 0]
+    return median(found) if found else None
 
 
 def _time_rows(table: Table, timing: Timing, protocol: SpeedProtocol) -> None:

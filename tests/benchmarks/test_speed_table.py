@@ -31,6 +31,7 @@ def run(folder: Path, bench: ModuleType, ratio: float, floor: float = 0.05, deco
 
     def cell(name: str, times: float) -> dict[str, Any]:
         known = {**setting, "decoder": name, "status": "ok", "median_ms": 100 / times, "ratio_to_first": times}
+        known |= {"ms_per_image": 12.5 / times, "share_of_flop_ratio": 0.9, "side_by_side": True}
         return {**dict.fromkeys(bench.COLUMNS), **known}
 
     cells = [cell("a", 1.0), cell(decoder, ratio)]
@@ -63,6 +64,7 @@ def test_one_run_is_a_table_too(tmp_path: Path, bench: ModuleType) -> None:
     lines = bench.rows(bench.read_speed(run(tmp_path / "1", bench, 10.0)), None)
     assert [line["decoder"] for line in lines] == ["a", "b"]
     assert all(line["fastest"] for line in lines)
+    assert [(line["fastest_ratio"], line["fastest_ms_per_image"]) for line in lines] == [(1.0, 12.5), (10.0, 1.25)]
     assert not any("agrees" in line for line in lines)
 
 
@@ -74,6 +76,7 @@ def test_the_fastest_is_marked_in_its_own_setting_alone(tmp_path: Path, bench: M
     path.write_text(json.dumps(document))
     lines = bench.rows(bench.read_speed(path.parent), None)
     assert [(line["batch"], line["dtype"]) for line in lines if line["fastest"]] == [(8, "fp32")] * 2
+    assert [line["batch"] for line in lines if "fastest_ratio" in line] == [8, 8]
 
 
 @pytest.mark.parametrize("broken", ["missing", "no json", "nothing in common"])

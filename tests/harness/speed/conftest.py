@@ -41,6 +41,14 @@ def sleeper(options):
     return Slow(0.5, 0.05)
 
 
+def whole(options):
+    return Slow(0.0, 0.03 if options.dtype == torch.float32 else 0.06)
+
+
+def half(options):
+    return Slow(0.0, 0.05 if options.dtype == torch.float32 else 0.01)
+
+
 def hungry(options):
     return Slow(error=torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 EiB"))
 
@@ -56,12 +64,15 @@ def dying(options):
 def unbuildable(options):
     raise RuntimeError("weights ate themselves")
 """
-_NAMES = ("sleeper", "hungry", "broken", "dying", "unbuildable")
+_NAMES = ("sleeper", "whole", "half", "hungry", "broken", "dying", "unbuildable")
 
 
 @pytest.fixture
 def plug_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`sleeper` (50 ms in decode, 500 ms in encode) and decoders that fail: `hungry`, `broken`, `dying`, `unbuildable`."""
+    """Decoders that sleep, and some that fail: `hungry`, `broken`, `dying`, `unbuildable`.
+
+    `sleeper` takes 50 ms in decode and 500 in encode; `whole` 30 ms in fp32 and 60 in bf16, `half` 50 and 10.
+    """
     site = tmp_path / "site"
     (site / "slow_decoders-1.0.dist-info").mkdir(parents=True)
     (site / "slow_decoders.py").write_text(_CODE)

@@ -9,7 +9,7 @@ import pytest
 from harness.cost.flops import Work
 from harness.cost.roofline import Ceilings
 from harness.decoder import DecoderSpec
-from harness.speed.cells import Cell, Place, empty_cell, fastest, noise_floor, timed_cell
+from harness.speed.cells import Cell, Place, empty_cell, noise_floor, timed_cell
 from harness.speed.messages import Facts, Memory, Prepared, Reply, Row
 from harness.speed.protocol import Setting
 from harness.speed.turns import Timing
@@ -23,7 +23,7 @@ FACTS = Facts(SPEC, Work(2.0, 0.1, 0.05, 0.04))
 
 def timing(label: str, seconds: list[list[float]], first_ms: float = 5000.0) -> Timing:
     rounds = [{"decode": turn, "end-to-end": [2 * value for value in turn]} for turn in seconds]
-    prepared = Prepared(4, first_ms, 6, True, True)
+    prepared = Prepared(4, first_ms, 200.0, 6, True, True)
     return Timing(label, Reply("ok", value=prepared), prepared, rounds)  # type: ignore[arg-type]
 
 
@@ -57,7 +57,7 @@ def test_end_to_end_has_its_own_samples_and_rows_their_own_throughput() -> None:
 
 def test_what_a_reader_should_know_is_flagged() -> None:
     one = timing("a", [[0.1]])
-    one.prepared = Prepared(4, 1.0, 6, settled=False, pinned=False)
+    one.prepared = Prepared(4, 1.0, 1.0, 6, settled=False, pinned=False)
     cell = timed_cell(SETTING, PLACE, "decode", one, FACTS, None, [])
     assert len(cell.flags) == 2
     assert "settle" in cell.flags[0]
@@ -75,26 +75,11 @@ def test_ratios_say_how_many_times_as_fast() -> None:
     assert cell.ratio_to_first == pytest.approx(30.0)
     assert cell.flop_ratio_to_first == pytest.approx(34.0)
     assert cell.share_of_flop_ratio == pytest.approx(30 / 34)
+    assert other.against(first, 17.0).ratio_to_first == 17.0  # what turns gave counts
+    assert other.against(first, 17.0).share_of_flop_ratio == pytest.approx(17 / 34)
     assert other.against(None).ratio_to_first is None
     failed = empty_cell("slow", Setting(256, "eager", 8), Place("fp32", 1), "decode", "failed", "why")
     assert other.against(failed).ratio_to_first is None
-
-
-def test_everybody_in_their_own_fastest_mode() -> None:
-    cells = [
-        ok("slow", 30.0, 34.0),
-        ok("quick", 1.0, 1.0),
-        ok("slow", 20.0, 34.0, "compile"),
-        ok("quick", 1.5, 1.0, "compile"),
-        ok("slow", 25.0, 34.0, "compile", "bf16"),
-        replace(ok("slow", 1.0, 34.0, "cudagraph"), status="unsupported"),
-    ]
-    rows = {row["decoder"]: row for row in fastest(cells, "slow")}
-    assert (rows["slow"]["mode"], rows["slow"]["dtype"], rows["slow"]["ratio_to_first"]) == ("compile", "fp32", 1.0)
-    assert (rows["quick"]["mode"], rows["quick"]["ratio_to_first"]) == ("eager", pytest.approx(20.0))
-    assert rows["quick"]["share_of_flop_ratio"] == pytest.approx(20 / 34)
-    alone = fastest([ok("quick", 1.0, 1.0)], "slow")
-    assert alone[0]["ratio_to_first"] is None
 
 
 def test_the_noise_floor_covers_what_turns_show() -> None:

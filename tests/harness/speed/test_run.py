@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -43,7 +44,9 @@ def test_decoding_is_timed_and_encoding_is_not(tmp_path: Path) -> None:
     assert (document["status"], document["cells_run"]) == ("complete", 4)
     assert {floor["decoder"] for floor in document["noise_floor"]} == {"sleeper"}
     assert all(0 <= floor["floor"] < 0.5 for floor in document["noise_floor"])
+    assert [row["side_by_side"] for row in document["fastest"]] == [True, True]
     samples = pd.read_parquet(tmp_path / "run" / "samples.parquet")
+    assert not samples["final"].any()
     assert set(samples["decoder"]) == {"sleeper", "sleeper" + AGAIN}
     mine = samples[(samples["decoder"] == "sleeper") & (samples["scope"] == "decode")]
     assert len(mine) == cells["sleeper", 1, "decode"]["n_calls"]
@@ -66,6 +69,20 @@ def test_no_decoder_ends_the_run() -> None:
     assert by_name["unbuildable"].reason == "RuntimeError: weights ate themselves"
     assert by_name["sleeper"].ratio_to_first is None
     assert [floor.floor for floor in results.floors] == [None, None]
+
+
+def test_everybodys_fastest_is_timed_in_the_same_turns() -> None:
+    contestants = parse_contestants(["whole", "hungry", "half"])
+    results = measure_speed(contestants, "cpu", replace(QUICK, dtypes=("fp32", "bf16")))
+    (table,) = results.fastest
+    assert table.side_by_side
+    decoding = [cell for cell in table.cells if cell.scope == "decode"]
+    assert [(cell.decoder, cell.dtype) for cell in decoding] == [("whole", "fp32"), ("half", "bf16")]
+    assert decoding[0].ratio_to_first == 1.0
+    assert decoding[1].ratio_to_first == pytest.approx(3.0, rel=0.2)
+    final = [row for row in results.samples if row["final"] and row["scope"] == "decode"]
+    assert {(row["decoder"], row["dtype"]) for row in final} == {("whole", "fp32"), ("half", "bf16")}
+    assert len(final) == sum(cell.n_calls for cell in decoding)
 
 
 def test_without_budget_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from harness.speed.client import Client
 from harness.speed.messages import BackToBack, Describe, Job, Prepare, Prepared, Reply, Request, Row, Turn
 from harness.speed.protocol import Contestant, Setting, SpeedProtocol
-from harness.speed.turns import Table, time_in_turns
+from harness.speed.turns import Table, Timing, time_in_turns, time_ratio
 
 SETTING = Setting(256, "eager", 1)
 
@@ -29,7 +29,7 @@ class FakeClient:
     def ask(self, request: Request) -> Reply:
         match request:
             case Prepare():
-                return self.fails.get(0, Reply("ok", value=Prepared(1, 1000 * self.seconds, 4, True, True)))
+                return self.fails.get(0, Reply("ok", value=Prepared(1, 5000.0, 1000 * self.seconds, 4, True, True)))
             case Turn(calls, seconds):
                 self.turns += 1
                 self.log.append(self.name)
@@ -53,7 +53,7 @@ def protocol(**changes: Any) -> SpeedProtocol:
 
 
 def play(clients: Sequence[FakeClient], on_gpu: bool = False, **changes: Any) -> dict[str, Any]:
-    return time_in_turns(table(*clients, on_gpu=on_gpu), [c.name for c in clients], SETTING, protocol(**changes))
+    return time_in_turns(table(*clients, on_gpu=on_gpu), dict.fromkeys([c.name for c in clients], SETTING), protocol(**changes))
 
 
 def test_turns_alternate_and_the_quick_one_ends_at_a_hundred_calls() -> None:
@@ -63,13 +63,31 @@ def test_turns_alternate_and_the_quick_one_ends_at_a_hundred_calls() -> None:
     assert [timing.calls for timing in timings.values()] == [100, 100, 100]
 
 
-def test_a_slow_decoder_gets_its_seconds_and_never_fewer_than_three_calls() -> None:
+def test_the_slowest_call_sets_the_rounds_and_everybody_plays_them_all() -> None:
     log: list[str] = []
-    timings = play([FakeClient("slow", log, 2.0), FakeClient("slower", log, 60.0), FakeClient("quick", log, 0.01)])
-    assert timings["slow"].calls == 4  # 1.5 × 2 s each in the longer scope: the fourth passes ten seconds
-    assert timings["slower"].calls == 3
-    assert timings["quick"].calls == 100
+    timings = play([FakeClient("slow", log, 2.0), FakeClient("quick", log, 0.01)])
+    assert log == ["slow", "quick"] * 5  # five calls of two seconds fit into ten
+    assert (timings["slow"].calls, timings["quick"].calls) == (5, 100)
+
+
+def test_a_very_slow_decoder_is_called_three_times_and_nobody_is_left_alone_with_the_drift() -> None:
+    log: list[str] = []
+    timings = play([FakeClient("slower", log, 60.0), FakeClient("quick", log, 0.01)])
+    assert log == ["slower", "quick"] * 3
+    assert (timings["slower"].calls, timings["quick"].calls) == (3, 3 * 34)
     assert {timing.reply.status for timing in timings.values()} == {"ok"}
+
+
+def test_ratios_are_taken_within_each_round() -> None:
+    """The machine slows down threefold after two rounds, and the slow one has a round more: medians would say 15."""
+
+    def timing(seconds: list[float], batch: int) -> Timing:
+        rounds = [{"decode": [value, value], "end-to-end": [3 * value]} for value in seconds]
+        return Timing("x", Reply("ok"), Prepared(batch, 1.0, 1.0, 4, True, True), rounds)  # type: ignore[arg-type]
+
+    slow, quick = timing([1.0, 1.0, 3.0, 3.0, 3.3], 1), timing([0.2, 0.2, 0.6, 0.6], 2)
+    assert time_ratio(slow, quick, "decode") == pytest.approx(10.0)
+    assert time_ratio(slow, Timing("gone", Reply("failed")), "decode") is None
 
 
 def test_who_fails_leaves_the_table_and_the_others_go_on() -> None:
@@ -87,8 +105,8 @@ def test_the_budget_ends_turns_and_keeps_what_is_enough() -> None:
     log: list[str] = []
     clients = [FakeClient("quick", log), FakeClient("slow", log, 2.0)]
     checks = iter([False, True, True, True])
-    timings = time_in_turns(table(*clients), ["quick", "slow"], SETTING, protocol(), lambda: next(checks))
-    assert (timings["quick"].reply.status, timings["quick"].calls) == ("ok", 10)
+    timings = time_in_turns(table(*clients), dict.fromkeys(["quick", "slow"], SETTING), protocol(), lambda: next(checks))
+    assert (timings["quick"].reply.status, timings["quick"].calls) == ("ok", 20)
     assert (timings["slow"].reply.status, timings["slow"].calls) == ("skipped_budget", 1)
 
 
@@ -96,7 +114,7 @@ def test_a_turn_cut_short_keeps_earlier_ones() -> None:
     log: list[str] = []
     cut = Reply("skipped_budget", "cut")
     clients = [FakeClient("a", log, fails={2: cut})]
-    timings = time_in_turns(table(*clients), ["a"], SETTING, protocol(), lambda: clients[0].turns >= 2)
+    timings = time_in_turns(table(*clients), {"a": SETTING}, protocol(), lambda: clients[0].turns >= 2)
     assert (timings["a"].reply.status, timings["a"].calls) == ("ok", 10)
 
 
