@@ -35,7 +35,7 @@ class VaeDecoder:
         self.encoder = autoencoder.to(options.device)
         decoder_net = Autoencoder(autoencoder.config)
         decoder_net.load_state_dict(autoencoder.state_dict())
-        self.network = decoder_net.to(options.device, options.dtype).eval().requires_grad_(False)
+        self.network = _placed(decoder_net, options).eval().requires_grad_(False)
         self.run: Callable[[Tensor], Tensor] = self.network.decode
         self.dtype = options.dtype
 
@@ -72,7 +72,7 @@ class DiffusionDecoder:
         self.steps = steps
         self.flow = make_flow(flow, denoiser.config.scales)
         self.encoder = autoencoder.to(options.device)
-        self.denoiser = denoiser.to(options.device, options.dtype)
+        self.denoiser = _placed(denoiser, options)
         self.parts: Parts | None = None
         self.dtype = options.dtype
 
@@ -99,6 +99,14 @@ class DiffusionDecoder:
         decoder = copy.copy(self)
         decoder.parts = Parts(compiler(self.denoiser.project), compiler(integrate))
         return decoder
+
+
+def _placed(network: ModuleT, options: DecoderOptions) -> ModuleT:
+    """The network on its device, in its dtype; in half precision channels-last, as matrix units want it (tensor cores, AMX)."""
+    network = network.to(options.device, options.dtype)
+    if options.dtype == torch.float32:
+        return network
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _random(build: Callable[[], ModuleT]) -> ModuleT:

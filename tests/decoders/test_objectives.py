@@ -262,6 +262,29 @@ def test_perceptual_loss_scores_the_same_window_of_both(batch: int, size: int, e
     assert network.shapes == [expected] * 2
 
 
+def test_a_trunk_kept_in_bf16_gives_what_autocast_makes_of_it() -> None:
+    """To the bit: autocast casts the same weights, only at every call."""
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = torch.nn.Module()
+            self.network.net = torch.nn.Conv2d(3, 4, 3)
+
+        def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
+            return (self.network.net(estimate) - self.network.net(target)).float().square().mean(dim=(1, 2, 3))
+
+    torch.manual_seed(0)
+    plain = Network()
+    kept = PerceptualLoss(copy.deepcopy(plain), PerceptualConfig(), torch.bfloat16)  # type: ignore[arg-type]
+    images, others = torch.randn((2, 8, 3, 32, 32), generator=generator()).unbind()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = PerceptualLoss(plain, PerceptualConfig())(images, others, generator())  # type: ignore[arg-type]
+        assert torch.equal(kept(images, others, generator()), expected)
+    assert kept.network.network.net.weight.dtype == torch.bfloat16  # type: ignore[union-attr]
+    assert plain.network.net.weight.dtype == torch.float32
+
+
 def test_crops_keep_pixels_and_latents_together(pictures: TrainingImages) -> None:
     """Latents that name their own position show whether the crop of one is the crop of the other."""
     position = torch.arange(16 * 64).view(16, 1, 8, 8).float()
