@@ -17,7 +17,7 @@ from decoders.checkpoint import Manifest, load_autoencoder, load_denoiser, shipp
 from decoders.denoiser import Denoiser
 from decoders.flow import FlowName, make_flow
 from decoders.presets import DIFFUSION, SIZES, denoiser_config
-from decoders.sampling import Parts, integrate, sample
+from decoders.sampling import Parts, begin, integrate, sample
 from decoders.schedule import split_steps
 from harness.decoder import Compiler, Decoder, DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import MsbenchError
@@ -95,9 +95,9 @@ class DiffusionDecoder:
         return sample(self.denoiser, self.flow, padded, self.steps, noise, on_scale, self.parts)[..., :height, :width]
 
     def compiled(self, compiler: Compiler) -> Decoder:
-        """See `Compilable.compiled`: one step and the projection of the latents."""
+        """See `Compilable.compiled`: one step, a scale's start with its noise, and the projection of the latents."""
         decoder = copy.copy(self)
-        decoder.parts = Parts(compiler(self.denoiser.project), compiler(integrate))
+        decoder.parts = Parts(compiler(self.denoiser.project), compiler(begin), compiler(integrate))
         return decoder
 
 

@@ -18,10 +18,12 @@ from harness.decoder import NoiseSource
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a compiler should see of the loop: one step, not fifty unrolled."""
+    """What a compiler should see of the loop: a scale's start and one step, not fifty unrolled."""
 
     project: Callable[[Tensor], list[Tensor]]
     """`Denoiser.project`"""
+    start: Callable[[Flow, int, Tensor, NoiseSource], Tensor]
+    """`begin`"""
     step: Callable[..., Tensor]
     """`integrate`"""
 
@@ -49,7 +51,7 @@ def sample(
     Returns:
         [B, 3, f·h, f·w], float32.
     """
-    parts = parts or Parts(denoiser.project, integrate)
+    parts = parts or Parts(denoiser.project, begin, integrate)
     conditions = parts.project(latents)
     batch, device = latents.shape[0], latents.device
     shrink = 2 ** (flow.scales - 1)
@@ -57,17 +59,18 @@ def sample(
     x = torch.zeros(batch, 3, height, width, device=device)
     none = torch.zeros(batch, device=device)
     for k, count in enumerate(steps):
-
-        def normal(shape: tuple[int, ...], draw: int = k) -> Tensor:
-            return noise.normal(shape, draw)
-
-        x = flow.start(k, x, normal)
+        x = parts.start(flow, k, x, noise)
         for index in range(count):
             time = torch.full((batch,), index / count, device=device)
             x = parts.step(denoiser, flow, x, conditions[k], k, time, none, 1.0 / count, latents.dtype)
         if on_scale is not None:
             on_scale(k, x)
     return x
+
+
+def begin(flow: Flow, scale: int, previous: Tensor, noise: NoiseSource) -> Tensor:
+    """x at τ = 0 of a scale, from the end of the one before; its noise is the sample's draw number `scale`."""
+    return flow.start(scale, previous, lambda shape: noise.normal(shape, scale))
 
 
 @dataclass(frozen=True, slots=True)
