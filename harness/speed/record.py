@@ -46,7 +46,7 @@ def document(
             "notes": results.notes,
             "contestants": [asdict(one) for one in contestants],
             "device": device,
-            "memory_format": {"latents": "contiguous", "networks": "each decoder's own"},
+            "memory_format": "latents contiguous, networks each decoder's own",
             "protocol": protocol.as_record(),
             "command": " ".join(["msbench", *sys.argv[1:]]),
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),

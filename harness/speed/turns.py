@@ -6,7 +6,6 @@ both sides of a ratio.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,7 +90,7 @@ def time_in_turns(
         timings[label] = Timing(label, reply, reply.value if reply.status == "ok" else None)
     waiting = [timing for timing in timings.values() if timing.prepared]
     rounds = _rounds([timing.prepared for timing in waiting if timing.prepared], protocol)
-    turn = Turn(math.ceil(protocol.max_calls / rounds), protocol.cell_seconds / rounds)
+    turn = Turn(max(1, protocol.max_calls // rounds), protocol.cell_seconds / rounds)
     for _ in range(rounds):
         if over():
             break

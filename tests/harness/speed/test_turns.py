@@ -74,7 +74,7 @@ def test_a_very_slow_decoder_is_called_three_times_and_nobody_is_left_alone_with
     log: list[str] = []
     timings = play([FakeClient("slower", log, 60.0), FakeClient("quick", log, 0.01)])
     assert log == ["slower", "quick"] * 3
-    assert (timings["slower"].calls, timings["quick"].calls) == (3, 3 * 34)
+    assert (timings["slower"].calls, timings["quick"].calls) == (3, 3 * 33)  # never more than a hundred
     assert {timing.reply.status for timing in timings.values()} == {"ok"}
 
 
