@@ -47,6 +47,11 @@ class Candidate:
         return int(self.record.data["decoders"][self.decoder]["spec"]["steps"])
 
     @property
+    def weights(self) -> str | None:
+        """SHA-256 of its weights; None where it has none."""
+        return self.record.data["decoders"][self.decoder]["spec"].get("weights_sha256")  # type: ignore[no-any-return]
+
+    @property
     def label(self) -> str:
         """Name and steps."""
         return f"{self.decoder} ({self.steps} steps)" if self.steps > 1 else self.decoder
@@ -172,7 +177,8 @@ def _better(one: Candidate, other: Candidate, metric: str) -> Finding:
 
 def _more_steps(teacher: Candidate, teachers: Sequence[Candidate]) -> Finding:
     condition = f"{MANY_STEPS} steps are not worse than {FEW_STEPS}"
-    own = {one.steps: one for one in teachers if one.decoder == teacher.decoder}
+    # The same weights: other trainings of the decoder say nothing of what more steps do to this one.
+    own = {one.steps: one for one in teachers if (one.decoder, one.weights) == (teacher.decoder, teacher.weights)}
     if not {FEW_STEPS, MANY_STEPS} <= own.keys():
         return Finding(condition, "not shown", f"{teacher.decoder} was measured with {sorted(own)} steps")
     few = own[FEW_STEPS].measured

@@ -102,6 +102,15 @@ def test_more_steps_that_harm_disqualify(runs: Runs, make_run: Any, tmp_path: Pa
     assert outcome(claim, "not worse than") == "failed"
 
 
+def test_more_steps_of_another_training_say_nothing(runs: Runs, make_run: Any, tmp_path: Path) -> None:
+    spec = {"t": {"steps": 50, "weights_sha256": "f" * 64}}
+    record = make_run(tmp_path / "other", {"t": 0.3}, n=200, spec=spec, calls={"t": [100.0]})
+    other = candidate(_with(record, "t", {"0": 0.0}), "t")
+    claim = examine([runs["teacher-10"], other], runs["direct"], runs["student"])
+    assert claim.teacher.steps == 10
+    assert outcome(claim, "not worse than") == "not shown"
+
+
 def test_a_poor_student_fails(runs: Runs) -> None:
     teachers = [runs["teacher-50"], runs["teacher-10"]]
     claim = examine(teachers, runs["direct"], runs["poor"], [runs["student"]], runs["earlier"])
