@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+
+# First imported inside a process group, as optimisers do, dynamo would keep the group and its threads alive past its end, and
+# an exit while one of them still works aborts the process.
+import torch._dynamo
 import torch.distributed as dist
 from torch import Tensor, nn
 

@@ -137,6 +137,8 @@ def test_two_processes_end_in_the_same_weights(tmp_path: Path) -> None:
 def test_with_the_same_draws_two_processes_are_one(tmp_path: Path) -> None:
     first, second = two_processes(tmp_path / "two", "same draws")
     assert first["sha256"] == second["sha256"]
+    # A thread that outlives its group can abort the process at its exit.
+    assert first["threads_left"] == second["threads_left"] == []
     expected = [value.flatten().tolist() for value in alone(tmp_path / "one").module.state_dict().values()]
     for got, want in zip(first["weights"], expected, strict=True):
         assert got == pytest.approx(want, rel=1e-5, abs=1e-6)
@@ -178,5 +180,12 @@ def test_ranks_draw_from_seeds_of_their_own() -> None:
     assert min(b - a for a, b in itertools.pairwise(starts)) > 50_000
 
 
+def group_threads() -> list[str]:
+    """Names of this process's threads that belong to a process group or its store (Linux; empty elsewhere)."""
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").glob("*")]
+    return sorted(name for name in names if "gloo" in name or "tcpstore" in name)
+
+
 if __name__ == "__main__":
-    print(json.dumps(worker(Path(sys.argv[1]), sys.argv[2])))
+    report = worker(Path(sys.argv[1]), sys.argv[2])
+    print(json.dumps({**report, "threads_left": group_threads()}))
