@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -104,7 +104,10 @@ class Denoiser(nn.Module):
 
     def _fold(self, features: Tensor, scale: int) -> Tensor:
         j = self.config.scales - 1 - scale
-        return self.latent_fold[j](F.pixel_unshuffle(features, 2**j))  # type: ignore[no-any-return]
+        fold, side = cast(nn.Conv2d, self.latent_fold[j]), 2**j
+        # pixel-unshuffle and a 1×1 convolution are one convolution whose stride is its size: no folded copy is written.
+        weight = fold.weight.reshape(-1, self.config.latent_width, side, side)
+        return F.conv2d(features, weight, fold.bias, stride=side)
 
     def forward(self, x: Tensor, condition: Tensor, scale: int, time: Tensor, corruption: Tensor) -> Tensor:
         """Prediction of one scale: its clean image or its velocity, whichever `config.prediction` says.

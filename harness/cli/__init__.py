@@ -1,4 +1,4 @@
-"""The command line: `msbench run | compare | claim | verify | speed | scales | sweep | train-decoder | ls | weights | doctor`.
+"""The command line: `msbench run | compare | claim | verify | speed | sweep | train-decoder | ls | weights | doctor`.
 
 Everything heavy is imported inside the command that needs it, so that --help answers at once. Tables go to stdout; with --json,
 stdout is one JSON document and tables and progress go to stderr. Exit codes: 0 good, 1 a check failed, 2 bad input.
@@ -23,7 +23,6 @@ app.command("compare")(compare.compare_command)
 app.command("claim")(claim.claim_command)
 app.command("verify")(verify.verify_command)
 app.command("speed")(speed.speed_command)
-app.command("scales")(measure.scales_command)
 app.command("sweep")(sweep.sweep_command)
 app.command("train-decoder")(train.train_command)
 app.command("ls")(maintain.ls_command)

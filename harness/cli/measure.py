@@ -1,4 +1,4 @@
-"""The commands that measure: run and scales."""
+"""The command that measures: run."""
 
 from __future__ import annotations
 
@@ -115,42 +115,3 @@ def run_command(
             console.print(f"images in {save_images}", soft_wrap=True)
         if as_json:
             print_json(record.document())
-
-
-def scales_command(
-    decoder: Annotated[str, typer.Option(help="A multi-scale diffusion decoder; random weights serve.")] = "ms-diffusion",
-    scales: Annotated[str, typer.Option(help="Numbers of scales, separated by commas.")] = "1,2,3,4",
-    steps: Annotated[int, typer.Option(min=1, help="Network calls per image over all scales.")] = 50,
-    resolution: Annotated[int, typer.Option(min=64, help="Side of the image in pixels.")] = 256,
-    cost_batch_sizes: Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")] = "1,8",
-    cost_seconds: Annotated[float, typer.Option(min=0.1, help="Measured seconds per timing cell.")] = 10.0,
-    device: Device = "cpu",
-    dtype: Dtype = "fp32",
-    output: Annotated[Path | None, typer.Option(help="Stem of the .csv, .svg and .png; default: runs/scales-DEVICE.")] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Measure and plot the speed-up against the number of scales."""
-    with user_errors():
-        from harness.config import check_device, runs_root
-        from harness.cost.cost import CostProtocol
-        from harness.files import write_text
-        from harness.report.plots import plot_speedup_vs_scales
-        from harness.scales import measure_scales
-
-        place = check_device(device)
-        protocol = CostProtocol(
-            batch_sizes=tuple(parse_integers("--cost-batch-sizes", cost_batch_sizes)), max_seconds=cost_seconds
-        )
-        with progress_bar() as progress:
-            frame = measure_scales(
-                decoder, parse_integers("--scales", scales), steps, resolution, protocol, place, parse_dtype(dtype), progress
-            )
-        stem = output or runs_root() / f"scales-{place.type}"
-        write_text(stem.with_suffix(".csv"), frame.to_csv(index=False, float_format="%.4g"))
-        title = f"{steps} Euler steps at {resolution} px, spread over K scales ({place.type})"
-        plot_speedup_vs_scales(frame, stem.with_suffix(".svg"), stem.with_suffix(".png"), title)
-        console = console_for(as_json)
-        console.print(frame.to_string(index=False, float_format=lambda value: f"{value:.4g}"), soft_wrap=True)
-        console.print(f"table and plot in {stem}.csv, .svg, .png", soft_wrap=True)
-        if as_json:
-            print_json({"schema_version": 1, "status": "complete", "results": frame.to_dict(orient="records")})

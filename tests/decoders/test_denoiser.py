@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from decoders.denoiser import Denoiser
@@ -49,6 +50,19 @@ def test_every_grid_the_padding_leaves_is_taken(height: int, width: int, tiny_de
             y = network(x, conditions[scale], scale, torch.zeros(2), torch.zeros(2))
         assert y.shape == x.shape
         assert y.isfinite().all()
+
+
+def test_latents_are_folded_to_each_grid(tiny_denoiser: Callable[[int], Denoiser]) -> None:
+    """Every latent's features reach every scale: pixel-unshuffle to that scale's grid, then a product."""
+    network = tiny_denoiser(3)
+    latents = torch.randn((2, 4, 12, 8), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        features = network.latent_block(network.latent_stem(latents))
+        for scale, condition in enumerate(network.project(latents)):
+            j = 2 - scale
+            expected = network.latent_fold[j](functional.pixel_unshuffle(features, 2**j))
+            torch.testing.assert_close(condition, expected, rtol=1e-5, atol=1e-5)
+            assert torch.equal(network.project_scale(latents, scale), condition)
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (104, 72), (40, 264)])

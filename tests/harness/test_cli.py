@@ -45,7 +45,6 @@ def test_near_miss_is_suggested() -> None:
         (("ls", "decoder"), "decoders"),
         (("train-decoder", "vea", "--max-steps", "1"), "vae"),
         (("train-decoder", "vae"), "--max-minutes"),
-        (("scales", "--scales", "2,3"), "1 must be among them"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_the_command_of_a_file_exists(name: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["make nonsense", "make test", "msbench nonsense", "msbench scales --nonsense 1", "python benchmarks/nonsense.py", "sh x"],
+    ["make nonsense", "make test", "msbench nonsense", "msbench sweep --nonsense 1", "python benchmarks/nonsense.py", "sh x"],
 )
 def test_a_command_that_does_not_exist_is_noticed(command: str) -> None:
     with pytest.raises(Exception, match=r"nonsense|does not write|neither make"):
