@@ -9,10 +9,10 @@ from harness.errors import MsbenchError
 
 
 def refuse_sampling_options(name: str, options: DecoderOptions) -> None:
-    """Raise `MsbenchError` where `steps` or `scales` is set: nothing in `baselines` samples."""
-    for option in ("steps", "scales"):
+    """Raise `MsbenchError` where `steps`, `scales` or `preset` is set: nothing in `baselines` samples or comes in sizes."""
+    for option in ("steps", "scales", "preset"):
         if getattr(options, option) is not None:
-            raise MsbenchError(f"decoder {name!r} has no {option} to set; leave --{option} out for it")
+            raise MsbenchError(f"decoder {name!r} has no {option} to set; leave {option} out for it")
 
 
 def refuse_network_options(name: str, options: DecoderOptions) -> None:

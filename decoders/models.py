@@ -16,7 +16,7 @@ from decoders.blocks import pad_to_multiple
 from decoders.checkpoint import Manifest, load_autoencoder, load_denoiser, shipped_path
 from decoders.denoiser import Denoiser
 from decoders.flow import FlowName, make_flow
-from decoders.presets import DIFFUSION, SIZES, denoiser_config
+from decoders.presets import DIFFUSION, SizePreset, denoiser_config, size_preset
 from decoders.sampling import Parts, begin, integrate, sample
 from decoders.schedule import split_steps
 from harness.decoder import Compiler, Decoder, DecoderOptions, DecoderSpec, NoiseSource
@@ -116,9 +116,19 @@ def _random(build: Callable[[], ModuleT]) -> ModuleT:
         return build().eval().requires_grad_(False)
 
 
+def _size(options: DecoderOptions) -> SizePreset:
+    """Sizes of networks with random weights; raises `UnknownNameError`."""
+    return size_preset(options.preset or "nano")
+
+
+def _check_preset(name: str, options: DecoderOptions) -> None:
+    if options.preset is not None and options.weights != "random":
+        raise MsbenchError(f"{name}: preset={options.preset} goes with weights=random alone; a checkpoint says its own size")
+
+
 def _autoencoder(options: DecoderOptions, path: Path) -> tuple[Autoencoder, str | None, Manifest | None]:
     if options.weights == "random":
-        return _random(lambda: Autoencoder(SIZES["nano"].autoencoder)), None, None
+        return _random(lambda: Autoencoder(_size(options).autoencoder)), None, None
     module, manifest = load_autoencoder(path)
     return module, sha256_file(path), manifest
 
@@ -138,7 +148,9 @@ def make_autoencoder(name: str, options: DecoderOptions) -> Decoder:
 
     Raises:
         MsbenchError: more than one step or scale, or the checkpoint is missing or of another kind.
+        UnknownNameError: no such preset.
     """
+    _check_preset(name, options)
     if options.steps not in (None, 1) or options.scales not in (None, 1):
         raise MsbenchError(f"{name} decodes in one step at one scale: leave --steps and --scales out")
     autoencoder, sha256, manifest = _autoencoder(options, options.checkpoint or shipped_path(name))
@@ -166,7 +178,9 @@ def make_diffusion(name: str, options: DecoderOptions) -> Decoder:
     Raises:
         MsbenchError: fewer steps than scales, or the checkpoint is missing, of another kind, flow or number of scales, or its
             latents are another encoder's.
+        UnknownNameError: no such preset.
     """
+    _check_preset(name, options)
     preset = DIFFUSION[name]
     flow: FlowName = preset.flow
     scales = preset.scales if options.scales is None else options.scales
@@ -174,7 +188,7 @@ def make_diffusion(name: str, options: DecoderOptions) -> Decoder:
     steps = split_steps(default_steps if options.steps is None else options.steps, scales)
     if options.weights == "random":
         autoencoder, encoder_sha256, manifest = _autoencoder(options, Path())
-        denoiser = _random(lambda: Denoiser(denoiser_config(SIZES["nano"], scales)))
+        denoiser = _random(lambda: Denoiser(denoiser_config(_size(options), scales)))
         weights_sha256 = None
     else:
         path = options.checkpoint or shipped_path(name)

@@ -91,6 +91,8 @@ class DecoderOptions:
     """number of scales K; None = the decoder's own"""
     weights: Literal["trained", "random"] = "trained"
     """"random" builds the same network without a checkpoint, for cost measurements only"""
+    preset: str | None = None
+    """size of a network with random weights; None = the one that ships. A checkpoint says its own size"""
 
 
 class DecoderFactory(Protocol):

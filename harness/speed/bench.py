@@ -66,7 +66,7 @@ class Bench:
         who = job.contestant
         self.device = torch.device(job.device)
         self.dtype = DTYPES[job.dtype]
-        options = DecoderOptions(self.device, self.dtype, who.checkpoint, who.steps, who.scales, who.weights)
+        options = DecoderOptions(self.device, self.dtype, who.checkpoint, who.steps, who.scales, who.weights, who.preset)
         self.decoder = build_decoder(who.name, options)
         self._job, self._pinned, self._clock = job, pinned, clock
         self._latents: dict[int, Tensor] = {}

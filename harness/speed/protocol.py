@@ -36,6 +36,8 @@ class Contestant:
     """see `DecoderOptions.checkpoint`"""
     weights: Literal["trained", "random"] = "trained"
     """see `DecoderOptions.weights`"""
+    preset: str | None = None
+    """see `DecoderOptions.preset`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ _OPTIONS = tuple(field.name for field in fields(Contestant) if field.name not in
 
 
 def parse_contestant(text: str) -> Contestant:
-    """NAME, or NAME@OPTION=VALUE with as many options as wanted: steps, scales, checkpoint, weights.
+    """NAME, or NAME@OPTION=VALUE with as many options as wanted: steps, scales, checkpoint, weights, preset.
 
     Raises:
         UnknownNameError: no such decoder or option.
@@ -121,6 +123,8 @@ def _value(text: str, option: str, value: str) -> int | Path | str:
         case "weights":
             if value not in ("trained", "random"):
                 raise MsbenchError(f"--decoder {text}: weights is trained or random, not {value!r}")
+            return value
+        case "preset":
             return value
         case _:
             if not value.isdigit() or int(value) < 1:

@@ -51,7 +51,9 @@ def test_specs_name_a_decoder_without_a_network(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FACTORIES)
-@pytest.mark.parametrize("change", [{"steps": 4}, {"scales": 2}, {"checkpoint": Path("x.safetensors")}, {"weights": "random"}])
+@pytest.mark.parametrize(
+    "change", [{"steps": 4}, {"scales": 2}, {"preset": "small"}, {"checkpoint": Path("x.safetensors")}, {"weights": "random"}]
+)
 def test_options_without_meaning_are_refused(name: str, change: dict[str, Any]) -> None:
     with pytest.raises(MsbenchError, match=f"{name}.*{next(iter(change))}") as caught:
         FACTORIES[name](replace(DecoderOptions(), **change))

@@ -222,6 +222,18 @@ def test_random_weights_serve_cost_measurements(flow: str, scales: int, steps: i
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.parametrize("name", ["vae", "diffusion"])
+def test_a_preset_sizes_random_weights_alone(name: str, weights: Path) -> None:
+    factory = models.vae if name == "vae" else FACTORIES[name]
+    options = DecoderOptions(weights="random")
+    small = factory(replace(options, preset="small")).spec.parameters
+    assert small > 4 * factory(replace(options, preset="nano")).spec.parameters == 4 * factory(options).spec.parameters
+    with pytest.raises(UnknownNameError, match="Did you mean 'small'"):
+        factory(replace(options, preset="smal"))
+    with pytest.raises(MsbenchError, match=r"preset=small goes with weights=random"):
+        factory(DecoderOptions(checkpoint=weights / f"{name}.safetensors", preset="small"))
+
+
 def test_default_steps_follow_the_scales() -> None:
     random = DecoderOptions(weights="random", device=torch.device("meta"))
     assert make_diffusion("ms-onestep", replace(random, scales=2)).spec.steps == 2
