@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 IMAGENETTE ?=
-IMAGENETTE_DECODERS := direct ms-onestep vae
+IMAGENETTE_DECODERS := direct ms-onestep
 GATE_ARGS ?=
 DEMO_DECODERS := vae,diffusion,ms-diffusion,ms-diffusion-cascade,onestep,ms-onestep,direct,bicubic,jpeg,identity
 
@@ -46,7 +46,7 @@ results: setup ## measure again what results/ holds for a CPU: the demo table, a
 	done
 
 # IMAGENETTE="--data-dir DIR" names the folder that holds the set; --max-samples 1000 takes a subset where all 3,925 images take too long.
-results-imagenette: setup ## measure one-step decoders on Imagenette's validation images and test their differences
+results-imagenette: setup ## measure two one-step decoders on Imagenette's validation images and test their differences
 	$(eval RUN := results/runs/imagenette-cpu-$(shell date +%Y%m%d-%H%M%S))
 	for name in $(IMAGENETTE_DECODERS); do \
 		$(BIN)/msbench run --decoder $$name --dataset imagenette $(IMAGENETTE) --noise-seeds 3 --no-cost --batch-size 16 --output-dir $(RUN)-$$name || exit 1; \
