@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 import tomllib
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,25 @@ def environment() -> dict[str, Any]:
         "gpus": _gpus() if on_gpu else [],
         "tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32} if on_gpu else None,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """When a run began, and on what: code that changes while it runs is not the code that ran."""
+
+    unix: float = field(default_factory=time.time)
+    """time in seconds"""
+    facts: dict[str, Any] = field(default_factory=environment)
+    """see `environment`"""
+
+    @property
+    def date(self) -> str:
+        """In UTC, as ISO 8601."""
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.unix))
+
+    def seconds(self) -> float:
+        """Since then, to a tenth."""
+        return round(time.time() - self.unix, 1)
 
 
 def cpu_model() -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,7 @@ from harness.cost.modes import in_mode
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
 from harness.decoder import Decoder, DecoderOptions, NoiseSource
-from harness.environment import environment
+from harness.environment import Start
 from harness.errors import MsbenchError
 from harness.features import write_features
 from harness.figures import decoder_figures
@@ -44,6 +43,7 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
     Raises:
         MsbenchError: bad input; checked before anything is computed or written.
     """
+    start = Start()
     report = progress or (lambda stage, done, total: None)
     device = check_device(config.device)
     check_config(config)
@@ -68,7 +68,6 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
         decoders = {name: in_mode(build_decoder(name, options), config.mode, device) for name in config.decoders}
     _refuse_random_weights(decoders)
     suite = MetricSuite(device, config.offline, extra=config.extra_metrics, stages=stages)
-    started = time.time()
     gathered, reference = quality_pass(config, dataset, decoders, suite, device, report, stages)
     costs: dict[str, Cost | None] = dict.fromkeys(decoders)
     if config.cost is not None:
@@ -79,7 +78,7 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
                 costs[name] = measure_cost(decoder, latents, _noise_for(config.seed, device), config.cost, device)
         report("timing", len(decoders), len(decoders))
     with stages.stage("statistics"):
-        data = record_data(config, dataset, decoders, gathered, reference, costs, started)
+        data = record_data(config, dataset, decoders, gathered, reference, costs, start)
     seeds = config.noise_seed_list()
     with stages.stage("writing"):
         write_features(
@@ -120,7 +119,7 @@ def record_data(
     gathered: dict[str, Gathered],
     reference: Reference,
     costs: dict[str, Cost | None],
-    started: float,
+    start: Start,
 ) -> dict[str, Any]:
     """The content of record.json."""
     info = dataset.info
@@ -175,9 +174,9 @@ def record_data(
         "config": {**asdict(config), "cost": asdict(config.cost) if config.cost else None, "dtype": str(config.dtype)},
         "higher_is_better": {name: info.direction == "higher" for name, info in METRICS.items()},
         "command": " ".join(["msbench", *sys.argv[1:]]),
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "seconds": round(time.time() - started, 1),
-        "environment": environment(),
+        "date": start.date,
+        "seconds": start.seconds(),
+        "environment": start.facts,
     }
 
 

@@ -35,13 +35,14 @@ def speed_command(
     with user_errors():
         from harness.config import DTYPES, check_device, runs_root
         from harness.cost.modes import parse_mode
+        from harness.environment import Start
         from harness.report.speed import speed_tables
         from harness.speed.bench import open_photos
         from harness.speed.protocol import SpeedProtocol, parse_batches, parse_contestants, parse_cores, parse_dtypes
         from harness.speed.record import RECORD, document, write_speed
         from harness.speed.run import available_cores, measure_speed
 
-        started = time.time()
+        start = Start()
         contestants = parse_contestants(parse_names(decoder))
         on_gpu = check_device(device).type == "cuda"
         protocol = SpeedProtocol(
@@ -60,7 +61,7 @@ def speed_command(
             raise MsbenchError(f"{folder} already holds a run; give another --output-dir")
         with progress_bar() as progress:
             results = measure_speed(contestants, device, protocol, progress)
-        whole = document(contestants, device, protocol, results, started)
+        whole = document(contestants, device, protocol, results, start)
         write_speed(folder, whole, results.samples)
     console = console_for(as_json)
     console.print(speed_tables(whole))

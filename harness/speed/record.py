@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.environment import environment
+from harness.environment import Start
 from harness.files import atomic_path, write_text
 from harness.record import plain
 from harness.speed.cells import Cell
@@ -25,13 +24,12 @@ _NOT_RUN = ("unsupported", "skipped_budget")
 
 
 def document(
-    contestants: Sequence[Contestant], device: str, protocol: SpeedProtocol, results: Results, started: float
+    contestants: Sequence[Contestant], device: str, protocol: SpeedProtocol, results: Results, start: Start
 ) -> dict[str, Any]:
     """What `--json` prints and speed.json holds, in JSON types.
 
     status is "complete"; "incomplete" where the budget ended something; "failed" where every cell failed. cells_run counts the
-    cells that were tried, whatever came of it. fastest has the rows of `fastest.Fastest`. seconds is the run's own time since
-    `started`, which is Unix time.
+    cells that were tried, whatever came of it. fastest has the rows of `fastest.Fastest`.
     """
     cells = results.cells
     whole: dict[str, Any] = plain(
@@ -49,9 +47,9 @@ def document(
             "memory_format": "latents contiguous, networks each decoder's own",
             "protocol": protocol.as_record(),
             "command": " ".join(["msbench", *sys.argv[1:]]),
-            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-            "seconds": round(time.time() - started, 1),
-            "environment": environment(),
+            "date": start.date,
+            "seconds": start.seconds(),
+            "environment": start.facts,
         }
     )
     return whole

@@ -214,6 +214,19 @@ def test_identity_is_exact(tmp_path: Path) -> None:
     assert row["ssim"] == pytest.approx(1)
 
 
+def test_the_record_names_the_code_that_began_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit made while a run goes on is not the code that runs."""
+    state = {"commit": "a" * 40, "dirty": False}
+    monkeypatch.setattr("harness.environment.git_state", lambda root: dict(state))
+
+    def commit(stage: str, done: int, total: int) -> None:
+        state.update(commit="b" * 40, dirty=True)
+
+    config = RunConfig(decoders=("identity",), output_dir=tmp_path / "run", max_samples=2, cost=None)
+    assert evaluate(config, commit).data["environment"]["git"] == {"commit": "a" * 40, "dirty": False}
+    assert state["dirty"]
+
+
 def test_one_folder_in_two_places_is_one_protocol(tmp_path: Path) -> None:
     records = []
     for place in ("a", "b"):
