@@ -11,7 +11,10 @@ import typer
 from harness.cli.shared import Device, JsonFlag, console_for, parse_integers, parse_names, print_json, progress_bar, user_errors
 from harness.errors import MsbenchError
 
-_DECODERS = "Decoders, separated by commas; the others are held against the first. NAME@steps=10@scales=3 sets options."
+_DECODERS = (
+    "Decoders, separated by commas; the others are held against the first. NAME@steps=10@scales=3 sets options: "
+    "steps, scales, checkpoint, weights, preset."
+)
 
 
 def speed_command(
