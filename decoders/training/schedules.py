@@ -69,12 +69,13 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """The dtype of autocast, or None for plain fp32. `auto` takes bf16 on GPUs and on CPUs with AMX."""
+    """The dtype of autocast, or None for plain fp32. `auto` takes bf16 on GPUs and on CPUs with AMX or AVX512-BF16."""
     if precision not in ("auto", "fp32", "bf16"):
         raise MsbenchError(f"unknown precision {precision!r}: use auto, fp32 or bf16")
     if precision == "auto":
-        amx = device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
-        return torch.bfloat16 if device.type == "cuda" or amx else None
+        # Of 3×3 convolutions, forward and backward: about twice fp32's speed with AVX512-BF16 (Zen 4), more with AMX.
+        multiplies = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if device.type == "cuda" or (device.type == "cpu" and multiplies) else None
     return torch.bfloat16 if precision == "bf16" else None
 
 

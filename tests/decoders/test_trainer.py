@@ -290,6 +290,16 @@ def test_precision_by_name() -> None:
         autocast_dtype("fp8", CPU)
 
 
+@pytest.mark.parametrize(("tiles", "vectors"), [(False, False), (True, False), (False, True)])
+def test_automatic_precision_is_bf16_where_the_cpu_multiplies_it(
+    tiles: bool, vectors: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors)
+    assert autocast_dtype("auto", CPU) == (torch.bfloat16 if tiles or vectors else None)
+    assert autocast_dtype("auto", torch.device("mps")) is None
+
+
 def test_log_columns(make_objective: Callable[[], FlowObjective], tmp_path: Path) -> None:
     config = replace(FORTY, max_steps=4, log_every=2)
     result = train(make_objective(), config, tmp_path, CPU)
