@@ -45,11 +45,11 @@ results: setup ## measure again what results/ holds for a CPU: the demo table, a
 		cp $(RUN)-sweep/lpips-time.$$kind results/sweep-cpu-lpips-time.$$kind || exit 1; \
 	done
 
-# IMAGENETTE="--data-dir DIR" names the folder that holds the set; --max-samples 1000 takes a subset where all 3,925 images take too long.
+# IMAGENETTE="--data-dir DIR" names the folder that holds the set; what else it says wins: --noise-seeds 1, or --max-samples 1000 for a subset.
 results-imagenette: setup ## measure two one-step decoders on Imagenette's validation images and test their differences
 	$(eval RUN := results/runs/imagenette-cpu-$(shell date +%Y%m%d-%H%M%S))
 	for name in $(IMAGENETTE_DECODERS); do \
-		$(BIN)/msbench run --decoder $$name --dataset imagenette $(IMAGENETTE) --noise-seeds 3 --no-cost --batch-size 16 --output-dir $(RUN)-$$name || exit 1; \
+		$(BIN)/msbench run --decoder $$name --dataset imagenette --noise-seeds 3 $(IMAGENETTE) --no-cost --batch-size 16 --output-dir $(RUN)-$$name || exit 1; \
 	done
 	$(BIN)/msbench compare $(IMAGENETTE_DECODERS:%=$(RUN)-%) --format csv > results/imagenette-cpu.csv
 	$(BIN)/msbench compare $(IMAGENETTE_DECODERS:%=$(RUN)-%) --format markdown > results/imagenette-cpu.md
