@@ -65,6 +65,8 @@ def panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
     better = METRICS[metric].direction
     for index, family in enumerate(FAMILIES):
         chosen = rows[(rows["family"] == index) & rows[metric].notna()]
+        if chosen.empty:
+            continue  # no entry in the legend
         below = (chosen[metric] - chosen[f"{metric}_low"]).clip(lower=0)
         above = (chosen[f"{metric}_high"] - chosen[metric]).clip(lower=0)
         axes.errorbar(
