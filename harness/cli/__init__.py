@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typer
 
+from harness.allocator import keep_freed_memory
 from harness.cli import claim, compare, maintain, measure, speed, sweep, train, verify
 
 app = typer.Typer(
@@ -35,4 +36,5 @@ app.add_typer(weights_app, name="weights")
 
 def run() -> None:
     """Entry point of the console script."""
+    keep_freed_memory()
     app(prog_name="msbench")

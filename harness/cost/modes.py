@@ -7,6 +7,7 @@ keyed by sample. Every mode gives a `Decoder` again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, cast, get_args
@@ -61,7 +62,8 @@ def eager_of(decoder: Decoder) -> Decoder:
 class CompiledDecoder:
     """`torch.compile`d: the parts that a `Compilable` decoder names, else its whole `decode`; the noise generator too.
 
-    Shapes are compiled one by one (static), at the first call of each.
+    Shapes are compiled one by one (static), at the first call of each. Weights count as constants: a CPU's are laid out for its
+    kernels once, not at every call.
 
     Args:
         decoder: stays as it is; weights are shared.
@@ -81,7 +83,8 @@ class CompiledDecoder:
     def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
         """See `Decoder.decode`."""
         source = _CompiledNoise(noise, self._normal) if isinstance(noise, SampleNoise) else noise
-        return cast(Tensor, self._decode(latents, source))
+        with torch.inference_mode(), _constant_weights():
+            return cast(Tensor, self._decode(latents, source))
 
 
 class _CompiledNoise:
@@ -98,6 +101,13 @@ class _CompiledNoise:
 
 def _normal(keys: Tensor, shape: tuple[int, ...], draw: int) -> Tensor:
     return SampleNoise(keys).normal(shape, draw)
+
+
+def _constant_weights() -> AbstractContextManager[object]:
+    """Within it, what is compiled takes weights for constants. Dynamo asks as it traces: a compiler option is too late."""
+    from torch._inductor import config
+
+    return cast(AbstractContextManager[object], config.patch(freezing=True))
 
 
 def _allow_many_shapes() -> None:

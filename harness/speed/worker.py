@@ -13,6 +13,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from harness.allocator import keep_freed_memory
 from harness.speed.messages import Job, Release, Reply
 
 _LONGEST = 300
@@ -24,6 +25,7 @@ def serve(connection: Connection, job: Job) -> None:
     # The command's stdout may be a JSON document; whatever a decoder prints goes to stderr.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = job.compile_cache
+    keep_freed_memory()
     pinned = pin(job.cores)
     bench: Any = None
     failure: Reply | None = None
