@@ -4,10 +4,10 @@
         --output results/architecture.csv
 
 A grid is a TOML file: `[defaults]` and one `[[cell]]` per training, each with `name`, `decoder`, and as wanted `preset`,
-`scales`, `settings` (as `--set` takes them), `teacher` and `vae` (names of other cells), `seeds`, `steps` (network calls to
-measure with; none = the decoder's own); "none" undoes a default. Finished trainings and measurements are kept: a killed grid
-goes on where it stopped, and a cell whose recipe has changed since is refused. The table says of every row what it was trained
-with and for how long.
+`scales`, `settings` (as `--set` takes them), `teacher`, `start` and `vae` (names of other cells), `seeds`, `steps` (network
+calls to measure with; none = the decoder's own); "none" undoes a default. Finished trainings and measurements are kept: a
+killed grid goes on where it stopped, and a cell whose recipe has changed since is refused. The table says of every row what it
+was trained with and for how long.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Cell:
     """as `train-decoder --set` takes them"""
     teacher: str | None = None
     """cell whose checkpoint (first seed) a student starts from; None = the shipped teacher"""
+    start: str | None = None
+    """cell whose checkpoint (first seed) a flow or a control starts from; None = random weights"""
     vae: str | None = None
     """cell that gives the latents; None = the shipped autoencoder"""
     seeds: tuple[int, ...] = (0,)
@@ -85,7 +87,7 @@ def read_grid(path: Path) -> list[Cell]:
         before = [other.name for other in cells]
         if cell.name in before:
             raise MsbenchError(f"{path}: two cells are called {cell.name!r}")
-        for reference in (cell.teacher, cell.vae):
+        for reference in (cell.teacher, cell.start, cell.vae):
             if reference is not None and reference not in before:
                 raise UnknownNameError(f"cell before {cell.name!r}", reference, before)
         cells.append(cell)
@@ -128,7 +130,8 @@ class Bench:
     def train(self, cell: Cell, seed: int) -> None:
         """Train one cell unless it is finished; a run that was cut off goes on."""
         path = self.checkpoint(cell.name, seed)
-        asked = json.dumps([cell.decoder, cell.preset, cell.scales, cell.settings, cell.teacher, cell.vae])
+        recipe = [cell.decoder, cell.preset, cell.scales, cell.settings, cell.teacher, cell.vae]
+        asked = json.dumps([*recipe, cell.start] if cell.start else recipe)
         note = path.parent / "cell.json"
         if note.is_file() and note.read_text(encoding="utf-8") != asked:
             raise MsbenchError(f"{path.parent} was trained for another recipe of {cell.name!r}: remove it or rename the cell")
@@ -144,6 +147,7 @@ class Bench:
             settings=cell.settings,
             vae=self.checkpoint(cell.vae) if cell.vae else None,
             teacher=self.checkpoint(cell.teacher) if cell.teacher else None,
+            start=self.checkpoint(cell.start) if cell.start else None,
             resume=True,
             offline=True,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
@@ -63,7 +64,7 @@ class Assembly:
     loss: LossConfig
     """settings of the objective"""
     lineage: dict[str, Any] = field(default_factory=dict)
-    """hashes of encoder and teacher"""
+    """hashes of encoder, teacher and start"""
     new_latents: bool = False
     """the latents are this run's own, and their statistics are to be taken at its end"""
 
@@ -157,10 +158,15 @@ def _diffusion(
             f"f{config.down_factor}c{config.latent_channels}"
         )
     module = _built(lambda: Denoiser(config), config).to(request.device)
-    teacher = _teacher(request, preset, config, sha256) if preset.teacher else None
+    fitting = _Fitting(request.preset, config, sha256)
+    teacher = fitting.load("teacher", request.teacher or shipped_path(preset.teacher)) if preset.teacher else None
     data = encode_cached(data, autoencoder, sha256, request.device, report, writes).resident(request.device)
     manifest = Manifest(request.decoder, "denoiser", asdict(config), _trained_on(data), sha256, preset.flow)
     lineage: dict[str, Any] = {"encoder_sha256": sha256}
+    if request.start is not None:
+        start, start_sha256, start_recipe = fitting.load("start", request.start)
+        module.load_state_dict(start.state_dict())
+        lineage |= {"start_sha256": start_sha256, "start_recipe_sha256": start_recipe}
     flow = make_flow(preset.flow, preset.scales)
     objective: Objective
     if isinstance(loss, FlowLossConfig):
@@ -181,21 +187,30 @@ def _diffusion(
     return Assembly(objective, manifest, loss, lineage)
 
 
-def _teacher(
-    request: TrainRequest, preset: DiffusionPreset, expected: DenoiserConfig, vae_sha256: str
-) -> tuple[Denoiser, str, str | None]:
-    assert preset.teacher is not None
-    path = request.teacher or shipped_path(preset.teacher)
-    teacher, manifest = load_denoiser(path)
-    if manifest.encoder_sha256 != vae_sha256:
-        raise MsbenchError(
-            f"teacher {path} was trained on another encoder's latents ({encoder_path(path, manifest.encoder_sha256)})"
-        )
-    if teacher.config != expected:
-        raise MsbenchError(
-            f"teacher {path} has another architecture than preset {request.preset!r} with {preset.scales} scales"
-        )
-    return teacher, sha256_file(path), manifest.recipe_sha256
+@dataclass(frozen=True, slots=True)
+class _Fitting:
+    """Loads checkpoints that a run can go on from."""
+
+    preset: str
+    config: DenoiserConfig
+    encoder_sha256: str
+
+    def load(self, role: str, path: Path) -> tuple[Denoiser, str, str | None]:
+        """The network, the hash of its weights and of its recipe; `role` is what an error calls it.
+
+        Raises:
+            MsbenchError: another encoder's latents, or another architecture.
+        """
+        network, manifest = load_denoiser(path)
+        if manifest.encoder_sha256 != self.encoder_sha256:
+            raise MsbenchError(
+                f"{role} {path} was trained on another encoder's latents ({encoder_path(path, manifest.encoder_sha256)})"
+            )
+        if network.config != self.config:
+            raise MsbenchError(
+                f"{role} {path} has another architecture than preset {self.preset!r} with {self.config.scales} scales"
+            )
+        return network, sha256_file(path), manifest.recipe_sha256
 
 
 def _built(build: Callable[[], ModuleT], config: AutoencoderConfig | DenoiserConfig) -> ModuleT:

@@ -42,6 +42,8 @@ def render_card(facts: dict[str, Any]) -> str:
     if facts.get("flow"):
         rows["flow"] = f"{facts['flow']}, {facts['architecture']['scales']} scale(s)"
         rows["encoder sha256"] = f"`{facts['encoder_sha256']}`"
+    if facts.get("start_sha256"):
+        rows["start sha256"] = f"`{facts['start_sha256']}`"
     if facts.get("teacher_sha256"):
         rows["teacher sha256"] = f"`{facts['teacher_sha256']}`"
     lines = [f"# {facts['decoder']} ({facts['preset']})", "", "| | |", "|---|---|"]

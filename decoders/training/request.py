@@ -42,6 +42,8 @@ class TrainRequest:
     """autoencoder checkpoint that gives the latents; None = the shipped one"""
     teacher: Path | None = None
     """teacher checkpoint of a student; None = the shipped one"""
+    start: Path | None = None
+    """checkpoint of the same architecture whose weights a flow or a control starts from; None = random weights"""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """where to train"""
     resume: bool = False
@@ -60,12 +62,14 @@ def configured(request: TrainRequest) -> TrainRequest:
 
     Raises:
         UnknownNameError: a setting names no group or field of this run.
-        MsbenchError: a value of the wrong type, or a number of scales for a decoder without any.
+        MsbenchError: a value of the wrong type, scales for a decoder without any, or a start for one that has its own.
     """
     networks = "autoencoder" if request.decoder in AUTOENCODERS else "denoiser"
     check_settings(request.settings, (networks, "loss", "adversary", "perceptual", "train"))
     if request.scales is not None and request.decoder in AUTOENCODERS:
         raise MsbenchError(f"{request.decoder} has no scales: leave --scales out")
+    if request.start is not None and (request.decoder in AUTOENCODERS or DIFFUSION[request.decoder].teacher):
+        raise MsbenchError(f"{request.decoder} has a start of its own: leave --start-from out")
     return replace(
         request,
         config=apply_settings("train", request.config, request.settings),

@@ -167,8 +167,8 @@ def _sha256_or_none(path: Path) -> str | None:
 def recipe_sha256(request: TrainRequest, planned: Plan, built: Assembly, data: TrainingImages) -> str:
     """Hash of all that decides a training but its seed: trainings that share it are repetitions of one another.
 
-    A teacher counts by its own recipe, so that a chain of trainings may be repeated as a whole; one of unknown recipe by its
-    weights.
+    Teacher and start count by their own recipe, so that a chain of trainings may be repeated as a whole; one of unknown recipe
+    by its weights.
     """
     ignored = {"seed", "stop_after", "save_every_seconds", "log_every", "tensorboard", "snapshot", "compile"}
     facts = {
@@ -183,6 +183,8 @@ def recipe_sha256(request: TrainRequest, planned: Plan, built: Assembly, data: T
         "adversary": asdict(planned.adversary),
         "optimiser": {key: value for key, value in asdict(request.config).items() if key not in ignored},
     }
+    if request.start is not None:
+        facts["start"] = built.lineage.get("start_recipe_sha256") or built.lineage["start_sha256"]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -42,6 +42,9 @@ def train_command(
         Path | None, typer.Option(help="Autoencoder checkpoint that gives the latents; default: the shipped one.")
     ] = None,
     teacher: Annotated[Path | None, typer.Option(help="Teacher checkpoint of a student; default: the shipped one.")] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Checkpoint whose weights a flow or a control starts from; default: random weights.")
+    ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Curves for TensorBoard too (extra `train`).")] = False,
     output_dir: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/train/DECODER.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's saved state.")] = False,
@@ -77,6 +80,7 @@ def train_command(
             config=config,
             vae=vae,
             teacher=teacher,
+            start=start_from,
             device=check_device(device),
             resume=resume,
             offline=offline,

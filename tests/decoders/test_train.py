@@ -248,6 +248,28 @@ def test_another_encoder_or_teacher_is_refused(lab: Lab, monkeypatch: pytest.Mon
         run_training(replace(lab.request("diffusion"), settings=("denoiser.widths=8",)), silent, None)
 
 
+def test_a_control_goes_on_from_other_weights(lab: Lab) -> None:
+    """With a step too small to move a weight, what comes out is what went in; the recipe names it."""
+    run_training(lab.request("vae"), silent, None)
+    start = run_training(lab.request("rate-bound"), silent, None)
+    still = replace(lab.request("direct"), start=start)
+    still = replace(still, config=replace(still.config, learning_rate=1e-30, weight_decay=0.0))
+    gone_on, _ = load_denoiser(run_training(still, silent, None))
+    begun, _ = load_denoiser(start)
+    for name, value in gone_on.state_dict().items():
+        assert torch.allclose(value, begun.state_dict()[name], rtol=2e-3, atol=1e-6), name
+    card = json.loads((lab.output / "direct.json").read_text())
+    assert card["start_sha256"] == sha256_file(start)
+    assert "start sha256" in (lab.output / "direct.md").read_text()
+    fresh = run_training(replace(still, start=None, output=lab.output / "fresh"), silent, None)
+    assert json.loads(fresh.with_suffix(".json").read_text())["recipe_sha256"] != card["recipe_sha256"]
+    with pytest.raises(MsbenchError, match=r"start .* has another architecture"):
+        run_training(replace(lab.request("ms-direct"), start=start), silent, None)
+    for decoder in ("onestep", "vae-ft"):
+        with pytest.raises(MsbenchError, match="has a start of its own"):
+            run_training(replace(lab.request(decoder), start=start), refused, None)
+
+
 def test_validation_images_are_never_trained_on(lab: Lab) -> None:
     write_pictures(lab.pictures / "class", 3, prefix="ILSVRC2012_val_000000", seed=1)
     data = load_training_images(lab.request("vae").data)
