@@ -117,18 +117,23 @@ def compare(
 
 
 def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, int, dict[str, Any]]]:
-    """(label, which run, result) of every row; a label is the name alone where one row has it, else with its run's folder."""
+    """(label, which run, result) of every row; a label is the name alone where one row has it, else with its run's folder.
+
+    A name says how many steps were asked for, where a run asked: `diffusion@steps=4`.
+    """
     found = []
     for position, (record, decoder) in enumerate(runs):
         names = [row["decoder"] for row in record.results]
         if decoder is not None and decoder not in names:
             raise UnknownNameError(f"decoder of {record.folder}", decoder, names)
         found += [(position, row) for row in record.rows_for_people() if decoder in (None, row["decoder"])]
-    counts = Counter(row["decoder"] for _, row in found)
+    asked = [runs[position][0].data["config"].get("steps") for position, _ in found]
+    names = [row["decoder"] + (f"@steps={steps}" if steps else "") for (_, row), steps in zip(found, asked, strict=True)]
+    counts = Counter(names)
     labels: list[str] = []
-    for position, row in found:
+    for (position, _), asked_for in zip(found, names, strict=True):
         folder = runs[position][0].folder.name
-        label = name = row["decoder"] if counts[row["decoder"]] == 1 else f"{folder}:{row['decoder']}"
+        label = name = asked_for if counts[asked_for] == 1 else f"{folder}:{asked_for}"
         repeat = 1
         while label in labels:
             repeat += 1

@@ -57,6 +57,18 @@ def test_a_run_against_itself_is_never_better_or_worse(tmp_path: Path, make_run:
         assert one.diff == 0.0
 
 
+def test_a_label_says_how_many_steps_were_asked_for(tmp_path: Path, make_run: MakeRun) -> None:
+    runs = []
+    for steps, shift in ((4, 0.0), (10, 0.1), (None, 0.2)):
+        run = make_run(tmp_path / f"steps-{steps}", {"diffusion": shift})
+        runs.append((replace(run, data={**run.data, "config": {**run.data["config"], "steps": steps}}), None))
+    comparison = compare(runs, baseline="diffusion@steps=10")
+    labels = [row["label"] for row in comparison.table_rows()]
+    assert labels == ["diffusion@steps=4", "diffusion@steps=10", "diffusion"]
+    assert {one.decoder for one in comparison.comparisons} == {"diffusion@steps=4", "diffusion"}
+    assert found(comparison, "lpips", "diffusion").difference == "worse"
+
+
 def test_images_are_paired_by_key_not_by_order(tmp_path: Path, make_run: MakeRun) -> None:
     runs = [make_run(tmp_path / "a", {"vae": 0.0}), make_run(tmp_path / "b", {"vae": 0.0}, order=-1)]
     comparison = compare([(run, None) for run in runs])
