@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 IMAGENETTE ?=
-IMAGENETTE_DECODERS := direct ms-onestep
+IMAGENETTE_DECODERS := direct ms-onestep diffusion@4
 GATE_ARGS ?=
 DEMO_DECODERS := vae,diffusion,ms-diffusion,ms-diffusion-cascade,onestep,ms-onestep,direct,bicubic,jpeg,identity
 
@@ -45,14 +45,18 @@ results: setup ## measure again what results/ holds for a CPU: the demo table, a
 		cp $(RUN)-sweep/lpips-time.$$kind results/sweep-cpu-lpips-time.$$kind || exit 1; \
 	done
 
-# IMAGENETTE="--data-dir DIR" names the folder that holds the set; what else it says wins: --noise-seeds 1, or --max-samples 1000 for a subset.
-results-imagenette: setup ## measure two one-step decoders on Imagenette's validation images and test their differences
-	$(eval RUN := results/runs/imagenette-cpu-$(shell date +%Y%m%d-%H%M%S))
+# IMAGENETTE="--data-dir DIR" names the folder that holds the set; what else it says wins: --dtype bf16, --noise-seeds 1, or --max-samples 1000
+# for a subset. NAME@N takes N steps. Where a record of an earlier call is left in IMAGENETTE_RUN, that decoder is not measured again.
+IMAGENETTE_RUN ?= results/runs/imagenette-cpu-$(shell date +%Y%m%d-%H%M%S)
+results-imagenette: setup ## measure one-step decoders and a teacher on Imagenette's validation images and test their differences
+	$(eval RUN := $(IMAGENETTE_RUN))
 	for name in $(IMAGENETTE_DECODERS); do \
-		$(BIN)/msbench run --decoder $$name --dataset imagenette --noise-seeds 3 $(IMAGENETTE) --no-cost --batch-size 16 --output-dir $(RUN)-$$name || exit 1; \
+		case $$name in *@*) steps="--steps $${name#*@}";; *) steps=;; esac; \
+		test -f $(RUN)-$$name/record.json || \
+		$(BIN)/msbench run --decoder $${name%@*} $$steps --dataset imagenette --noise-seeds 3 $(IMAGENETTE) --no-cost --batch-size 16 --output-dir $(RUN)-$$name || exit 1; \
 	done
-	$(BIN)/msbench compare $(IMAGENETTE_DECODERS:%=$(RUN)-%) --format csv > results/imagenette-cpu.csv
-	$(BIN)/msbench compare $(IMAGENETTE_DECODERS:%=$(RUN)-%) --format markdown > results/imagenette-cpu.md
+	$(BIN)/msbench compare $(IMAGENETTE_DECODERS:%=$(RUN)-%) --baseline direct --format csv > results/imagenette-cpu.csv
+	$(BIN)/msbench compare $(IMAGENETTE_DECODERS:%=$(RUN)-%) --baseline direct --format markdown > results/imagenette-cpu.md
 
 # GATE_ARGS=--update rewrites the reference: on purpose, in the commit that moves the figures.
 gate: setup ## hold every shipped decoder against results/regression/photos-cpu.csv; fails where one got worse
