@@ -96,9 +96,9 @@ def written_today(name: str, layout: str) -> Sequence[str]:
         return COLUMNS
     assert layout in ("results", "compared"), f"{name}: unknown layout {layout!r}"
     added: list[str] = []
-    if layout == "compared":  # every usual metric is held against the baseline
-        usual = [metric for metric, info in METRICS.items() if not info.extra]
-        added = ["baseline", *(column for metric in usual for column in difference_columns(metric))]
+    if layout == "compared":  # every usual metric is held against the baseline, and the extra ones that were measured
+        compared = [metric for metric, info in METRICS.items() if not info.extra or metric in header(name)]
+        added = ["baseline", *(column for metric in compared for column in difference_columns(metric))]
     with (RESULTS / name).open(encoding="utf-8", newline="") as stream:
         rows = [{column: text for column, text in row.items() if column not in added} for row in csv.DictReader(stream)]
     return [*to_frame([result_of(row) for row in rows]).columns, *added]
