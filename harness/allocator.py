@@ -1,7 +1,7 @@
 """The C allocator of a process that decodes: memory once taken is kept, as GPU allocators keep theirs.
 
 By default glibc hands big blocks back to the system as soon as they are freed, so that every call takes its tensors anew, page
-by page: on two cores with AMX that was an eighth of a compiled one-step decode.
+by page.
 """
 
 from __future__ import annotations

@@ -158,13 +158,14 @@ def _diffusion(
             f"f{config.down_factor}c{config.latent_channels}"
         )
     module = _built(lambda: Denoiser(config), config).to(request.device)
-    fitting = _Fitting(request.preset, config, sha256)
-    teacher = fitting.load("teacher", request.teacher or shipped_path(preset.teacher)) if preset.teacher else None
+    teacher = None
+    if preset.teacher:
+        teacher = _fitting("teacher", request.teacher or shipped_path(preset.teacher), request.preset, config, sha256)
     data = encode_cached(data, autoencoder, sha256, request.device, report, writes).resident(request.device)
     manifest = Manifest(request.decoder, "denoiser", asdict(config), _trained_on(data), sha256, preset.flow)
     lineage: dict[str, Any] = {"encoder_sha256": sha256}
     if request.start is not None:
-        start, start_sha256, start_recipe = fitting.load("start", request.start)
+        start, start_sha256, start_recipe = _fitting("start", request.start, request.preset, config, sha256)
         module.load_state_dict(start.state_dict())
         lineage |= {"start_sha256": start_sha256, "start_recipe_sha256": start_recipe}
     flow = make_flow(preset.flow, preset.scales)
@@ -187,30 +188,16 @@ def _diffusion(
     return Assembly(objective, manifest, loss, lineage)
 
 
-@dataclass(frozen=True, slots=True)
-class _Fitting:
-    """Loads checkpoints that a run can go on from."""
-
-    preset: str
-    config: DenoiserConfig
-    encoder_sha256: str
-
-    def load(self, role: str, path: Path) -> tuple[Denoiser, str, str | None]:
-        """The network, the hash of its weights and of its recipe; `role` is what an error calls it.
-
-        Raises:
-            MsbenchError: another encoder's latents, or another architecture.
-        """
-        network, manifest = load_denoiser(path)
-        if manifest.encoder_sha256 != self.encoder_sha256:
-            raise MsbenchError(
-                f"{role} {path} was trained on another encoder's latents ({encoder_path(path, manifest.encoder_sha256)})"
-            )
-        if network.config != self.config:
-            raise MsbenchError(
-                f"{role} {path} has another architecture than preset {self.preset!r} with {self.config.scales} scales"
-            )
-        return network, sha256_file(path), manifest.recipe_sha256
+def _fitting(role: str, path: Path, preset: str, expected: DenoiserConfig, vae_sha256: str) -> tuple[Denoiser, str, str | None]:
+    """A checkpoint that a run can go on from, with the hashes of its weights and of its recipe; errors call it `role`."""
+    network, manifest = load_denoiser(path)
+    if manifest.encoder_sha256 != vae_sha256:
+        raise MsbenchError(
+            f"{role} {path} was trained on another encoder's latents ({encoder_path(path, manifest.encoder_sha256)})"
+        )
+    if network.config != expected:
+        raise MsbenchError(f"{role} {path} has another architecture than preset {preset!r} with {expected.scales} scales")
+    return network, sha256_file(path), manifest.recipe_sha256
 
 
 def _built(build: Callable[[], ModuleT], config: AutoencoderConfig | DenoiserConfig) -> ModuleT:

@@ -7,7 +7,7 @@ keyed by sample. Every mode gives a `Decoder` again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, cast, get_args
@@ -62,8 +62,8 @@ def eager_of(decoder: Decoder) -> Decoder:
 class CompiledDecoder:
     """`torch.compile`d: the parts that a `Compilable` decoder names, else its whole `decode`; the noise generator too.
 
-    Shapes are compiled one by one (static), at the first call of each. Weights count as constants: a CPU's are laid out for its
-    kernels once, not at every call.
+    Shapes are compiled one by one (static), at the first call of each. On a CPU weights count as constants, laid out for its
+    kernels once and not at every call.
 
     Args:
         decoder: stays as it is; weights are shared.
@@ -83,7 +83,7 @@ class CompiledDecoder:
     def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
         """See `Decoder.decode`."""
         source = _CompiledNoise(noise, self._normal) if isinstance(noise, SampleNoise) else noise
-        with torch.inference_mode(), _constant_weights():
+        with torch.inference_mode(), _constant_weights(latents.device):
             return cast(Tensor, self._decode(latents, source))
 
 
@@ -103,8 +103,10 @@ def _normal(keys: Tensor, shape: tuple[int, ...], draw: int) -> Tensor:
     return SampleNoise(keys).normal(shape, draw)
 
 
-def _constant_weights() -> AbstractContextManager[object]:
-    """Within it, what is compiled takes weights for constants. Dynamo asks as it traces: a compiler option is too late."""
+def _constant_weights(device: torch.device) -> AbstractContextManager[object]:
+    """Within it, what is compiled for a CPU takes weights for constants. Dynamo asks as it traces: an option comes too late."""
+    if device.type != "cpu":
+        return nullcontext()
     from torch._inductor import config
 
     return cast(AbstractContextManager[object], config.patch(freezing=True))
