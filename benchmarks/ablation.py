@@ -5,9 +5,10 @@
 
 A grid is a TOML file: `[defaults]` and one `[[cell]]` per training, each with `name`, `decoder`, and as wanted `preset`,
 `scales`, `settings` (as `--set` takes them), `teacher`, `start` and `vae` (names of other cells), `seeds`, `steps` (network
-calls to measure with; none = the decoder's own); "none" undoes a default. Finished trainings and measurements are kept: a
-killed grid goes on where it stopped, and a cell whose recipe has changed since is refused. The table says of every row what it
-was trained with and for how long.
+calls to measure with; none = the decoder's own); "none" undoes a default. A checkpoint that a cell refers to is the one of the
+same training seed, or of the first seed where that cell was not trained with it. Finished trainings and measurements are kept:
+a killed grid goes on where it stopped, and a cell whose recipe has changed since is refused. The table says of every row what
+it was trained with and for how long.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ class Cell:
     settings: tuple[str, ...] = ()
     """as `train-decoder --set` takes them"""
     teacher: str | None = None
-    """cell whose checkpoint (first seed) a student starts from; None = the shipped teacher"""
+    """cell whose checkpoint a student starts from; None = the shipped teacher"""
     start: str | None = None
-    """cell whose checkpoint (first seed) a flow or a control starts from; None = random weights"""
+    """cell whose checkpoint a flow or a control starts from; None = random weights"""
     vae: str | None = None
     """cell that gives the latents; None = the shipped autoencoder"""
     seeds: tuple[int, ...] = (0,)
@@ -107,6 +108,7 @@ class Bench:
         samples: int | None,
         dists: bool,
         only_seeds: Sequence[int] | None = None,
+        only_steps: Sequence[int] | None = None,
     ) -> None:
         self.cells = {cell.name: cell for cell in cells}
         self.work = work
@@ -114,17 +116,24 @@ class Bench:
         self.samples = samples
         self.dists = dists
         self.only_seeds = only_seeds
+        self.only_steps = only_steps
 
     def seeds(self, cell: Cell) -> list[int]:
         """The training seeds of a cell that are wanted."""
         return [seed for seed in cell.seeds if self.only_seeds is None or seed in self.only_seeds]
 
-    def folder(self, name: str, seed: int | None = None) -> Path:
-        """Where a cell's training lies; without a seed, that of its first."""
-        return self.work / name / str(self.cells[name].seeds[0] if seed is None else seed)
+    def steps(self, cell: Cell) -> list[int | None]:
+        """The numbers of steps a cell is measured with that are wanted; None = the decoder's own."""
+        steps = [steps for steps in cell.steps if self.only_steps is None or steps in self.only_steps]
+        return [*steps] if cell.steps else [None]
 
-    def checkpoint(self, name: str, seed: int | None = None) -> Path:
-        """A cell's weights."""
+    def folder(self, name: str, seed: int) -> Path:
+        """Where a cell's training under a seed lies; of its first seed where it has no such one."""
+        seeds = self.cells[name].seeds
+        return self.work / name / str(seed if seed in seeds else seeds[0])
+
+    def checkpoint(self, name: str, seed: int) -> Path:
+        """A cell's weights under a seed, or under its first."""
         return self.folder(name, seed) / f"{self.cells[name].decoder}.safetensors"
 
     def train(self, cell: Cell, seed: int) -> None:
@@ -145,9 +154,9 @@ class Bench:
             preset=cell.preset,
             scales=cell.scales,
             settings=cell.settings,
-            vae=self.checkpoint(cell.vae) if cell.vae else None,
-            teacher=self.checkpoint(cell.teacher) if cell.teacher else None,
-            start=self.checkpoint(cell.start) if cell.start else None,
+            vae=self.checkpoint(cell.vae, seed) if cell.vae else None,
+            teacher=self.checkpoint(cell.teacher, seed) if cell.teacher else None,
+            start=self.checkpoint(cell.start, seed) if cell.start else None,
             resume=True,
             offline=True,
         )
@@ -181,7 +190,7 @@ class Bench:
         for seed in self.seeds(cell):
             self.train(cell, seed)
             card = json.loads(self.checkpoint(cell.name, seed).with_suffix(".json").read_text(encoding="utf-8"))
-            found += [row(cell, seed, card, self.measure(cell, seed, steps)) for steps in cell.steps or (None,)]
+            found += [row(cell, seed, card, self.measure(cell, seed, steps)) for steps in self.steps(cell)]
         return found
 
 
@@ -249,12 +258,14 @@ def main() -> int:
     parser.add_argument("--cells", help="only these, separated by commas; what they refer to must be trained already")
     parser.add_argument("--dists", action="store_true", help="measure DISTS too: a second perceptual network, slow on a CPU")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these of a cell's training seeds")
+    parser.add_argument("--steps", type=int, nargs="+", help="only these of a cell's numbers of steps")
     parser.add_argument("--train-only", action="store_true", help="measure nothing and write no table")
     parser.add_argument("--output", type=Path, required=True, help="the CSV")
     arguments = parser.parse_args()
     try:
         cells = read_grid(arguments.grid)
-        bench = Bench(cells, arguments.work_dir, arguments.data_dir, arguments.max_samples, arguments.dists, arguments.seeds)
+        wanted = (arguments.seeds, arguments.steps)
+        bench = Bench(cells, arguments.work_dir, arguments.data_dir, arguments.max_samples, arguments.dists, *wanted)
         rows: list[dict[str, Any]] = []
         for cell in chosen(cells, arguments.cells):
             if arguments.train_only:

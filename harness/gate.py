@@ -41,7 +41,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "psnr": Tolerance(7e-5, 0.0, _FLOOR),
     "ssim": Tolerance(6e-6, 0.0, _FLOOR),
     "lpips": Tolerance(2e-5, 0.0, _FLOOR),
-    "rfid": Tolerance(0.0, 4e-4, _FLOOR),
+    "rfid": Tolerance(3e-8, 4e-4, _FLOOR),
     "kid": Tolerance(3e-5, 0.0, _FLOOR),
     "spectral": Tolerance(6e-5, 0.0, _FLOOR),
     "latent_error": Tolerance(3e-6, 0.0, _FLOOR),

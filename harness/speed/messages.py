@@ -161,3 +161,5 @@ class Reply:
     """one line where it is not ok"""
     value: Any = field(default=None)
     """what was asked for"""
+    for_users: bool = False
+    """the reason says what a user should change: an unknown option, a missing checkpoint"""

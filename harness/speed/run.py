@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from harness.cost.modes import Mode
 from harness.cost.roofline import Ceilings
+from harness.errors import MsbenchError
 from harness.speed.cells import Cell, NoiseFloor, Place, empty_cell, noise_floor, timed_cell
 from harness.speed.client import Client
 from harness.speed.fastest import Fastest, fastest
@@ -58,6 +59,9 @@ def measure_speed(
         device: cpu, cuda or cuda:N.
         protocol: what and how.
         report: told of progress.
+
+    Raises:
+        MsbenchError: a decoder cannot be built the way it was asked for; nothing has been timed then.
     """
     results = Results()
     with tempfile.TemporaryDirectory(prefix="msbench-speed-") as folder:
@@ -163,6 +167,10 @@ class _Run:
         for contestant in self.contestants:
             clients[contestant.label] = stack.enter_context(Client(self.job(contestant, place), self.deadline))
         clients[self.first + AGAIN] = stack.enter_context(Client(self.job(self.contestants[0], place), self.deadline))
+        for label, client in clients.items():
+            reply = client.ask(Release())  # the first question builds the decoder
+            if reply.for_users:
+                raise MsbenchError(f"--decoder {label}: {reply.reason}")
         idle_w: float | None = None
         ceilings: Ceilings | None = None
         # Another decoder's process serves as well, should the first one not even build.

@@ -68,7 +68,7 @@ def attempt(call: Callable[..., Any], *arguments: Any) -> Reply:
     except UnsupportedModeError as error:
         return Reply("unsupported", _line(error))
     except Exception as error:  # noqa: BLE001 decoders are anybody's code
-        return Reply("out of memory" if _out_of_memory(error) else "failed", _line(error))
+        return Reply("out of memory" if _out_of_memory(error) else "failed", _line(error), for_users=_for_users(error))
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
@@ -82,12 +82,17 @@ def _out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def _line(error: Exception) -> str:
-    """Kind and message in one line; the message alone where it was written for users."""
+def _for_users(error: Exception) -> bool:
+    """The message says what a user should change."""
     from harness.errors import MsbenchError
 
+    return isinstance(error, MsbenchError)
+
+
+def _line(error: Exception) -> str:
+    """Kind and message in one line; the message alone where it was written for users."""
     words = " ".join(str(error).split())
-    text = words if isinstance(error, MsbenchError) else f"{type(error).__name__}: {words}"
+    text = words if _for_users(error) else f"{type(error).__name__}: {words}"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 

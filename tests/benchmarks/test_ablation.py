@@ -81,6 +81,19 @@ def test_only_the_seeds_asked_for(tmp_path: Path) -> None:
     assert Bench(cells, tmp_path, None, None, False, [2, 5]).seeds(cells[0]) == [2]
 
 
+def test_only_the_steps_asked_for(tmp_path: Path) -> None:
+    flow, student = Cell("f", "diffusion", steps=(4, 50)), Cell("s", "onestep")
+    bench = Bench([flow, student], tmp_path, None, None, False, only_steps=[4])
+    assert (bench.steps(flow), bench.steps(student)) == ([4], [None])
+    assert Bench([flow], tmp_path, None, None, False).steps(flow) == [4, 50]
+
+
+def test_another_cell_s_checkpoint_is_that_of_the_same_seed_or_of_its_first(tmp_path: Path) -> None:
+    bench = Bench([Cell("t", "diffusion", seeds=(4, 5))], tmp_path, None, None, False)
+    assert bench.checkpoint("t", 5) == tmp_path / "t/5/diffusion.safetensors"
+    assert bench.checkpoint("t", 0) == tmp_path / "t/4/diffusion.safetensors"
+
+
 def test_what_is_trained_is_not_trained_again_and_another_recipe_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

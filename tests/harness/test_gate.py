@@ -144,6 +144,8 @@ def test_every_metric_has_a_tolerance() -> None:
 
 
 def one_digit_up(value: float) -> float:
+    if value == 0:
+        return 0.0
     unit = 10.0 ** math.floor(math.log10(value))
     return math.ceil(value / unit - 1e-9) * unit
 
@@ -154,9 +156,19 @@ def test_tolerances_are_ten_times_the_measured_floor(metric: str) -> None:
     tolerance = TOLERANCES[metric]
     with SENSITIVITY.open(newline="") as stream:
         rows = [r for r in csv.DictReader(stream) if r["metric"] == metric and r["change"] not in ("plain", "noise")]
-    moved = [r for r in rows if float(r["worse_by"])]
-    floor = max(abs(float(r["worse_by"])) / (abs(float(r["plain"])) if tolerance.relative else 1.0) for r in moved)
-    assert tolerance.absolute + tolerance.relative == pytest.approx(one_digit_up(10 * floor))
+    moved = {True: 0.0, False: 0.0}
+    for r in rows:
+        relative = bool(tolerance.relative and float(r["plain"]))
+        difference = abs(float(r["worse_by"])) / (abs(float(r["plain"])) if relative else 1.0)
+        moved[relative] = max(moved[relative], difference)
+    assert tolerance.absolute == pytest.approx(one_digit_up(10 * moved[False]))
+    assert tolerance.relative == pytest.approx(one_digit_up(10 * moved[True]))
+
+
+def test_a_figure_of_zero_may_move_by_rounding_and_no_more() -> None:
+    made = make_reference([record(row("identity", rfid=0.0))])
+    assert check([record(row("identity", rfid=2e-9))], made).passed
+    assert not check([record(row("identity", rfid=1e-6))], made).passed
 
 
 def test_command_line_says_what_it_found(regression_folder: Path) -> None:

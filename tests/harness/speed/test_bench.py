@@ -135,6 +135,7 @@ def test_every_error_is_a_recorded_status(error: Exception, status: str, reason:
 
     reply = attempt(call)
     assert (reply.status, reply.reason, reply.value) == (status, reason, None)
+    assert reply.for_users == isinstance(error, MsbenchError)
 
 
 def test_memory_that_ran_out_in_a_compiler_is_memory_that_ran_out() -> None:

@@ -117,3 +117,14 @@ def test_bad_input_ends_before_anything_starts(arguments: list[str], words: str,
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_decoder_that_cannot_be_built_as_asked_ends_the_run_before_anything_is_timed(tmp_path: Path) -> None:
+    arguments = ["--decoder", "sleeper,ms-onestep@preset=smal@weights=random", "--batch-sizes", "1", "--cores", "1"]
+    done = CliRunner().invoke(app, ["speed", *arguments, "--output-dir", str(tmp_path / "run")])
+    assert done.exit_code == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "msbench: --decoder ms-onestep@preset=smal@weights=random: unknown preset 'smal'. Did you mean 'small'"
+    )
+    assert not (tmp_path / "run").exists()
