@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.cost.latency import timed_call
 
+COUNTED_STEPS = 32
+"""steps of each phase whose FLOPs are counted; later ones cost their mean. They differ: LPIPS needs crops late enough in time"""
 SIDES = {"cpu": 1024, "cuda": 8192}
 """side of the square matrices whose product measures the peak"""
 
@@ -50,10 +53,24 @@ class Meter:
         self.flops = 0
         """training FLOPs so far, over all resumes"""
         self.per_step = 0
-        """FLOPs of a step, as last counted"""
+        """FLOPs of a step, the mean over those counted of this phase"""
         self.phase: str | None = None
-        """what the counted step computed; None before the first count"""
+        """what the counted steps computed; None before the first count"""
+        self._counts: list[int] = []  # FLOPs of this phase's counted steps
         self._mark = (0, 0, 0.0)
+
+    def counts(self, phase: str) -> bool:
+        """Whether the next step, of `phase`, should be counted."""
+        return phase != self.phase or len(self._counts) < COUNTED_STEPS
+
+    def add(self, phase: str, flops: int | None) -> None:
+        """A step of `phase` was done, with its FLOPs where they were counted."""
+        if phase != self.phase:
+            self.phase, self._counts = phase, []
+        if flops is not None:
+            self._counts.append(flops)
+            self.per_step = round(sum(self._counts) / len(self._counts))
+        self.flops += self.per_step if flops is None else flops
 
     def mark(self, steps: int, seconds: float) -> None:
         """Begin an interval at `steps` and `seconds` of the run."""
@@ -72,11 +89,10 @@ class Meter:
         rates = {} if self.samples_per_step is None else {"samples_per_s": self.samples_per_step * steps / duration}
         return {**rates, "gflops_per_s": flops / duration / 1e9, "mfu": flops / duration / self.peak}
 
-    def state(self) -> dict[str, int | str | None]:
+    def state(self) -> dict[str, Any]:
         """What an exact resume needs."""
-        return {"flops": self.flops, "per_step": self.per_step, "phase": self.phase}
+        return {"flops": self.flops, "per_step": self.per_step, "phase": self.phase, "counts": self._counts}
 
-    def load_state(self, state: dict[str, int | str | None]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self.flops, self.per_step = int(state["flops"] or 0), int(state["per_step"] or 0)
-        self.phase = None if state["phase"] is None else str(state["phase"])
+        self.flops, self.per_step, self.phase, self._counts = (state[key] for key in ("flops", "per_step", "phase", "counts"))

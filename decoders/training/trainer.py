@@ -225,7 +225,6 @@ class _Run:
                 f"training diverged at step {self.step}: loss {value}, gradient norm {norm}; lower the learning rate"
             )
         self.step += 1
-        self.meter.flops += self.meter.per_step
         if not self.guard.skips(norm, self.step):
             self.optimizer.step()
             self._average()
@@ -235,10 +234,10 @@ class _Run:
         return value
 
     def _backward(self, progress: float) -> tuple[Tensor, dict[str, float]]:
-        """Loss and gradients of this step; its FLOPs are counted where it computes something new."""
+        """Loss and gradients of this step; the FLOPs of each phase's first steps are counted."""
         generator = torch.Generator().manual_seed(step_seed(self.config.seed, self.step, self.group.draws))
         phase = str(self.objective.phase(progress)) if hasattr(self.objective, "phase") else ""
-        counter = flop_counter() if phase != self.meter.phase else None
+        counter = flop_counter() if self.meter.counts(phase) else None
         # A compiled network's operations are not seen by the counter: the counted step runs uncompiled.
         stance = torch.compiler.set_stance("force_eager") if counter is not None else contextlib.nullcontext()
         with stance, counter or contextlib.nullcontext():
@@ -246,10 +245,9 @@ class _Run:
                 loss, parts = self.objective.loss(generator, progress)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-        if counter is not None:
-            self.meter.per_step, self.meter.phase = int(self.group.sum(counter.get_total_flops())), phase
-            if self.meter.per_step == 0 and self.config.max_steps is None and self.config.max_minutes is None:
-                raise MsbenchError("no FLOPs were counted in a step, so --max-pflops would never end: give --max-steps")
+        self.meter.add(phase, None if counter is None else int(self.group.sum(counter.get_total_flops())))
+        if self.meter.per_step == 0 and self.config.max_steps is None and self.config.max_minutes is None:
+            raise MsbenchError("no FLOPs were counted in a step, so --max-pflops would never end: give --max-steps")
         return loss, parts
 
     def _log(self, norm: float, parts: dict[str, float]) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from decoders.training import trainer
-from decoders.training.throughput import Meter, measure_peak
+from decoders.training.throughput import COUNTED_STEPS, Meter, measure_peak
 from decoders.training.trainer import TrainConfig, train
 from harness.errors import MsbenchError
 
@@ -81,6 +81,24 @@ def test_a_phase_that_costs_more_is_counted_as_such(tmp_path: Path) -> None:
     result = train(Product(teacher=True), CONFIG, tmp_path, CPU)
     assert result.flops_per_step == STEP + FORWARD
     assert result.pflops == pytest.approx((4 * STEP + 4 * (STEP + FORWARD)) / 1e15, rel=1e-12)
+
+
+class Uneven(Product):
+    """Every other step does the product twice."""
+
+    step = 0
+
+    def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
+        loss, parts = super().loss(generator, progress)
+        self.step += 1
+        return (loss + super().loss(generator, progress)[0] if self.step % 2 else loss), parts
+
+
+def test_steps_that_differ_are_counted_many_times_and_then_taken_at_their_mean(tmp_path: Path) -> None:
+    steps = COUNTED_STEPS + 5
+    result = train(Uneven(), replace(CONFIG, max_steps=steps), tmp_path, CPU)
+    assert result.flops_per_step == 1.5 * STEP
+    assert result.pflops == pytest.approx(steps * 1.5 * STEP / 1e15, rel=1e-12)
 
 
 def test_flops_add_up_over_resumes(tmp_path: Path) -> None:
