@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.cost.latency import timed_call
 
 COUNTED_STEPS = 32
-"""steps of each phase whose FLOPs are counted; later ones cost their mean. They differ: LPIPS needs crops late enough in time"""
+"""steps of each phase whose FLOPs are counted; later ones cost their mean. They differ: LPIPS wants crops late in time"""
 SIDES = {"cpu": 1024, "cuda": 8192}
 """side of the square matrices whose product measures the peak"""
 
