@@ -26,7 +26,7 @@ from typing import Any
 
 from decoders.training.request import TrainRequest
 from decoders.training.train import run_training
-from harness.config import RunConfig
+from harness.config import RunConfig, check_device
 from harness.cost.cost import CostProtocol
 from harness.data.types import Request
 from harness.errors import MsbenchError, UnknownNameError
@@ -97,35 +97,41 @@ def read_grid(path: Path) -> list[Cell]:
     return cells
 
 
-class Bench:
-    """Trains and measures cells below one folder."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Where the images are, what is measured on how many of them, and which part of a grid is wanted."""
 
-    def __init__(
-        self,
-        cells: Sequence[Cell],
-        work: Path,
-        data_dir: Path | None,
-        samples: int | None,
-        dists: bool,
-        only_seeds: Sequence[int] | None = None,
-        only_steps: Sequence[int] | None = None,
-    ) -> None:
+    data_dir: Path | None = None
+    """where Imagenette lies"""
+    samples: int | None = None
+    """size of the stratified validation subset; None = all"""
+    dists: bool = False
+    """measure DISTS too"""
+    seeds: tuple[int, ...] | None = None
+    """of a cell's training seeds; None = all"""
+    steps: tuple[int, ...] | None = None
+    """of a cell's numbers of steps; None = all"""
+    device: str = "cpu"
+    """where to train and measure"""
+
+
+class Bench:
+    """Trains and measures cells below the folder `work`."""
+
+    def __init__(self, cells: Sequence[Cell], work: Path, wanted: Wanted | None = None) -> None:
         self.cells = {cell.name: cell for cell in cells}
         self.work = work
-        self.data_dir = data_dir
-        self.samples = samples
-        self.dists = dists
-        self.only_seeds = only_seeds
-        self.only_steps = only_steps
+        self.wanted = wanted or Wanted()
 
     def seeds(self, cell: Cell) -> list[int]:
         """The training seeds of a cell that are wanted."""
-        return [seed for seed in cell.seeds if self.only_seeds is None or seed in self.only_seeds]
+        return [seed for seed in cell.seeds if self.wanted.seeds is None or seed in self.wanted.seeds]
 
     def steps(self, cell: Cell) -> list[int | None]:
         """The numbers of steps a cell is measured with that are wanted; None = the decoder's own."""
-        steps = [steps for steps in cell.steps if self.only_steps is None or steps in self.only_steps]
-        return [*steps] if cell.steps else [None]
+        if not cell.steps:
+            return [None]
+        return [steps for steps in cell.steps if self.wanted.steps is None or steps in self.wanted.steps]
 
     def folder(self, name: str, seed: int) -> Path:
         """Where a cell's training under a seed lies; of its first seed where it has no such one."""
@@ -149,7 +155,7 @@ class Bench:
         write_text(note, asked)
         request = TrainRequest(
             cell.decoder,
-            Request("imagenette", self.data_dir, None, None, 0, False, "train", True),
+            Request("imagenette", self.wanted.data_dir, None, None, 0, False, "train", True),
             path.parent,
             preset=cell.preset,
             scales=cell.scales,
@@ -157,6 +163,7 @@ class Bench:
             vae=self.checkpoint(cell.vae, seed) if cell.vae else None,
             teacher=self.checkpoint(cell.teacher, seed) if cell.teacher else None,
             start=self.checkpoint(cell.start, seed) if cell.start else None,
+            device=check_device(self.wanted.device),
             resume=True,
             offline=True,
         )
@@ -172,14 +179,15 @@ class Bench:
         config = RunConfig(
             decoders=(cell.decoder,),
             dataset="imagenette",
-            data_dir=self.data_dir,
-            max_samples=self.samples,
-            extra_metrics=("dists",) if self.dists else (),
+            data_dir=self.wanted.data_dir,
+            max_samples=self.wanted.samples,
+            extra_metrics=("dists",) if self.wanted.dists else (),
             checkpoint=path,
             steps=steps,
             scales=cell.scales,
             output_dir=folder,
             cost=CostProtocol(batch_sizes=(1,), max_seconds=1.0),
+            device=self.wanted.device,
             offline=True,
         )
         return evaluate(config)
@@ -259,13 +267,25 @@ def main() -> int:
     parser.add_argument("--dists", action="store_true", help="measure DISTS too: a second perceptual network, slow on a CPU")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these of a cell's training seeds")
     parser.add_argument("--steps", type=int, nargs="+", help="only these of a cell's numbers of steps")
+    parser.add_argument("--device", default="cpu", help="where to train and measure: cpu, cuda or cuda:N")
     parser.add_argument("--train-only", action="store_true", help="measure nothing and write no table")
     parser.add_argument("--output", type=Path, required=True, help="the CSV")
     arguments = parser.parse_args()
     try:
         cells = read_grid(arguments.grid)
-        wanted = (arguments.seeds, arguments.steps)
-        bench = Bench(cells, arguments.work_dir, arguments.data_dir, arguments.max_samples, arguments.dists, *wanted)
+        check_device(arguments.device)  # before anything is read
+        bench = Bench(
+            cells,
+            arguments.work_dir,
+            Wanted(
+                arguments.data_dir,
+                arguments.max_samples,
+                arguments.dists,
+                tuple(arguments.seeds) if arguments.seeds else None,
+                tuple(arguments.steps) if arguments.steps else None,
+                arguments.device,
+            ),
+        )
         rows: list[dict[str, Any]] = []
         for cell in chosen(cells, arguments.cells):
             if arguments.train_only:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import ablation
-from benchmarks.ablation import Bench, Cell, chosen, read_grid
+from benchmarks.ablation import Bench, Cell, Wanted, chosen, read_grid
 from decoders.training.build import plan
 from decoders.training.request import TrainRequest, configured
 from harness.data.types import Request
@@ -77,19 +77,19 @@ def test_cells_are_chosen_in_the_grid_s_order() -> None:
 
 def test_only_the_seeds_asked_for(tmp_path: Path) -> None:
     cells = [Cell("a", "vae", seeds=(0, 1, 2))]
-    assert Bench(cells, tmp_path, None, None, False).seeds(cells[0]) == [0, 1, 2]
-    assert Bench(cells, tmp_path, None, None, False, [2, 5]).seeds(cells[0]) == [2]
+    assert Bench(cells, tmp_path).seeds(cells[0]) == [0, 1, 2]
+    assert Bench(cells, tmp_path, Wanted(seeds=(2, 5))).seeds(cells[0]) == [2]
 
 
 def test_only_the_steps_asked_for(tmp_path: Path) -> None:
     flow, student = Cell("f", "diffusion", steps=(4, 50)), Cell("s", "onestep")
-    bench = Bench([flow, student], tmp_path, None, None, False, only_steps=[4])
+    bench = Bench([flow, student], tmp_path, Wanted(steps=(4,)))
     assert (bench.steps(flow), bench.steps(student)) == ([4], [None])
-    assert Bench([flow], tmp_path, None, None, False).steps(flow) == [4, 50]
+    assert Bench([flow], tmp_path).steps(flow) == [4, 50]
 
 
 def test_another_cell_s_checkpoint_is_that_of_the_same_seed_or_of_its_first(tmp_path: Path) -> None:
-    bench = Bench([Cell("t", "diffusion", seeds=(4, 5))], tmp_path, None, None, False)
+    bench = Bench([Cell("t", "diffusion", seeds=(4, 5))], tmp_path)
     assert bench.checkpoint("t", 5) == tmp_path / "t/5/diffusion.safetensors"
     assert bench.checkpoint("t", 0) == tmp_path / "t/4/diffusion.safetensors"
 
@@ -106,7 +106,7 @@ def test_what_is_trained_is_not_trained_again_and_another_recipe_is_refused(
 
     monkeypatch.setattr(ablation, "run_training", train)
     cells = [Cell("v", "vae", seeds=(4,)), Cell("t", "diffusion", vae="v"), Cell("s", "onestep", vae="v", teacher="t")]
-    bench = Bench(cells, tmp_path, None, None, False)
+    bench = Bench(cells, tmp_path)
     for cell in cells * 2:
         bench.train(cell, cell.seeds[0])
     assert [request.decoder for request in asked] == ["vae", "diffusion", "onestep"]
@@ -115,4 +115,4 @@ def test_what_is_trained_is_not_trained_again_and_another_recipe_is_refused(
     assert (student.config.seed, student.resume) == (0, True)
     changed = Cell("v", "vae", settings=("loss.l1=1",), seeds=(4,))
     with pytest.raises(MsbenchError, match="trained for another recipe"):
-        Bench([changed], tmp_path, None, None, False).train(changed, 4)
+        Bench([changed], tmp_path).train(changed, 4)
