@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 IMAGENETTE ?=
-IMAGENETTE_DECODERS := direct ms-onestep diffusion@4
+IMAGENETTE_DECODERS := direct onestep ms-onestep diffusion@4
 GATE_ARGS ?=
 DEMO_DECODERS := vae,diffusion,ms-diffusion,ms-diffusion-cascade,onestep,ms-onestep,direct,bicubic,jpeg,identity
 
