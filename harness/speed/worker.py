@@ -66,7 +66,7 @@ def attempt(call: Callable[..., Any], *arguments: Any) -> Reply:
     try:
         return Reply("ok", value=call(*arguments))
     except UnsupportedModeError as error:
-        return Reply("unsupported", _line(error))
+        return Reply("unsupported", _line(error), for_users=True)
     except Exception as error:  # noqa: BLE001 decoders are anybody's code
         return Reply("out of memory" if _out_of_memory(error) else "failed", _line(error), for_users=_for_users(error))
 
