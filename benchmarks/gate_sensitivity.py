@@ -2,9 +2,8 @@
 
 For each shipped decoder, on `photos`: a plain run (batch 8, one thread), then the same under benign changes (a second run,
 other batch sizes, two threads, older instruction sets as stand-ins for other machines, features of the reference that another
-run has cached), then with weights harmed by Gaussian
-noise of p % of each tensor's standard deviation. Decoders of many steps get fewer conditions, those without weights are not
-harmed. Writes one row a condition and metric:
+run has cached), then with weights harmed by Gaussian noise of p % of each tensor's standard deviation. Decoders of many steps
+get fewer conditions, those without weights are not harmed. Writes one row a condition and metric:
 
     python benchmarks/gate_sensitivity.py                       # all; what is already in the file is not run again
     python benchmarks/gate_sensitivity.py --decoders direct

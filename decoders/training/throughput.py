@@ -95,4 +95,5 @@ class Meter:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self.flops, self.per_step, self.phase, self._counts = (state[key] for key in ("flops", "per_step", "phase", "counts"))
+        self.flops, self.per_step, self.phase = state["flops"], state["per_step"], state["phase"]
+        self._counts = list(state.get("counts", ()))  # states of earlier versions hold none: counting begins again

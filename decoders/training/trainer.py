@@ -238,7 +238,7 @@ class _Run:
         generator = torch.Generator().manual_seed(step_seed(self.config.seed, self.step, self.group.draws))
         phase = str(self.objective.phase(progress)) if hasattr(self.objective, "phase") else ""
         counter = flop_counter() if self.meter.counts(phase) else None
-        # A compiled network's operations are not seen by the counter: the counted step runs uncompiled.
+        # A compiled network's operations are not seen by the counter: counted steps run uncompiled.
         stance = torch.compiler.set_stance("force_eager") if counter is not None else contextlib.nullcontext()
         with stance, counter or contextlib.nullcontext():
             with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
