@@ -59,7 +59,7 @@ class Meter:
         self._counts: list[int] = []  # FLOPs of this phase's counted steps
         self._mark = (0, 0, 0.0)
 
-    def counts(self, phase: str) -> bool:
+    def wants_count(self, phase: str) -> bool:
         """Whether the next step, of `phase`, should be counted."""
         return phase != self.phase or len(self._counts) < COUNTED_STEPS
 

@@ -237,7 +237,7 @@ class _Run:
         """Loss and gradients of this step; the FLOPs of each phase's first steps are counted."""
         generator = torch.Generator().manual_seed(step_seed(self.config.seed, self.step, self.group.draws))
         phase = str(self.objective.phase(progress)) if hasattr(self.objective, "phase") else ""
-        counter = flop_counter() if self.meter.counts(phase) else None
+        counter = flop_counter() if self.meter.wants_count(phase) else None
         # A compiled network's operations are not seen by the counter: counted steps run uncompiled.
         stance = torch.compiler.set_stance("force_eager") if counter is not None else contextlib.nullcontext()
         with stance, counter or contextlib.nullcontext():

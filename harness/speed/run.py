@@ -1,4 +1,7 @@
-"""A run of `msbench speed`: processes started, settings gone through, cells filled. Nothing a decoder does ends it."""
+"""A run of `msbench speed`: processes started, settings gone through, cells filled.
+
+Nothing a decoder does ends it, but one that cannot be built as asked for ends it before anything is timed.
+"""
 
 from __future__ import annotations
 
