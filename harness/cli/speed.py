@@ -34,7 +34,7 @@ def speed_command(
     output_dir: Annotated[Path | None, typer.Option(help="Folder of the record; default: a new one below runs/.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Time decoders side by side: every mode and batch, in turns, with a noise floor. Exit 1 where every cell failed, 2 on bad input."""
+    """Time decoders side by side: every mode and batch, in turns, with a noise floor. Exit 1 where every cell failed."""
     with user_errors():
         from harness.config import DTYPES, check_device, runs_root
         from harness.cost.modes import parse_mode
