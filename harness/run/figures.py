@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from harness.metrics.metric import Whole
 from harness.metrics.registry import METRICS
-from harness.metrics.suite import OCTAVE_COLUMNS, set_metrics
-from harness.record.measured import Measured, clusters_of
+from harness.metrics.spectral import OCTAVE_COLUMNS
+from harness.record.measured import Measured, clusters_of, mean_columns
 from harness.run.quality import Gathered, Reference
 
 LEVEL = 0.95
@@ -33,21 +34,21 @@ class Figures:
     """what the figures rest on"""
 
 
-def decoder_figures(name: str, kept: Gathered, reference: Reference, seeds: Sequence[int]) -> Figures:
+def decoder_figures(
+    name: str, kept: Gathered, reference: Reference, seeds: Sequence[int], extra: Collection[str] = ()
+) -> Figures:
     """Metrics of one decoder from its passes, one a noise seed."""
     features = np.concatenate(reference.features)
     passes = kept.different(seeds)
-    values = {seed: {m: v for m, v in one.values().items() if m in METRICS} for seed, one in passes.items()}
-    per_seed = {seed: set_metrics(features, one.all_features(), values[seed]) for seed, one in passes.items()}
-    first = per_seed[seeds[0]]
-    metrics = {metric: float(np.mean([figures[metric] for figures in per_seed.values()])) for metric in first}
-    spread = None
-    if len(seeds) > 1:
-        spread = {metric: _deviation([figures[metric] for figures in per_seed.values()]) for metric in first}
     keys = tuple(example.key for example in reference.examples)
-    per_image = {m: np.mean([values[seed][m] for seed in passes], axis=0) for m in values[seeds[0]]}
     clusters = clusters_of(keys, [example.source_photo for example in reference.examples])
-    measured = Measured(name, keys, clusters, per_image, tuple((features, one.all_features()) for one in passes.values()))
+    wholes = tuple(Whole(features, one.all_features(), one.values()) for one in passes.values())
+    measured = Measured(name, keys, clusters, mean_columns([whole.columns for whole in wholes]), wholes)
+    found = {name: measured.per_seed(name) for name, metric in METRICS.items() if not metric.extra or name in extra}
+    per_seed = {seed: {metric: one[place] for metric, one in found.items()} for place, seed in enumerate(passes)}
+    metrics = {metric: float(np.mean(one)) for metric, one in found.items()}
+    spread = {metric: _deviation(one) for metric, one in found.items()} if len(seeds) > 1 else None
+    values = [{m: v for m, v in one.columns.items() if m in METRICS} for one in wholes]
     intervals, notes = {}, {}
     for metric in metrics:
         if not measured.has(metric):
@@ -58,9 +59,9 @@ def decoder_figures(name: str, kept: Gathered, reference: Reference, seeds: Sequ
             intervals[metric] = [interval.low, interval.high]
         notes[metric] = {"method": estimate.method, "units": estimate.units, "note": estimate.note}
     line = measured.infinity()
-    octaves = [float(np.mean([one.values()[column] for one in passes.values()])) for column in OCTAVE_COLUMNS]
+    octaves = [float(np.mean([one.columns[column] for one in wholes])) for column in OCTAVE_COLUMNS]
     details: dict[str, Any] = {
-        "psnr_exact_images": int(np.isinf(per_image["psnr"]).sum()),
+        "psnr_exact_images": int(np.isinf(measured.per_image["psnr"]).sum()),
         "interval_level": LEVEL,
         "interval_notes": notes,
         "noise": {
@@ -82,8 +83,7 @@ def _deviation(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def _image_spread(values: dict[int, dict[str, Any]]) -> dict[str, float]:
+def _image_spread(values: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Mean over images of one image's standard deviation over seeds; NaN where an exact image has none."""
-    names = next(iter(values.values()))
     with np.errstate(invalid="ignore"):
-        return {m: float(np.std([one[m] for one in values.values()], axis=0, ddof=1).mean()) for m in names}
+        return {m: float(np.std([one[m] for one in values], axis=0, ddof=1).mean()) for m in values[0]}

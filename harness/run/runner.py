@@ -19,11 +19,11 @@ from harness.data.registry import open_dataset
 from harness.decoder import Decoder, DecoderOptions, NoiseSource
 from harness.environment import Start
 from harness.errors import MsbenchError
-from harness.metrics.registry import METRICS
+from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
 from harness.record.features import write_features
-from harness.record.protocol import DEFAULT_MARGINS, SCHEMA_VERSION, Protocol
+from harness.record.protocol import SCHEMA_VERSION, Protocol
 from harness.record.record import Record, write_record
 from harness.registry import build_decoder
 from harness.report.sheet import write_sheet
@@ -67,7 +67,8 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
     with stages.stage("loading decoders"):
         decoders = {name: in_mode(build_decoder(name, options), config.mode, device) for name in config.decoders}
     _refuse_random_weights(decoders)
-    suite = MetricSuite(device, config.offline, extra=config.extra_metrics, stages=stages)
+    with stages.stage("loading metrics"):
+        suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
     gathered, reference = quality_pass(config, dataset, decoders, suite, device, report, stages)
     costs: dict[str, Cost | None] = dict.fromkeys(decoders)
     if config.cost is not None:
@@ -140,7 +141,7 @@ def record_data(
     results, details = [], {}
     for name, decoder in decoders.items():
         kept, cost, spec = gathered[name], costs[name], decoder.spec
-        figures = decoder_figures(name, kept, reference, config.noise_seed_list())
+        figures = decoder_figures(name, kept, reference, config.noise_seed_list(), config.extra_metrics)
         row = {
             "decoder": name,
             "dataset": info.name,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from harness.metrics.fast import FastInception, FastLpips, resized
+from harness.metrics.frechet import frechet_distance
 from torch import Tensor
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from harness.metrics.fast import FastInception, FastLpips, resized
-from harness.metrics.frechet import frechet_distance
 from harness.metrics.inception import InceptionFeatures
 from harness.metrics.lpips import Lpips
 

@@ -3,10 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from harness.metrics.frechet import Moments, frechet_distance, frechet_from_moments, frechet_low_rank, moments
 from numpy.typing import NDArray
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-
-from harness.metrics.frechet import Moments, frechet_distance, frechet_from_moments, frechet_low_rank, moments
 
 
 def _features(seed: int, count: int, dimensions: int, shift: float = 0.0) -> NDArray[np.float64]:

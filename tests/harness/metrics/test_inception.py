@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from harness.metrics.frechet import frechet_distance
 from numpy.typing import NDArray
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from harness.metrics.frechet import frechet_distance
 from harness.metrics.inception import InceptionFeatures, Tap, torch_fidelity_state_dict
 from harness.metrics.kid import kid_unpaired
 from harness.weights import WEIGHTS, sources

@@ -3,10 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from harness.metrics.pixel import MIN_SIDE, mean_psnr, psnr, ssim
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
-
-from harness.metrics.pixel import MIN_SIDE, mean_psnr, psnr, ssim
 
 
 def _hwc(image: Tensor) -> np.ndarray:

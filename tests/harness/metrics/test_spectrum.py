@@ -6,10 +6,9 @@ import math
 
 import pytest
 import torch
+from harness.metrics.spectrum import octave_difference, octave_power, octaves_for, top_octave_ratio
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
-
-from harness.metrics.spectrum import octave_difference, octave_power, octaves_for, top_octave_ratio
 
 
 def white(count: int, height: int, width: int, deviation: float) -> Tensor:

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from harness.metrics.precision import full_float32
 from PIL import Image
 from torch import Tensor
 from torch_fidelity import calculate_metrics
 
 from harness.metrics.inception import torch_fidelity_state_dict
-from harness.metrics.precision import full_float32
 from harness.metrics.registry import EXTRA, METRICS, PER_IMAGE, REQUIRED_WEIGHTS
 from harness.metrics.suite import IMAGE_PAIR, OCTAVE_COLUMNS, MetricSuite, set_metrics
 from harness.weights import WEIGHTS
