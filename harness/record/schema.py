@@ -18,7 +18,7 @@ from harness.record.protocol import Protocol
 
 SCHEMA_VERSION = 3
 Status = Literal["running", "quality", "complete", "failed"]
-"""running: images are measured; quality: their figures stand, cost does not yet; failed: what stands is kept, `failure` says why"""
+"""running: images are measured; quality: their figures stand, cost not yet; failed: what stands is kept, `failure` says why"""
 Interval = tuple[float, float]
 
 
