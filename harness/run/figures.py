@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +12,13 @@ from pydantic import JsonValue
 from harness.cost.cost import Cost
 from harness.decoder import Decoder
 from harness.environment import source_sha256
+from harness.metrics.metric import Whole
 from harness.metrics.registry import METRICS
-from harness.metrics.suite import OCTAVE_COLUMNS, set_metrics
-from harness.record.measured import Measured, clusters_of
+from harness.metrics.spectral import OCTAVE_COLUMNS
+from harness.record.measured import Measured, clusters_of, mean_columns
+from harness.record.run import REFERENCE
 from harness.record.schema import Details, Interval, IntervalNote, NoiseFacts, Result, RfidLine
-from harness.run.quality import Gathered, Reference
+from harness.run.journal import Journal
 
 LEVEL = 0.95
 """confidence of every interval in a record"""
@@ -27,27 +29,32 @@ def decoder_figures(
     decoder: Decoder,
     options: Mapping[str, JsonValue],
     dataset: str,
-    kept: Gathered,
-    reference: Reference,
-    seeds: Sequence[int],
+    journal: Journal,
+    noise_seeds: int = 1,
+    extra: Collection[str] = (),
 ) -> tuple[Result, Details]:
-    """One row of a record and what it rests on, from a decoder's passes, one a noise seed; without cost."""
-    features = np.concatenate(reference.features)
-    passes = kept.different(seeds)
-    values = {seed: {m: v for m, v in one.values().items() if m in METRICS} for seed, one in passes.items()}
-    per_seed = {seed: set_metrics(features, one.all_features(), values[seed]) for seed, one in passes.items()}
-    first = per_seed[seeds[0]]
-    metrics = {metric: float(np.mean([figures[metric] for figures in per_seed.values()])) for metric in first}
-    spread = None
-    if len(seeds) > 1:
-        spread = {metric: _deviation([figures[metric] for figures in per_seed.values()]) for metric in first}
-    keys = tuple(example.key for example in reference.examples)
-    per_image = {m: np.mean([values[seed][m] for seed in passes], axis=0) for m in values[seeds[0]]}
-    clusters = clusters_of(keys, [example.source_photo for example in reference.examples])
-    measured = Measured(label, keys, clusters, per_image, tuple((features, one.all_features()) for one in passes.values()))
+    """One row of a record and what it rests on, from all that was measured of a decoder; without cost.
+
+    Args:
+        label: name of the row.
+        decoder: what was measured.
+        options: what was asked of it.
+        dataset: name of the images.
+        journal: their values and features.
+        noise_seeds: how many noise seeds were asked for; a decoder that draws nothing has values for one.
+        extra: metrics beyond the usual ones.
+    """
+    images, seeds, seen = journal.images(), journal.seeds(label), journal.state["decoders"][label]
+    keys, references = tuple(images["key"]), journal.array(REFERENCE)
+    clusters = clusters_of(keys, list(images["source_photo"]))
+    wholes = tuple(Whole(references, journal.features(label, seed), journal.columns(label, seed)) for seed in seeds)
+    measured = Measured(label, keys, clusters, mean_columns([whole.columns for whole in wholes]), wholes)
+    found = {name: measured.per_seed(name) for name, metric in METRICS.items() if not metric.extra or name in extra}
+    per_seed = {str(seed): {metric: one[place] for metric, one in found.items()} for place, seed in enumerate(seeds)}
+    values = [{m: v for m, v in one.columns.items() if m in METRICS} for one in wholes]
     intervals: dict[str, Interval] = {}
     notes: dict[str, IntervalNote] = {}
-    for metric in metrics:
+    for metric in found:
         if not measured.has(metric):
             continue
         estimate = measured.estimate(metric)
@@ -56,7 +63,7 @@ def decoder_figures(
             intervals[metric] = (interval.low, interval.high)
         notes[metric] = IntervalNote(estimate.method, estimate.units, estimate.note)
     line = measured.infinity()
-    octaves = [float(np.mean([one.values()[column] for one in passes.values()])) for column in OCTAVE_COLUMNS]
+    octaves = [float(np.mean([one.columns[column] for one in wholes])) for column in OCTAVE_COLUMNS]
     spec = decoder.spec
     result = Result(
         label=label,
@@ -64,9 +71,9 @@ def decoder_figures(
         options=options,
         dataset=dataset,
         n=len(keys),
-        metrics=metrics,
+        metrics={metric: float(np.mean(one)) for metric, one in found.items()},
         intervals=intervals,
-        noise_spread=spread,
+        noise_spread={metric: _deviation(one) for metric, one in found.items()} if noise_seeds > 1 else None,
         octaves_db={str(ring): value for ring, value in enumerate(octaves)},
         rfid_infinity=None if line is None else line.infinity,
         ms_per_image={},
@@ -80,13 +87,15 @@ def decoder_figures(
         source_sha256=source_sha256(decoder),
         interval_level=LEVEL,
         interval_notes=notes,
-        psnr_exact_images=int(np.isinf(per_image["psnr"]).sum()),
-        clamped=kept.clamped,
+        psnr_exact_images=int(np.isinf(measured.per_image["psnr"]).sum()),
+        clamped=seen["clamped"] / max(1, seen["values"]),
         noise=NoiseFacts(
-            kept.noisy,
-            tuple(passes),
-            {str(seed): figures for seed, figures in per_seed.items()},
-            _image_spread(values) if len(passes) > 1 else None,
+            seen["noisy"],
+            seeds,
+            per_seed,
+            _image_spread(values) if len(seeds) > 1 else None,
+            seen["alone"],
+            seen["batch_dependence"],
         ),
         rfid_infinity=None if line is None else RfidLine(line.infinity, line.bias, tuple(line.sizes), tuple(line.means)),
         rfid_warning=None if line is None else line.warning(),
@@ -107,8 +116,7 @@ def _deviation(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def _image_spread(values: dict[int, dict[str, Any]]) -> dict[str, float]:
+def _image_spread(values: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Mean over images of one image's standard deviation over seeds; NaN where an exact image has none."""
-    names = next(iter(values.values()))
     with np.errstate(invalid="ignore"):
-        return {m: float(np.std([one[m] for one in values.values()], axis=0, ddof=1).mean()) for m in names}
+        return {m: float(np.std([one[m] for one in values], axis=0, ddof=1).mean()) for m in values[0]}

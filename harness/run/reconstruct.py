@@ -1,17 +1,17 @@
-"""One batch through one decoder: encode, decode, the one rounding to uint8, and back again for latent faithfulness."""
+"""One batch through one decoder: encode, decode, what comes back checked, and the one rounding to uint8."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.decoder import Decoder, NoiseSource
-from harness.stopwatch import Stages
+from harness.errors import MsbenchError, plugin_boundary
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,44 +24,87 @@ class Reconstruction:
     """uint8 [B, 3, H, W] after the one rounding of the protocol"""
     clamped: int
     """values that lay outside [-1, 1]"""
+    low: float
+    """smallest value before rounding"""
+    high: float
+    """largest value before rounding"""
 
 
-def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource, stages: Stages | None = None) -> Reconstruction:
+def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource, keys: Sequence[str] = ()) -> Reconstruction:
     """Encode and decode a batch of any size: padded by repeating its edge to the decoder's factor, cropped after.
 
     Args:
-        decoder: built on the device of `pixels`.
+        decoder: built on the device of `pixels`; it gets tensors of its own.
         pixels: uint8 [B, 3, H, W].
         noise: one stream per sample.
-        stages: stopwatch of the run, told of "encode" and "decode".
+        keys: names of the images, for messages.
+
+    Raises:
+        MsbenchError: the decoder raised, or gave something else than the contract wants.
     """
     height, width = pixels.shape[-2:]
-    stages = stages or Stages(pixels.device)
-    with torch.inference_mode():
-        with stages.stage("encode"):
-            latents = decoder.encode(_padded(pixels, decoder.spec.down_factor))
-        with stages.stage("decode"):
-            output = decoder.decode(latents, noise)[..., :height, :width]
-            return Reconstruction(latents, to_uint8(output), int((output.abs() > 1.0).sum()))
+    images = _padded(pixels, decoder.spec.down_factor)
+    latents = _encode(decoder, images.clone(), keys)
+    with _isolated(decoder, "decode"):
+        output = decoder.decode(latents.clone(), noise)
+    _check(decoder, "decode", output, list(images.shape), keys)
+    output = output[..., :height, :width]
+    clamped = int((output.abs() > 1.0).sum())
+    return Reconstruction(latents, to_uint8(output), clamped, float(output.min()), float(output.max()))
 
 
-def latent_error(decoder: Decoder, latents: Tensor, reconstruction: Tensor) -> NDArray[np.float64]:
-    """Latent faithfulness ‖E(D(z)) - z‖ / ‖z‖ of each image: does the reconstruction still say what the latents said?
+def join(parts: Sequence[Reconstruction]) -> Reconstruction:
+    """Batches one after the other as one."""
+    latents, pixels = torch.cat([part.latents for part in parts]), torch.cat([part.pixels for part in parts])
+    low, high = min(part.low for part in parts), max(part.high for part in parts)
+    return Reconstruction(latents, pixels, sum(part.clamped for part in parts), low, high)
 
-    Args:
-        latents: [B, ...] z, from `reconstruct`.
-        reconstruction: uint8 [B, 3, H, W] D(z), rounded, on the decoder's device.
 
-    Returns:
-        float64 [B], 0 at best; NaN where the code is no latent grid (`latent_channels` None).
-    """
+def encoder_of(decoder: Decoder) -> Callable[[Tensor], Tensor] | None:
+    """uint8 images [B, 3, H, W] of any size -> latents by the decoder's own encoder; None where the code is no latent grid."""
     if decoder.spec.latent_channels is None:
-        return np.full(len(reconstruction), np.nan)
-    with torch.inference_mode():
-        again = decoder.encode(_padded(reconstruction, decoder.spec.down_factor))
-    wanted = latents.flatten(1).cpu().double()
-    distance = (again.flatten(1).cpu().double() - wanted).norm(dim=1)
-    return np.asarray((distance / wanted.norm(dim=1).clamp_min(1e-12)).numpy(), dtype=np.float64)
+        return None
+    return lambda images: _encode(decoder, _padded(images, decoder.spec.down_factor), ())
+
+
+def _encode(decoder: Decoder, images: Tensor, keys: Sequence[str]) -> Tensor:
+    with _isolated(decoder, "encode"):
+        latents = decoder.encode(images)
+    _check(decoder, "encode", latents, [len(images)], keys)
+    return latents
+
+
+@contextmanager
+def _isolated(decoder: Decoder, what: str) -> Iterator[None]:
+    """No gradients inside; what the decoder raises names it; default dtype and gradient mode are as before afterwards."""
+    dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        with plugin_boundary(f"decoder {decoder.spec.name}", what), torch.inference_mode():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(gradients)
+
+
+def _check(decoder: Decoder, what: str, came: object, wanted: list[int], keys: Sequence[str]) -> None:
+    """Raise `MsbenchError` unless a decoder gave a tensor whose shape begins as `wanted`; of `decode` a finite, floating one."""
+    where, whole = f"decoder {decoder.spec.name}, image {keys[0] if keys else 0}: {what} gave", what == "decode"
+    if not isinstance(came, Tensor):
+        raise MsbenchError(f"{where} a {type(came).__name__}, wanted a torch.Tensor")
+    if list(came.shape) != wanted if whole else list(came.shape[:1]) != wanted:
+        raise MsbenchError(f"{where} {list(came.shape)}, wanted {wanted if whole else f'{wanted[0]} images first'}")
+    if not whole:
+        return
+    if not came.is_floating_point():
+        raise MsbenchError(f"{where} {came.dtype}, wanted floating-point values in [-1, 1]")
+    bad = (~came.isfinite()).flatten(1).sum(dim=1)
+    if bad.any():
+        first = int(bad.nonzero()[0])
+        name = keys[first] if keys else first
+        raise MsbenchError(
+            f"decoder {decoder.spec.name}, image {name}: decode gave {int(bad[first])} of {came[first].numel()} values that are "
+            "not finite; --keep-going leaves such images out"
+        )
 
 
 def _padded(pixels: Tensor, down_factor: int) -> Tensor:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 
 import numpy as np
 
+from harness.record.protocol import hash_of
 from harness.record.schema import SCHEMA_VERSION
 from harness.verify.check import Check, same, unchecked
 from harness.verify.opened import Opened
@@ -16,11 +16,10 @@ from harness.verify.pixels import read_png
 def hash_checks(opened: Opened) -> list[Check]:
     """Protocol hash and schema."""
     data = opened.data
-    text = json.dumps({"schema": 2, **data["protocol"]}, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    digest = hash_of(data["protocol"])
     return [
         same("", "schema_version", data.get("schema_version"), SCHEMA_VERSION, "the version this msbench reads"),
-        same("", "protocol_hash", data.get("protocol_hash"), digest, "SHA-256 over the protocol's fields"),
+        same("", "protocol_hash", data.get("protocol_hash"), digest, "SHA-256 over the protocol's fields that differ from their defaults"),
     ]
 
 
