@@ -18,14 +18,13 @@ from torch import Tensor
 
 from harness.cache import features_dir
 from harness.config import RunConfig
-from harness.data.dataset import Dataset
+from harness.data.dataset import Dataset, prefetch
 from harness.data.types import Example
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
 from harness.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.suite import MetricSuite, Prepared
 from harness.noise import SampleNoise
-from harness.prefetch import prefetch
 from harness.reconstruct import latent_error, reconstruct
 from harness.savers import ImageSaver
 from harness.timing import Stages
