@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.errors import MsbenchError
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
@@ -43,3 +45,28 @@ def sha256_file(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def cache_dir() -> Path:
+    """The cache folder: `$MSBENCH_CACHE`, else `~/.cache/msbench` (`$XDG_CACHE_HOME/msbench` where that is set).
+
+    The folder may not exist yet; whoever writes creates it.
+
+    Raises:
+        MsbenchError: none is chosen and this user has no home folder.
+    """
+    chosen, base = os.environ.get("MSBENCH_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        return (Path(base) if base else Path.home() / ".cache") / "msbench"
+    except RuntimeError as error:
+        raise MsbenchError(f"no folder to keep downloads in ({error}); set MSBENCH_CACHE to one") from error
+
+
+def features_dir() -> Path | None:
+    """Where features of reference images are kept: `$MSBENCH_FEATURES`, else `features` in the cache folder; None for "off"."""
+    chosen = os.environ.get("MSBENCH_FEATURES")
+    if chosen == "off":
+        return None
+    return Path(chosen).expanduser() if chosen else cache_dir() / "features"

@@ -163,8 +163,6 @@ def stratified_subset(names: Sequence[str], strata: Sequence[str], count: int, s
         seed: any integer.
     """
     total = len(names)
-    if count >= total:
-        return list(range(total))
     members: dict[str, list[int]] = {}
     for position, stratum in enumerate(strata):
         members.setdefault(stratum, []).append(position)

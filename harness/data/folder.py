@@ -24,10 +24,8 @@ def list_source(path: Path, name: str) -> tuple[Source, list[str], str]:
         names, left_out = list_folder(path)
         more = f" and {len(left_out) - _NAMED} more" * (len(left_out) > _NAMED)
         return FolderSource(path), names, printable(f"left out: {', '.join(left_out[:_NAMED])}{more}") if left_out else ""
-    if not path.exists():
-        raise MsbenchError(f"{name}: {path} does not exist")
     if not path.is_file():
-        raise MsbenchError(f"{name}: {path} is neither a folder nor a file")
+        raise MsbenchError(f"{name}: {path} {'is neither a folder nor a file' if path.exists() else 'does not exist'}")
     tar = open_tar(path)
     return tar, sorted(tar.members), ""
 
@@ -68,6 +66,5 @@ def _entries(names: Sequence[str], top: str | None) -> list[Entry]:
     entries = []
     for name, relative in inside.items():
         parent = printable(str(PurePosixPath(relative).parent))
-        key = keys[relative]
-        entries.append(Entry(key, name, None if parent == "." else parent, key))
+        entries.append(Entry(keys[relative], name, None if parent == "." else parent, keys[relative]))
     return entries
