@@ -16,8 +16,10 @@ from harness.errors import MsbenchError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2"})
 """file names that count as images, in lower case; what is inside is found out on reading"""
-OUTPUT_MARKERS = frozenset({"record.json", ".msbench-images"})
-"""files that mark a folder as an output of msbench: a run, or saved images"""
+SAVED_IMAGES = ".msbench-images"
+"""file that marks a folder of images saved by msbench"""
+OUTPUT_MARKERS = frozenset({SAVED_IMAGES, "record.json", "sweep.parquet", "state.pt"})
+"""files that mark a folder as an output of msbench: saved images, a run, a sweep, a training"""
 _MAX_KEY = 120  # leaves room for suffixes below the 255 bytes of common file systems
 
 

@@ -184,7 +184,7 @@ def test_a_file_or_folder_that_may_not_be_read_is_named(mixed, monkeypatch):
     assert "closed/ (cannot be listed: Permission denied)" in dataset.info.note
 
 
-@pytest.mark.parametrize("marker", ["record.json", ".msbench-images"])
+@pytest.mark.parametrize("marker", ["record.json", ".msbench-images", "sweep.parquet", "state.pt"])
 def test_outputs_below_the_data_are_no_data(mixed, marker):
     before = open_folder(mixed)
     for name in ("out/reference/x.png", "deep/er/y.png"):
