@@ -37,6 +37,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.data.dataset import prefetch
 from harness.data.registry import open_dataset
 from harness.decoder import DecoderOptions
 from harness.environment import environment
@@ -48,7 +49,6 @@ from harness.metrics.metric import Batch
 from harness.metrics.registry import METRICS
 from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
-from harness.prefetch import prefetch
 from harness.registry import build_decoder
 from harness.run.reconstruct import reconstruct
 from harness.run.savers import ImageSaver

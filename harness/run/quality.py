@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from harness.cost.modes import eager_of
-from harness.data.dataset import Dataset
+from harness.data.dataset import Dataset, prefetch
 from harness.data.types import Example
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
@@ -29,7 +29,6 @@ from harness.metrics.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.metric import Batch
 from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
-from harness.prefetch import prefetch
 from harness.record.run import REFERENCE, feature_key
 from harness.run.config import RunConfig
 from harness.run.independence import PROBED, callers_generators, largest_difference, seeded
