@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from harness.run.savers import ImageSaver
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -51,7 +52,6 @@ from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
 from harness.registry import build_decoder
 from harness.run.reconstruct import reconstruct
-from harness.run.savers import ImageSaver
 from harness.stats.rfid import rfid_value
 from harness.stopwatch import Stages
 from harness.verify.pixels import read_png

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import cast
+from typing import Any, cast
 
 from harness.decoder import Decoder, DecoderFactory, DecoderOptions, DecoderSpec
 from harness.errors import MsbenchError, UnknownNameError, plugin_boundary
@@ -114,7 +114,7 @@ def checked_spec(name: str, spec: object) -> DecoderSpec:
         MsbenchError: a field is missing, or is not what it must be.
     """
     fields = dataclasses.fields(DecoderSpec)
-    values = {field.name: getattr(spec, field.name, field.default) for field in fields}
+    values: dict[str, Any] = {field.name: getattr(spec, field.name, field.default) for field in fields}
     if missing := [key for key, value in values.items() if value is dataclasses.MISSING]:
         raise MsbenchError(f"decoder {name}: its spec lacks {', '.join(missing)}")
     for key, (kind, low, high) in _SPEC.items():
@@ -135,7 +135,7 @@ _SPEC: dict[str, tuple[type, int, int]] = {
     "scales": (int, 1, 64),
     "parameters": (int, 0, 10**15),
     "training_seed": (int, -(2**63), 2**63 - 1),
-    **{name: (str, 0, 0) for name in ("name", "weights_sha256", "encoder_sha256", "trained_on", "recipe_sha256")},
+    **dict.fromkeys(("name", "weights_sha256", "encoder_sha256", "trained_on", "recipe_sha256"), (str, 0, 0)),
 }
 """field of a spec -> its type, and least and largest number"""
 

@@ -113,7 +113,7 @@ def progress_bar() -> Iterator[Progress]:
 
 @contextmanager
 def prints_to_stderr(wanted: bool) -> Iterator[None]:
-    """Where `wanted`, whatever is written to stdout inside goes to stderr, by its file descriptor too: one document is to stand there."""
+    """Where `wanted`, what is written to stdout inside goes to stderr, by its file descriptor too."""
     if not wanted:
         yield
         return

@@ -26,7 +26,7 @@ def callers_generators(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(before[0])
-        np.random.set_state(before[1])  # noqa: NPY002 - the caller's own
+        np.random.set_state(before[1])
         random.setstate(before[2])
         if device.type == "cuda":
             torch.cuda.set_rng_state(before[3], device)
@@ -38,7 +38,7 @@ def seeded(seed: int, keys: Sequence[str], device: torch.device) -> Iterator[Cal
     digest = hashlib.sha256("\0".join([str(seed), *keys]).encode()).digest()
     number = int.from_bytes(digest[:7], "little")
     torch.manual_seed(number)
-    np.random.seed(number % 2**32)  # noqa: NPY002 - plug-ins may use it
+    np.random.seed(number % 2**32)
     random.seed(number)
     before = _states(device)
     yield lambda: not all(_same(one, other) for one, other in zip(before, _states(device), strict=True))
@@ -53,7 +53,7 @@ def largest_difference(one: Tensor, other: Tensor) -> tuple[int, bool]:
 
 def _states(device: torch.device) -> tuple[Any, ...]:
     cuda = (torch.cuda.get_rng_state(device),) if device.type == "cuda" else ()
-    return (torch.get_rng_state(), np.random.get_state(), random.getstate(), *cuda)  # noqa: NPY002
+    return (torch.get_rng_state(), np.random.get_state(), random.getstate(), *cuda)
 
 
 def _same(one: Any, other: Any) -> bool:

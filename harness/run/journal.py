@@ -86,7 +86,8 @@ class Journal:
         while (path := folder / "samples" / f"part-{journal._parts:05d}.parquet").is_file():
             other = folder / "features" / f"{path.stem}.safetensors"
             try:
-                for row, frame in pd.read_parquet(path).groupby(["decoder", "noise_seed"], sort=False):
+                groups: Any = pd.read_parquet(path).groupby(["decoder", "noise_seed"], sort=False)
+                for row, frame in groups:
                     journal.frames.setdefault(row, []).append(frame)
                 with safe_open(other, framework="pt") as file:
                     journal.state = json.loads(file.metadata()["state"])
@@ -116,7 +117,7 @@ class Journal:
     def columns(self, label: str, seed: int) -> dict[str, NDArray[np.float64]]:
         """The per-image columns of one decoder under one seed, [n] each."""
         frame = self.rows(label, seed)
-        return {name: frame[name].to_numpy(np.float64) for name in frame if frame[name].dtype.kind == "f"}
+        return {str(name): values.to_numpy(np.float64) for name, values in frame.select_dtypes("float64").items()}
 
     def features(self, label: str, seed: int) -> NDArray[np.float32]:
         """Inception features of one decoder under one seed, [n, 2048]."""

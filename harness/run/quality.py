@@ -93,7 +93,10 @@ class QualityPass:
 
     def _pass(self, report: Progress) -> str:
         journal, dataset, place = self._journal, self._dataset, 0
-        measured = dict(journal.images()[["key", "source_sha256"]].itertuples(index=False)) if journal.frames else {}
+        measured: dict[str, str] = {}
+        if journal.frames:
+            images = journal.images()
+            measured = dict(zip(images["key"], images["source_sha256"], strict=True))
         known = {*measured, *(one["name"] for one in journal.state["excluded"])}
         digest = hashlib.sha256()
         with self._stages.stage("cache"):
@@ -241,8 +244,8 @@ class QualityPass:
         import pandas as pd
 
         keys, encode = tuple(example.key for example in examples), encoder_of(self._decoders[label])
-        if encode is not None:
-            encode = self._keyed(encode, keys, seed, self._seen(label)["alone"])
+        if encode is not None and self._seen(label)["alone"]:
+            encode = self._keyed(encode, keys, seed)
         pairs = Batch(one.pixels, pixels, keys, tuple(example.label for example in examples), one.latents, encode)
         columns: dict[str, Any] = {}
         for name in self._suite.names:
@@ -256,10 +259,8 @@ class QualityPass:
         }
         return pd.DataFrame({"decoder": label, "noise_seed": seed, **who, **columns})
 
-    def _keyed(self, encode: Callable[[Tensor], Tensor], keys: Sequence[str], seed: int, alone: bool) -> Callable[[Tensor], Tensor]:
-        """The encoder with its global draws keyed by the images, where it makes any."""
-        if not alone:
-            return encode
+    def _keyed(self, encode: Callable[[Tensor], Tensor], keys: Sequence[str], seed: int) -> Callable[[Tensor], Tensor]:
+        """The encoder with its global draws keyed by the images."""
 
         def one_by_one(images: Tensor) -> Tensor:
             parts = []

@@ -87,7 +87,7 @@ def _isolated(decoder: Decoder, what: str) -> Iterator[None]:
 
 
 def _check(decoder: Decoder, what: str, came: object, wanted: list[int], keys: Sequence[str]) -> None:
-    """Raise `MsbenchError` unless a decoder gave a tensor whose shape begins as `wanted`; of `decode` a finite, floating one."""
+    """Raise `MsbenchError` unless a decoder gave a tensor whose shape begins as `wanted`; `decode` a finite, floating one."""
     where, whole = f"decoder {decoder.spec.name}, image {keys[0] if keys else 0}: {what} gave", what == "decode"
     if not isinstance(came, Tensor):
         raise MsbenchError(f"{where} a {type(came).__name__}, wanted a torch.Tensor")
@@ -102,8 +102,8 @@ def _check(decoder: Decoder, what: str, came: object, wanted: list[int], keys: S
         first = int(bad.nonzero()[0])
         name = keys[first] if keys else first
         raise MsbenchError(
-            f"decoder {decoder.spec.name}, image {name}: decode gave {int(bad[first])} of {came[first].numel()} values that are "
-            "not finite; --keep-going leaves such images out"
+            f"decoder {decoder.spec.name}, image {name}: decode gave {int(bad[first])} of {came[first].numel()} values "
+            "that are not finite; --keep-going leaves such images out"
         )
 
 

@@ -21,10 +21,10 @@ from harness.decoder import Decoder, DecoderOptions, NoiseSource
 from harness.environment import Start
 from harness.errors import MsbenchError, plugin_boundary
 from harness.files import folder_lock, write_text
-from harness.metrics.registry import METRICS
+from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
-from harness.record.protocol import DEFAULT_MARGINS, Protocol
+from harness.record.protocol import Protocol
 from harness.record.record import RECORD, Record, plain, read_record, write_record
 from harness.record.schema import (
     SCHEMA_VERSION,

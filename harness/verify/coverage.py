@@ -19,6 +19,9 @@ _REASONS = {
     "n_available": "needs the dataset",
     "original": "needs the dataset",
     "classes": "needs the dataset",
+    "clamped": "needs the decoder's output before rounding",
+    "batch_dependence": "needs the decoder's output before rounding",
+    "source_sha256": "a hash of code, not of figures",
 }
 UNKNOWN = "no check knows this number"
 NO_FEATURES = "needs features.safetensors with this decoder's features: run it again with this version"

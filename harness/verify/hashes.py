@@ -19,7 +19,13 @@ def hash_checks(opened: Opened) -> list[Check]:
     digest = hash_of(data["protocol"])
     return [
         same("", "schema_version", data.get("schema_version"), SCHEMA_VERSION, "the version this msbench reads"),
-        same("", "protocol_hash", data.get("protocol_hash"), digest, "SHA-256 over the protocol's fields that differ from their defaults"),
+        same(
+            "",
+            "protocol_hash",
+            data.get("protocol_hash"),
+            digest,
+            "SHA-256 over the protocol's fields that differ from their defaults",
+        ),
     ]
 
 

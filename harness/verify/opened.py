@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Features = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Opened:
     """Everything a run left behind."""
 
@@ -36,7 +37,7 @@ class Opened:
     images: Path | None
     """folder of the saved images; None where there is none"""
 
-    @property
+    @cached_property
     def data(self) -> dict[str, Any]:
         """The content of record.json in JSON types."""
         return self.record.as_json()
@@ -44,7 +45,7 @@ class Opened:
     @property
     def rows(self) -> dict[str, dict[str, Any]]:
         """Decoder -> its row of `results`."""
-        return {row["decoder"]: row for row in self.record.results}
+        return {row["decoder"]: row for row in self.data["results"]}
 
     def details(self, decoder: str) -> dict[str, Any]:
         """What the record says of one decoder beyond its row; empty where it says nothing."""
