@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from harness.metrics.metric import Whole
 from harness.metrics.registry import METRICS
-from harness.record.features import read_features
-from harness.record.record import Record
+from harness.record.run import Run
 from harness.stats.estimate import Estimate
 from harness.stats.extrapolate import Extrapolation, rfid_infinity
 from harness.stats.paired import mean_estimate, paired_difference
@@ -169,19 +168,15 @@ def clusters_of(keys: Sequence[str], photographs: Sequence[Any]) -> tuple[str, .
     return tuple(named) if len(set(named)) < len(named) else None
 
 
-def read_measured(record: Record, decoder: str, label: str) -> Measured:
-    """One decoder of a run, from its folder's samples and features.
+def read_measured(run: Run, row: str, label: str) -> Measured:
+    """One row of a run, from its folder's samples and features; `label` is what tables will call it.
 
     Raises:
-        MsbenchError: files of the folder are missing or damaged.
+        MsbenchError: its features are damaged.
     """
-    samples = record.samples()
-    mine = samples[samples["decoder"] == decoder]
-    seeds = sorted(mine["noise_seed"].unique())
-    first = mine[mine["noise_seed"] == seeds[0]]
-    keys = tuple(first["key"])
-    numbers = mine.set_index(["noise_seed", "key"]).select_dtypes("float64")
-    columns = [{name: values.to_numpy() for name, values in numbers.loc[seed].loc[list(keys)].items()} for seed in seeds]
-    kept = read_features(record.folder, decoder)
+    mine = run.of(row)
+    parts = [mine[mine["noise_seed"] == seed] for seed in run.seeds(row)]
+    columns = [{str(name): part[name].to_numpy(np.float64) for name in part.select_dtypes("float64")} for part in parts]
+    kept = run.features(row)
     wholes = tuple(Whole(kept[0], *part) for part in zip(kept[1], columns, strict=True)) if kept else ()
-    return Measured(label, keys, clusters_of(keys, list(first["source_photo"])), mean_columns(columns), wholes)
+    return Measured(label, run.keys, clusters_of(run.keys, list(parts[0]["source_photo"])), mean_columns(columns), wholes)

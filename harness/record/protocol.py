@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 
 from harness.metrics.registry import DEFAULT_MARGINS
 
-SCHEMA_VERSION = 2
-
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
@@ -54,5 +52,5 @@ class Protocol:
 
     def hash(self) -> str:
         """First 16 hex digits of the SHA-256 of the fields as JSON."""
-        text = json.dumps({"schema": SCHEMA_VERSION, **asdict(self)}, sort_keys=True)
+        text = json.dumps({"schema": 2, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

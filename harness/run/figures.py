@@ -2,80 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+from pydantic import JsonValue
 
+from harness.cost.cost import Cost
+from harness.decoder import Decoder
+from harness.environment import source_sha256
 from harness.metrics.metric import Whole
 from harness.metrics.registry import METRICS
 from harness.metrics.spectral import OCTAVE_COLUMNS
 from harness.record.measured import Measured, clusters_of, mean_columns
+from harness.record.schema import Details, Interval, IntervalNote, NoiseFacts, Result, RfidLine
 from harness.run.quality import Gathered, Reference
 
 LEVEL = 0.95
 """confidence of every interval in a record"""
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What a record holds of one decoder's quality."""
-
-    metrics: dict[str, float]
-    """metric -> value over the whole set, the mean over noise seeds; NaN where it has none"""
-    intervals: dict[str, list[float]]
-    """metric -> [low, high] over images, where there is one"""
-    noise_spread: dict[str, float] | None
-    """metric -> standard deviation over noise seeds; None with a single seed"""
-    octaves_db: list[float]
-    """mean over images of each octave's difference, finest first, in dB; NaN where images are too small"""
-    details: dict[str, Any]
-    """what the figures rest on"""
-
-
 def decoder_figures(
-    name: str, kept: Gathered, reference: Reference, seeds: Sequence[int], extra: Collection[str] = ()
-) -> Figures:
-    """Metrics of one decoder from its passes, one a noise seed."""
+    label: str,
+    decoder: Decoder,
+    options: Mapping[str, JsonValue],
+    dataset: str,
+    kept: Gathered,
+    reference: Reference,
+    seeds: Sequence[int],
+    extra: Collection[str] = (),
+) -> tuple[Result, Details]:
+    """One row of a record and what it rests on, from a decoder's passes, one a noise seed; without cost."""
     features = np.concatenate(reference.features)
     passes = kept.different(seeds)
     keys = tuple(example.key for example in reference.examples)
     clusters = clusters_of(keys, [example.source_photo for example in reference.examples])
     wholes = tuple(Whole(features, one.all_features(), one.values()) for one in passes.values())
-    measured = Measured(name, keys, clusters, mean_columns([whole.columns for whole in wholes]), wholes)
+    measured = Measured(label, keys, clusters, mean_columns([whole.columns for whole in wholes]), wholes)
     found = {name: measured.per_seed(name) for name, metric in METRICS.items() if not metric.extra or name in extra}
     per_seed = {seed: {metric: one[place] for metric, one in found.items()} for place, seed in enumerate(passes)}
     metrics = {metric: float(np.mean(one)) for metric, one in found.items()}
     spread = {metric: _deviation(one) for metric, one in found.items()} if len(seeds) > 1 else None
-    values = [{m: v for m, v in one.columns.items() if m in METRICS} for one in wholes]
-    intervals, notes = {}, {}
+    intervals: dict[str, Interval] = {}
+    notes: dict[str, IntervalNote] = {}
     for metric in metrics:
         if not measured.has(metric):
             continue
         estimate = measured.estimate(metric)
         interval = estimate.interval(LEVEL)
         if interval.known and np.isfinite(estimate.value):
-            intervals[metric] = [interval.low, interval.high]
-        notes[metric] = {"method": estimate.method, "units": estimate.units, "note": estimate.note}
+            intervals[metric] = (interval.low, interval.high)
+        notes[metric] = IntervalNote(estimate.method, estimate.units, estimate.note)
     line = measured.infinity()
     octaves = [float(np.mean([one.columns[column] for one in wholes])) for column in OCTAVE_COLUMNS]
-    details: dict[str, Any] = {
-        "psnr_exact_images": int(np.isinf(measured.per_image["psnr"]).sum()),
-        "interval_level": LEVEL,
-        "interval_notes": notes,
-        "noise": {
-            "drawn": kept.noisy,
-            "seeds": list(passes),
-            "per_seed": {str(seed): figures for seed, figures in per_seed.items()},
-            "image_spread": _image_spread(values) if len(passes) > 1 else None,
-        },
-        "rfid_infinity": None
-        if line is None
-        else {"value": line.infinity, "bias": line.bias, "sizes": list(line.sizes), "means": list(line.means)},
-        "rfid_warning": None if line is None else line.warning(),
-    }
-    return Figures(metrics, intervals, spread, octaves, details)
+    spec = decoder.spec
+    result = Result(
+        label=label,
+        decoder=label,
+        options=options,
+        dataset=dataset,
+        n=len(keys),
+        metrics=metrics,
+        intervals=intervals,
+        noise_spread=spread,
+        octaves_db={str(ring): value for ring, value in enumerate(octaves)},
+        rfid_infinity=None if line is None else line.infinity,
+        ms_per_image={},
+        gflops=None,
+        parameters=spec.parameters,
+        peak_memory_mb=None,
+        trained_on=spec.trained_on,
+    )
+    details = Details(
+        spec=spec,
+        source_sha256=source_sha256(decoder),
+        interval_level=LEVEL,
+        interval_notes=notes,
+        psnr_exact_images=int(np.isinf(measured.per_image["psnr"]).sum()),
+        clamped=kept.clamped,
+        noise=NoiseFacts(
+            kept.noisy,
+            tuple(passes),
+            {str(seed): figures for seed, figures in per_seed.items()},
+            _image_spread(wholes) if len(passes) > 1 else None,
+        ),
+        rfid_infinity=None if line is None else RfidLine(line.infinity, line.bias, tuple(line.sizes), tuple(line.means)),
+        rfid_warning=None if line is None else line.warning(),
+        cost=None,
+    )
+    return result, details
+
+
+def with_cost(result: Result, details: Details, cost: Cost) -> tuple[Result, Details]:
+    """The same row with its cost."""
+    times = {str(batch_size): value for batch_size, value in cost.ms_per_image.items()}
+    row = replace(result, ms_per_image=times, gflops=cost.gflops, peak_memory_mb=cost.peak_memory_mb)
+    return row, replace(details, cost=cost)
 
 
 def _deviation(values: Sequence[float]) -> float:
@@ -83,7 +105,8 @@ def _deviation(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def _image_spread(values: Sequence[dict[str, Any]]) -> dict[str, float]:
+def _image_spread(wholes: Sequence[Whole]) -> dict[str, float]:
     """Mean over images of one image's standard deviation over seeds; NaN where an exact image has none."""
+    names = [name for name in wholes[0].columns if name in METRICS]
     with np.errstate(invalid="ignore"):
-        return {m: float(np.std([one[m] for one in values], axis=0, ddof=1).mean()) for m in values[0]}
+        return {m: float(np.std([one.columns[m] for one in wholes], axis=0, ddof=1).mean()) for m in names}

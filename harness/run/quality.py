@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data.dataset import Dataset
+from harness.data.dataset import Dataset, prefetch
 from harness.data.types import Example
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
@@ -25,7 +25,6 @@ from harness.metrics.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.metric import Batch
 from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
-from harness.prefetch import prefetch
 from harness.run.config import RunConfig
 from harness.run.reconstruct import encoder_of, reconstruct
 from harness.run.savers import ImageSaver
@@ -44,11 +43,14 @@ class Pass:
     """per-image metrics and octaves, arrays [B]"""
     features: list[NDArray[np.float32]] = field(default_factory=list)
     """Inception features, one array [B, 2048] a batch"""
+    clamped: list[float] = field(default_factory=list)
+    """values outside [-1, 1], in images, one number a batch"""
 
     def repeat(self, other: Pass) -> None:
         """Take over the last batch of another pass."""
         self.batches.append(other.batches[-1])
         self.features.append(other.features[-1])
+        self.clamped.append(other.clamped[-1])
 
     def values(self) -> Values:
         """Per-image values over all batches, arrays [n]."""
@@ -71,6 +73,11 @@ class Gathered:
     """reconstructions of the sheet's images under the first seed, [H, W, 3] each"""
     latents: list[Tensor] = field(default_factory=list)
     """latents of the first images, kept for timing"""
+
+    @property
+    def clamped(self) -> float:
+        """Share of output values outside [-1, 1]."""
+        return sum(sum(one.clamped) for one in self.passes) / max(1, sum(len(f) for one in self.passes for f in one.features))
 
     def different(self, seeds: Sequence[int]) -> dict[int, Pass]:
         """Seed -> pass; without noise the first alone, since the others repeat it."""
@@ -137,9 +144,9 @@ def quality_pass(
             with stages.stage("reference features"):
                 reference.features.append(suite.reference_features(pixels, cache, batch.pixels_sha256))
             prepared = {}
-            for name in suite.names:
-                with stages.stage(name):
-                    prepared[name] = suite.prepare(name, pixels)
+            for metric in suite.names:
+                with stages.stage(metric):
+                    prepared[metric] = suite.prepare(metric, pixels)
             keys = [example.key for example in batch.examples]
             if saver:
                 with stages.stage("saving images"):
@@ -184,7 +191,9 @@ def _measure(
     stages: Stages,
 ) -> tuple[Tensor, NDArray[np.uint8]]:
     """One batch through one decoder under one seed; returns latents and reconstructions [B, H, W, 3]."""
-    latents, output = reconstruct(decoder, pixels, noise, stages)
+    found = reconstruct(decoder, pixels, noise, stages)
+    latents, output = found.latents, found.pixels
+    into.clamped.append(found.clamped / output[0].numel())
     keys, labels = tuple(example.key for example in batch.examples), tuple(example.label for example in batch.examples)
     pairs = Batch(output, pixels, keys, labels, latents, encoder_of(decoder))
     columns: Values = {}
