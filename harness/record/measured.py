@@ -175,10 +175,8 @@ def read_measured(run: Run, row: str, label: str) -> Measured:
         MsbenchError: its features are damaged.
     """
     mine = run.of(row)
-    parts = [mine[mine["noise_seed"] == seed].drop(columns="noise_seed") for seed in run.seeds(row)]
-    columns = [
-        {str(name): values.to_numpy(np.float64) for name, values in part.select_dtypes("float64").items()} for part in parts
-    ]
+    parts = [mine[mine["noise_seed"] == seed] for seed in run.seeds(row)]
+    columns = [{str(name): part[name].to_numpy(np.float64) for name in part.select_dtypes("float64")} for part in parts]
     kept = run.features(row)
     wholes = tuple(Whole(kept[0], *part) for part in zip(kept[1], columns, strict=True)) if kept else ()
     return Measured(label, run.keys, clusters_of(run.keys, list(parts[0]["source_photo"])), mean_columns(columns), wholes)

@@ -42,7 +42,7 @@ def test_the_figure_is_torch_fidelitys_and_the_checks(metric: Metric, count: int
     again = check.whole(whole)
     scale = check.scale(whole) if check.scale else abs(again)
     assert abs(found - again) <= check.absolute + check.relative * scale
-    assert found > 100 * (check.absolute + check.relative * scale)
+    assert abs(found) > 100 * (check.absolute + check.relative * scale)
 
 
 @pytest.mark.parametrize("metric", [rfid.METRIC, kid.METRIC], ids=lambda metric: metric.name)
