@@ -34,7 +34,7 @@ class Protocol:
     """run seed from which each sample's noise comes"""
     noise_seeds: int = 1
     """each sample is decoded under this many seeds from there on; figures are means over them"""
-    margins: str = DEFAULT_MARGINS
+    margins: str = ",".join(sorted(DEFAULT_MARGINS.split(",")))
     """losses that count as none, stated before the run, for the verdict "non-inferior within the margin\""""
     quantisation: str = "clamp [-1, 1], round half to even once, uint8"
     """how reconstructions become pixels"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from torch import Tensor
 from harness.errors import MsbenchError
 from harness.files import atomic_path
 from harness.record.run import REFERENCE, feature_key, write_features, write_samples
+from harness.run.reconstruct import concatenate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +67,7 @@ class Journal:
         if self._waiting:
             name = f"part-{self._parts:05d}"
             with atomic_path(self.folder / "features" / f"{name}.safetensors") as path:
-                joined = {key: torch.cat(parts).contiguous() for key, parts in self._fresh[1].items()}
+                joined = {key: concatenate(parts).contiguous() for key, parts in self._fresh[1].items()}
                 save_file(joined, path, {"state": json.dumps(self.state)})
             with atomic_path(self.folder / "samples" / f"{name}.parquet") as path:
                 pd.concat(self._fresh[0], ignore_index=True).to_parquet(path, index=False)
@@ -139,12 +141,12 @@ class Journal:
         write_features(self.folder, self.array(REFERENCE), features)
 
     def discard(self) -> None:
-        """Remove the parts."""
+        """Remove the parts, and what a killed writer left half-written."""
         for name in ("samples", "features"):
-            for part in (self.folder / name).glob("part-*"):
-                part.unlink()
             if (self.folder / name).is_dir():
-                (self.folder / name).rmdir()
+                shutil.rmtree(self.folder / name)
+        for leftover in self.folder.glob(".*.*.*.*"):  # the names `atomic_path` writes under
+            leftover.unlink()
 
     def restart(self) -> None:
         """Forget all rows, on disk too."""

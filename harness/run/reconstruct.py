@@ -55,9 +55,18 @@ def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource, keys: Sequ
 
 def join(parts: Sequence[Reconstruction]) -> Reconstruction:
     """Batches one after the other as one."""
-    latents, pixels = torch.cat([part.latents for part in parts]), torch.cat([part.pixels for part in parts])
+    latents, pixels = concatenate([part.latents for part in parts]), torch.cat([part.pixels for part in parts])
     low, high = min(part.low for part in parts), max(part.high for part in parts)
     return Reconstruction(latents, pixels, sum(part.clamped for part in parts), low, high)
+
+
+def concatenate(parts: Sequence[Tensor]) -> Tensor:
+    """Batches of latents as one; codes of different lengths are filled up with zeros, as within a batch."""
+    sizes = [max(sides) for sides in zip(*(part.shape[1:] for part in parts), strict=True)]
+    gaps = [[size - side for size, side in zip(sizes, part.shape[1:], strict=True)] for part in parts]
+    return torch.cat(
+        [F.pad(part, [n for gap in reversed(gap) for n in (0, gap)]) for part, gap in zip(parts, gaps, strict=True)]
+    )
 
 
 def encoder_of(decoder: Decoder) -> Callable[[Tensor], Tensor] | None:

@@ -40,6 +40,7 @@ from harness.run.config import DTYPES, RunConfig, check_config, check_device, ne
 from harness.run.figures import decoder_figures, with_cost
 from harness.run.journal import Journal
 from harness.run.quality import Progress, QualityPass, new_state, seen_warnings
+from harness.run.reconstruct import concatenate
 from harness.stats.verdict import merge_margins
 from harness.stopwatch import Stages
 
@@ -175,7 +176,7 @@ class _Run:
             return
         for index, (label, decoder) in enumerate(self._decoders.items()):
             report(f"timing {label}", index, len(self._decoders))
-            latents = torch.cat(self._journal.tensors[f"latents:{label}"]).to(device)
+            latents = concatenate(self._journal.tensors[f"latents:{label}"]).to(device)
             try:
                 with self._stages.stage("measuring cost"), plugin_boundary(f"decoder {label}", "measuring its cost"):
                     cost = measure_cost(decoder, latents, _noise_for(config.seed, device), config.cost, device)

@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import linalg
 from torch import Tensor
 
-from harness.data.types import Example
 from harness.decoder import NoiseSource
 from harness.record.record import Record
-from harness.record.run import FEATURES, write_features
+from harness.record.run import FEATURES
 from harness.run.figures import decoder_figures
-from harness.run.quality import Gathered, Pass, Reference
+from harness.run.journal import Journal
+from harness.run.quality import new_state
 from harness.verify.check import close
 from harness.verify.features import feature_checks
 from harness.verify.formulas import kid, rfid
@@ -75,23 +76,23 @@ def made_up(folder: Path, n: int, photographs: int, seeds: int, exact: int = 0) 
     generator = np.random.default_rng(n)
     keys = [f"k{index:03}" for index in range(n)]
     photos = [f"p{index % photographs}" for index in range(n)]
-    nothing = np.zeros((0, 0, 3), np.uint8)
-    examples = [Example(key, nothing, None, photo, "0" * 64) for key, photo in zip(keys, photos, strict=True)]
-    reference = Reference(examples, [generator.standard_normal((n, 50)).astype(np.float32)])
+    reference = generator.standard_normal((n, 50)).astype(np.float32)
     columns = ["psnr", "ssim", "lpips", "spectral", "latent_error", *(f"octave_{ring}_db" for ring in range(5))]
-    passes, frames = [], []
+    decoder = _Decoder()
+    journal = Journal(folder, new_state({"made-up": decoder}))
+    journal.tensors["reference"] = [torch.from_numpy(reference)]
     for seed in range(seeds):
         values = {column: generator.gamma(4.0, 1.0, n) for column in columns}
         values["psnr"][:exact] = np.inf
-        features = reference.features[0] + 0.5 * generator.standard_normal((n, 50)).astype(np.float32)
-        passes.append(Pass([values], [features]))
+        features = reference + 0.5 * generator.standard_normal((n, 50)).astype(np.float32)
+        journal.tensors[f"made-up/{seed}"] = [torch.from_numpy(features)]
         base = {"key": keys, "label": None, "source_photo": photos, "source_sha256": "0" * 64}
-        frames.append(pd.DataFrame({"decoder": "made-up", "noise_seed": seed, **base, **values}))
-    rows = [decoder_figures("made-up", _Decoder(), {}, "photos", Gathered(passes, noisy=True), reference, range(seeds))]
-    write_features(folder, reference.features[0], {"made-up": {s: one.all_features() for s, one in enumerate(passes)}})
+        journal.frames["made-up", seed] = [pd.DataFrame({"decoder": "made-up", "noise_seed": seed, **base, **values})]
+    rows = [decoder_figures("made-up", decoder, {}, "photos", journal, seeds)]
+    journal.finish(["made-up"])
     from safetensors.numpy import load_file
 
-    return Opened(Record(folder, run_data(rows)), pd.concat(frames, ignore_index=True), load_file(folder / FEATURES), None)
+    return Opened(Record(folder, run_data(rows)), Record(folder, run_data(rows)).samples(), load_file(folder / FEATURES), None)
 
 
 @pytest.mark.parametrize(
