@@ -112,7 +112,10 @@ def test_other_weights_and_other_pixels_are_remarks() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"protocol": replace(PROTOCOL, lpips="vgg", noise_seed=3)}, ["lpips: 'vgg' against 'alex", "noise_seed: 3 against 0"]),
+        (
+            {"protocol": replace(PROTOCOL, quantisation="other", noise_seed=3)},
+            ["quantisation: 'other' against 'clamp", "noise_seed: 3 against 0"],
+        ),
         ({"source": "t"}, ["source_sha256"]),
     ],
 )

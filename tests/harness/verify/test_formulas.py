@@ -15,8 +15,7 @@ from harness.decoder import NoiseSource
 from harness.record.record import Record
 from harness.record.run import FEATURES
 from harness.run.figures import decoder_figures
-from harness.run.journal import Journal
-from harness.run.quality import new_state
+from harness.run.journal import Journal, new_state
 from harness.verify.check import close
 from harness.verify.features import feature_checks
 from harness.verify.formulas import kid, rfid
