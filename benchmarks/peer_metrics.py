@@ -42,7 +42,6 @@ from harness.environment import environment
 from harness.errors import MsbenchError
 from harness.files import write_text
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
-from harness.metrics.frechet import frechet_distance
 from harness.metrics.inception import torch_fidelity_state_dict
 from harness.metrics.pixel import mean_psnr
 from harness.metrics.suite import MetricSuite
@@ -51,6 +50,7 @@ from harness.prefetch import prefetch
 from harness.registry import build_decoder
 from harness.run.reconstruct import reconstruct
 from harness.run.savers import ImageSaver
+from harness.stats.rfid import rfid_value
 from harness.stopwatch import Stages
 from harness.verify.pixels import lpips_alex, psnr, read_png, ssim
 
@@ -137,7 +137,7 @@ def by_msbench(reference: Path, decoded: Path, names: list[str], cache_folder: P
         for name, column in values.items():
             column.append(found[name])
     with stages.stage("frechet"):
-        rfid = frechet_distance(np.concatenate(originals), np.concatenate(features))
+        rfid = rfid_value(np.concatenate(originals), np.concatenate(features))
     columns = {name: np.concatenate(parts) for name, parts in values.items()}
     figures = {
         "rfid": rfid,

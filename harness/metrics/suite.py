@@ -13,10 +13,10 @@ from torch import Tensor
 from harness.metrics import fast
 from harness.metrics.dists import Dists
 from harness.metrics.feature_cache import FeatureCache
-from harness.metrics.frechet import frechet_distance
-from harness.metrics.kid import kid_pairs
 from harness.metrics.pixel import Moments, mean_psnr, psnr, ssim, ssim_moments
 from harness.metrics.spectrum import OCTAVES, octave_difference, octave_power, octaves_for
+from harness.stats.kid import kid_statistic
+from harness.stats.rfid import rfid_value
 from harness.stopwatch import Stages
 
 Values = NDArray[np.float64]
@@ -175,7 +175,7 @@ def set_metrics(
         raise ValueError(f"features and per-image values are of different numbers of images: {sorted(counts)}")
     enough = counts.pop() >= 2
     return {
-        "rfid": frechet_distance(reference_features, reconstruction_features) if enough else float("nan"),
-        "kid": kid_pairs(reference_features, reconstruction_features) if enough else float("nan"),
+        "rfid": rfid_value(reference_features, reconstruction_features) if enough else float("nan"),
+        "kid": kid_statistic(reference_features, reconstruction_features).value if enough else float("nan"),
         **{name: mean_psnr(values) if name == "psnr" else float(values.mean()) for name, values in per_image.items()},
     }

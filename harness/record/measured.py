@@ -7,7 +7,7 @@ Decoders trained with several seeds average in the same way (`average`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
@@ -26,8 +26,6 @@ from harness.stats.rfid import rfid_statistic
 from harness.stats.sets import SetStatistic, set_difference, set_estimate
 
 Values = NDArray[np.float64]
-FEW_FOR_A_LINE = 8
-"""fewest images from which rFID is extrapolated: two in each of four parts"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +81,10 @@ class Measured:
         return float(self.per_image[metric].mean()) if METRICS[metric].per_image else self.statistic(metric).value
 
     def infinity(self) -> Extrapolation | None:
-        """rFID of infinitely many images, of the first seed; None for too few images or without features."""
-        if not self.features or len(self.keys) < FEW_FOR_A_LINE:
+        """rFID of infinitely many images, of the first seed; None for a single image or without features."""
+        if not self.has("rfid"):
             return None
-        return rfid_infinity(*self.features[0])
+        return rfid_infinity(*self.features[0], self.statistic("rfid").value if len(self.features) == 1 else None)
 
     def reordered(self, keys: Sequence[str]) -> Measured:
         """The same images in another order.
@@ -140,12 +138,11 @@ def mean_statistic(parts: Sequence[SetStatistic]) -> SetStatistic:
     def mean(arrays: list[Any]) -> Any:
         return reduce(np.add, arrays) / count
 
-    return SetStatistic(
-        float(mean([part.value for part in parts])),
-        mean([part.without for part in parts]),
-        mean([part.interaction for part in parts]),
-        parts[0].n,
-        parts[0].units,
+    return replace(
+        parts[0],
+        value=float(mean([part.value for part in parts])),
+        without=mean([part.without for part in parts]),
+        interaction=mean([part.interaction for part in parts]),
     )
 
 

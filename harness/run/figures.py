@@ -70,7 +70,7 @@ def decoder_figures(name: str, kept: Gathered, reference: Reference, seeds: Sequ
             "image_spread": _image_spread(values) if len(passes) > 1 else None,
         },
         "rfid_infinity": None
-        if line is None
+        if line is None or line.infinity is None
         else {"value": line.infinity, "bias": line.bias, "sizes": list(line.sizes), "means": list(line.means)},
         "rfid_warning": None if line is None else line.warning(),
     }

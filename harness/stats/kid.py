@@ -33,7 +33,7 @@ def kid_statistic(reference: Features, reconstruction: Features, clusters: Clust
         ValueError: shapes differ, n < 2, or clusters of another length.
     """
     x, y = checked_pairs(reference, reconstruction)
-    n, units, block = len(x), unit_numbers(clusters, len(x)), _blocks(len(x))
+    n, units, block = len(x), unit_numbers(clusters, len(x)), blocks(len(x))
     rows = np.zeros(n)
     for number in range(block.max() + 1):
         members = np.flatnonzero(block == number)
@@ -60,7 +60,7 @@ def kid_statistic(reference: Features, reconstruction: Features, clusters: Clust
     return SetStatistic(value, without, interaction, n, tuple(units.tolist()))
 
 
-def _blocks(n: int) -> NDArray[np.intp]:
+def blocks(n: int) -> NDArray[np.intp]:
     """The block of each of n images: [n]."""
     count = n // BLOCK if n > MANY else 1
     return np.asarray(np.random.default_rng(0).permutation(n) % count, dtype=np.intp)
@@ -97,9 +97,7 @@ def _diagonal(a: Values, b: Values) -> Values:
     return xx + yy - 2.0 * xy
 
 
-def _shared(
-    x: Features, y: Features, units: NDArray[np.intp], block: NDArray[np.intp], chosen: NDArray[np.intp]
-) -> Values:
+def _shared(x: Features, y: Features, units: NDArray[np.intp], block: NDArray[np.intp], chosen: NDArray[np.intp]) -> Values:
     """Σ of h within blocks between the images of each two of the chosen units: [q, q], its diagonal without meaning."""
     order = np.argsort(units, kind="stable")
     members = order[np.isin(units[order], chosen)]

@@ -24,7 +24,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from harness.stats.estimate import FEW_UNITS, Clusters, Estimate, Student, Values, few_units_note, no_interval, two_sided, unit_numbers
+from harness.stats.estimate import (
+    FEW_UNITS,
+    Clusters,
+    Estimate,
+    Student,
+    Values,
+    few_units_note,
+    no_interval,
+    two_sided,
+    unit_numbers,
+)
 
 RESAMPLES = 9_999
 _OUTERMOST = 10  # draws at either end that say too little: beyond them the score rises in a line
