@@ -2,9 +2,9 @@
 
     python benchmarks/set_scale.py [--sizes 3000 6000 12000 50000] [--threads 2] [--output results/set-scale.csv]
 
-The features are float32 of 2,048 dimensions with a spectrum that falls as that of Inception features does. `value` is rFID alone,
-`rfid` and `kid` are values with what their intervals need, `infinity` takes the value as given; `all` does the last three in one
-process, as a run does. Memory is the process's peak, features and interpreter included.
+The features are float32 of 2,048 dimensions with a spectrum that falls as that of Inception features does. `value` is rFID
+alone, `rfid` and `kid` are values with what their intervals need, `infinity` takes the value as given; `all` does the last
+three in one process, as a run does. Memory is the process's peak, features and interpreter included.
 """
 
 from __future__ import annotations

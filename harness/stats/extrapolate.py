@@ -30,7 +30,7 @@ class Extrapolation:
     value: float
     """rFID of all n images"""
     infinity: float | None
-    """intercept of the line over 1 / n, which may fall below zero for a very good decoder; None where it is not to be trusted"""
+    """intercept of the line over 1 / n, which may fall below zero for a very good decoder; None where it cannot be trusted"""
     n: int
     """number of images"""
     dimensions: int

@@ -102,7 +102,7 @@ def _cholesky(features: Features, mean: Values) -> Values:
         rows = features[start : start + _ROWS] - mean
         products += rows.T @ rows
     try:
-        return np.linalg.cholesky(products).T
+        return np.asarray(np.linalg.cholesky(products).T, dtype=np.float64)
     except np.linalg.LinAlgError:  # of low rank
         values, vectors = np.linalg.eigh(products)
         return np.asarray(np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T, dtype=np.float64)
