@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from harness import weights
 from harness.metrics.inception import full_float32
-from harness.metrics.metric import Metric, PerImage
+from harness.metrics.metric import Metric, distances
 
 _STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 """Convolutions of each stage: their positions in torchvision's `vgg16().features`."""
@@ -158,13 +158,6 @@ def _convolution(tensors: Mapping[str, Tensor], layer: int) -> nn.Conv2d:
     return convolution
 
 
-def _load(device: torch.device, offline: bool) -> PerImage:
-    network = Dists.load(device, offline)
-    return PerImage(
-        lambda batch, state: network.distance_to(state, batch.images).cpu().double().numpy(), network.reference_state
-    )
-
-
 METRIC = Metric(
     name="dists",
     direction="lower",
@@ -173,6 +166,6 @@ METRIC = Metric(
     title="DISTS",
     weights=("lpips-vgg", "dists"),
     extra=True,
-    load=_load,
+    load=lambda device, offline: distances(Dists.load(device, offline)),
     at_once=4,  # features of one 256-px image take 33 MB
 )

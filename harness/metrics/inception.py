@@ -91,10 +91,6 @@ class InceptionFeatures(nn.Module):
             (features,) = self.network(images)
         return torch.as_tensor(features)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Same as `features`."""
-        return self.features(images)
-
 
 class FastInception:
     """Inception pool3 features of uint8 images."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness import weights
 from harness.metrics.inception import full_float32
-from harness.metrics.metric import Check, Metric, PerImage, Picture, floor
+from harness.metrics.metric import Check, Metric, Picture, distances, floor
 
 LpipsNet = Literal["alex", "vgg"]
 State = tuple[Tensor, ...]
@@ -121,13 +121,6 @@ def _normalised(maps: Tensor) -> Tensor:
     return maps / maps.square().sum(dim=1, keepdim=True).sqrt_().add_(1e-10)
 
 
-def _load(device: torch.device, offline: bool) -> PerImage:
-    network = FastLpips(device, offline)
-    return PerImage(
-        lambda batch, state: network.distance_to(state, batch.images).cpu().double().numpy(), network.reference_state
-    )
-
-
 def by_package(reference: Picture, decoded: Picture) -> float:
     """By the lpips package, images by its own `im2tensor`.
 
@@ -154,7 +147,7 @@ METRIC = Metric(
     headline=True,
     margin="0.01",
     weights=("lpips-alex",),
-    load=_load,
+    load=lambda device, offline: distances(FastLpips(device, offline)),
     tolerance=floor(3e-5),
     check=Check(
         how="lpips package on PNG",

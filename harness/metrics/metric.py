@@ -61,6 +61,13 @@ class PerImage:
     """what is computed of reference images once, for every decoder and noise seed"""
 
 
+def distances(network: Any) -> PerImage:
+    """Of a network with `reference_state(references)` and `distance_to(state, images)` -> Tensor [B]."""
+    return PerImage(
+        lambda batch, state: network.distance_to(state, batch.images).cpu().double().numpy(), network.reference_state
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Whole:
     """A set of pairs as a whole-set metric sees it."""

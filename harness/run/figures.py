@@ -97,7 +97,9 @@ def decoder_figures(
             seen["alone"],
             seen["batch_dependence"],
         ),
-        rfid_infinity=None if line is None else RfidLine(line.infinity, line.bias, tuple(line.sizes), tuple(line.means)),
+        rfid_infinity=None
+        if line is None or line.infinity is None
+        else RfidLine(line.infinity, line.value - line.infinity, line.sizes, line.means),
         rfid_warning=None if line is None else line.warning(),
         cost=None,
     )
