@@ -6,11 +6,13 @@ stdout is one JSON document and tables and progress go to stderr. Exit codes: 0 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from harness.cli import claim, compare, maintain, schema, speed, sweep, train, verify
 from harness.cli import run as run_
-from harness.environment import keep_freed_memory
+from harness.environment import keep_freed_memory, msbench_version
 
 app = typer.Typer(
     name="msbench",
@@ -19,7 +21,25 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"msbench {msbench_version() or 'of unknown version'}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
+
+
 app.command("run")(run_.run_command)
 app.command("compare")(compare.compare_command)
 app.command("claim")(claim.claim_command)
