@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.compare import compare
-    from harness.config import RunConfig
+    from harness.compare.compare import compare
     from harness.decoder import Decoder, DecoderOptions, DecoderSpec, NoiseSource
     from harness.errors import MsbenchError
-    from harness.record import Record
-    from harness.runner import evaluate
+    from harness.record.record import Record
+    from harness.run.config import RunConfig
+    from harness.run.runner import evaluate
 
 __all__ = [
     "Decoder",
@@ -31,10 +31,10 @@ _HOMES = {
     "DecoderSpec": "harness.decoder",
     "MsbenchError": "harness.errors",
     "NoiseSource": "harness.decoder",
-    "Record": "harness.record",
-    "RunConfig": "harness.config",
-    "compare": "harness.compare",
-    "evaluate": "harness.runner",
+    "Record": "harness.record.record",
+    "RunConfig": "harness.run.config",
+    "compare": "harness.compare.compare",
+    "evaluate": "harness.run.runner",
 }
 
 
@@ -49,9 +49,9 @@ def __getattr__(name: str) -> Any:
 
 def main() -> None:
     """The console script."""
-    from harness.cli import run
+    from harness.cli import main as cli
 
-    run()
+    cli()
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ from typing import Any
 
 from decoders.training.request import TrainRequest
 from decoders.training.train import run_training
-from harness.config import RunConfig, check_device
 from harness.cost.cost import CostProtocol
 from harness.data.types import Request
 from harness.errors import MsbenchError, UnknownNameError
 from harness.files import write_text
-from harness.record import Record, read_record
-from harness.runner import evaluate
+from harness.record.record import Record, read_record
+from harness.run.config import RunConfig, check_device
+from harness.run.runner import evaluate
 
 METRICS = ("rfid", "kid", "psnr", "ssim", "lpips", "dists", "spectral")
 

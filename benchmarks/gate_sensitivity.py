@@ -9,7 +9,7 @@ get fewer conditions, those without weights are not harmed. Writes one row a con
     python benchmarks/gate_sensitivity.py --decoders direct
     python benchmarks/gate_sensitivity.py --summary             # read the file only
 
-The largest benign difference of a metric is its floor; `harness.gate.TOLERANCES` holds ten times that, rounded up.
+The largest benign difference of a metric is its floor; `harness.compare.gate.TOLERANCES` holds ten times that, rounded up.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from pathlib import Path
 import torch
 
 from decoders.checkpoint import load_autoencoder, load_denoiser, read_checkpoint, save_checkpoint, shipped_path
-from harness.config import RunConfig
+from harness.compare.gate import DEFAULT_TOLERANCE, TOLERANCES, gated_figures, worsening
 from harness.files import sha256_file, write_text
-from harness.gate import DEFAULT_TOLERANCE, TOLERANCES, gated_figures, worsening
 from harness.metrics.registry import METRICS
-from harness.record import Record, read_record
-from harness.runner import evaluate
+from harness.record.record import Record, read_record
+from harness.run.config import RunConfig
+from harness.run.runner import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "results" / "regression" / "sensitivity.csv"

@@ -40,18 +40,18 @@ from harness.data.registry import open_dataset
 from harness.decoder import DecoderOptions
 from harness.environment import environment
 from harness.errors import MsbenchError
-from harness.feature_cache import FeatureCache, pixels_sha256
 from harness.files import write_text
+from harness.metrics.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.frechet import frechet_distance
 from harness.metrics.inception import torch_fidelity_state_dict
 from harness.metrics.pixel import mean_psnr
 from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
 from harness.prefetch import prefetch
-from harness.reconstruct import reconstruct
 from harness.registry import build_decoder
-from harness.savers import ImageSaver
-from harness.timing import Stages
+from harness.run.reconstruct import reconstruct
+from harness.run.savers import ImageSaver
+from harness.stopwatch import Stages
 from harness.verify.pixels import lpips_alex, psnr, read_png, ssim
 
 FIGURES = ("rfid", "psnr", "ssim", "lpips")

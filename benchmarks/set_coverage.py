@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MsbenchError
-from harness.features import read_features
 from harness.files import write_text
+from harness.record.features import read_features
 from harness.stats.estimate import Estimate
 from harness.stats.kid import kid_statistic
 from harness.stats.rfid import rfid_statistic

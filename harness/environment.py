@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -12,6 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # glibc's <malloc.h>
+_NEVER = 2**31 - 1
+_GROW_BY = 64 * 2**20
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("numpy", "scipy", "pandas", "pillow", "torch-fidelity", "lpips", "torchvision", "scikit-image")
 
@@ -152,3 +156,19 @@ def _driver_version() -> str | None:
     finally:
         pynvml.nvmlShutdown()
     return version.decode() if isinstance(version, bytes) else str(version)
+
+
+def keep_freed_memory() -> bool:
+    """Set this process's C allocator to keep what is freed; False where it is not glibc's, and nothing is done.
+
+    By default glibc hands big blocks back to the system as soon as they are freed, so that every call takes its tensors anew,
+    page by page.
+
+    Called by processes of msbench's own, at their start; never by a function that others import.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    library = ctypes.CDLL(None)
+    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER), (_TOP_PAD, _GROW_BY))
+    answers = [library.mallopt(name, value) for name, value in settings]
+    return all(answer == 1 for answer in answers)

@@ -13,12 +13,11 @@ from torch import Tensor
 from decoders.autoencoder import Autoencoder
 from decoders.training.distributed import Group
 from decoders.training.pack import as_planes, map_array, memory_limit, packed, wait_for
-from harness.cache import cache_dir
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
 from harness.data.types import Request
 from harness.errors import MsbenchError
-from harness.files import atomic_path
+from harness.files import atomic_path, cache_dir
 
 MIN_IMAGES = 16
 HELD_OUT_PREFIX = "ILSVRC2012_val_"

@@ -14,11 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from harness.cache import cache_dir
 from harness.data.dataset import Dataset
 from harness.data.types import Example
 from harness.errors import MsbenchError
-from harness.files import atomic_path, write_text
+from harness.files import atomic_path, cache_dir, write_text
 
 _CHECKED = 16  # images decoded again before a pack is trusted
 _POLL_SECONDS = 2.0

@@ -11,8 +11,8 @@ from decoders.presets import DIFFUSION
 from decoders.training.data import TrainingImages, trim
 from harness.decoder import Decoder, DecoderOptions
 from harness.noise import SampleNoise
-from harness.reconstruct import reconstruct
 from harness.report.sheet import write_sheet
+from harness.run.reconstruct import reconstruct
 
 COUNT = 6
 STEPS_PER_SCALE = 4

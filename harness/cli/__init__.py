@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import typer
 
-from harness.allocator import keep_freed_memory
-from harness.cli import claim, compare, maintain, measure, speed, sweep, train, verify
+from harness.cli import claim, compare, maintain, speed, sweep, train, verify
+from harness.cli import run as run_
+from harness.environment import keep_freed_memory
 
 app = typer.Typer(
     name="msbench",
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("run")(measure.run_command)
+app.command("run")(run_.run_command)
 app.command("compare")(compare.compare_command)
 app.command("claim")(claim.claim_command)
 app.command("verify")(verify.verify_command)
@@ -34,7 +35,7 @@ weights_app.command("verify")(maintain.weights_verify_command)
 app.add_typer(weights_app, name="weights")
 
 
-def run() -> None:
+def main() -> None:
     """Entry point of the console script."""
     keep_freed_memory()
     app(prog_name="msbench")

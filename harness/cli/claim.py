@@ -12,7 +12,7 @@ from harness.cli.shared import JsonFlag, console_for, print_json, user_errors
 from harness.errors import MsbenchError
 
 if TYPE_CHECKING:
-    from harness.claim import Candidate
+    from harness.compare.claim import Candidate
 
 
 def claim_command(
@@ -30,7 +30,7 @@ def claim_command(
 ) -> None:
     """Does a one-step student keep the quality of a teacher worth distilling? Exit 1 where that is not shown."""
     with user_errors():
-        from harness.claim import examine
+        from harness.compare.claim import examine
 
         claim = examine(
             [_candidate(one) for one in teacher],
@@ -60,8 +60,8 @@ def claim_command(
 
 
 def _candidate(argument: str) -> Candidate:
-    from harness.claim import candidate
-    from harness.record import read_record
+    from harness.compare.claim import candidate
+    from harness.record.record import read_record
 
     run, colon, decoder = argument.rpartition(":")
     if not (colon and run and decoder):

@@ -12,7 +12,7 @@ from harness.cli.shared import JsonFlag, console_for, print_json, progress_bar, 
 from harness.errors import MsbenchError, UnknownNameError
 
 if TYPE_CHECKING:
-    from harness.comparison import Comparison
+    from harness.compare.comparison import Comparison
 
 _FORMATS = ("table", "markdown", "csv", "latex")
 
@@ -55,7 +55,7 @@ def compare_command(
             raise typer.Exit(_gate(chosen, against, fail_on_regression, update, as_json))
         if fail_on_regression or update:
             raise MsbenchError("--fail-on-regression and --update need a reference: add --against NAME or PATH")
-        from harness.compare import compare
+        from harness.compare.compare import compare
 
         if console_for(True).is_terminal:
             with progress_bar() as progress:
@@ -113,7 +113,7 @@ def _demo(comparison: Comparison) -> tuple[str, ...]:
 
 
 def _document(comparison: Comparison) -> dict[str, Any]:
-    from harness.record import document
+    from harness.record.record import document
     from harness.report.comparison import comparison_documents
     from harness.report.table import caveats
 
@@ -140,7 +140,7 @@ def _gate(chosen: list[tuple[Any, str | None]], against: str, fail: bool, update
 
 def _run_argument(text: str) -> tuple[Any, str | None]:
     """RUN or RUN:DECODER."""
-    from harness.record import read_record
+    from harness.record.record import read_record
 
     if Path(text).exists():
         return read_record(Path(text)), None

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.gate import GateReport
-    from harness.record import Record
+    from harness.compare.gate import GateReport
+    from harness.record.record import Record
 
 
 def apply_gate(
@@ -55,9 +55,9 @@ def _print_lines(lines: Sequence[str], console: Console) -> None:
 
 
 def gate_report(records: Sequence[Record], decoders: Sequence[str | None] | None, against: str) -> GateReport:
-    """`harness.gate.check` against a name or path, for callers that also want `gate_document`."""
-    from harness.gate import check
-    from harness.gate_reference import read_reference
+    """`harness.compare.gate.check` against a name or path, for callers that also want `gate_document`."""
+    from harness.compare.gate import check
+    from harness.compare.reference import read_reference
 
     return check(records, read_reference(against), decoders)
 
@@ -115,8 +115,8 @@ def update_reference(records: Sequence[Record], decoders: Sequence[str | None] |
         MsbenchError: the runs do not compare with each other, or they are of another protocol than the reference and lack some
             of its decoders.
     """
-    from harness.gate import changes, make_reference
-    from harness.gate_reference import merge, read_reference, reference_path, write_reference
+    from harness.compare.gate import changes, make_reference
+    from harness.compare.reference import merge, read_reference, reference_path, write_reference
 
     path = reference_path(against)
     new = make_reference(records, decoders=decoders, name=against)

@@ -61,7 +61,7 @@ def weights_verify_command(as_json: JsonFlag = False) -> None:
 def doctor_command(as_json: JsonFlag = False) -> None:
     """Check this machine and installation: libraries, devices, weights, checkpoints; exit 1 where something is missing."""
     with user_errors():
-        from harness.doctor import examine
+        from harness.cli.doctor import examine
 
         checks = examine()
         for check in checks:

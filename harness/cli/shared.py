@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from harness.quality import Progress
+    from harness.run.quality import Progress
 
 DecoderList = Annotated[str, typer.Option("--decoder", help="Decoder names, separated by commas (`msbench ls decoders`).")]
 DataDir = Annotated[Path | None, typer.Option(help="Where the dataset lies: a folder or a tar.")]
@@ -64,7 +64,7 @@ def parse_integers(option: str, text: str) -> list[int]:
 
 def parse_dtype(name: str) -> torch.dtype:
     """The torch dtype of --dtype."""
-    from harness.config import DTYPES
+    from harness.run.config import DTYPES
 
     if name not in DTYPES:
         raise UnknownNameError("dtype", name, DTYPES)
@@ -112,6 +112,6 @@ def progress_bar() -> Iterator[Progress]:
 
 def print_json(document: Any) -> None:
     """The one document on stdout: JSON types only, NaN and infinities as null."""
-    from harness.record import plain
+    from harness.record.record import plain
 
     sys.stdout.write(json.dumps(plain(document), allow_nan=False) + "\n")

@@ -36,13 +36,13 @@ def speed_command(
 ) -> None:
     """Time decoders side by side: every mode and batch, in turns, with a noise floor. Exit 1 where every cell failed."""
     with user_errors():
-        from harness.config import DTYPES, check_device, runs_root
         from harness.cost.modes import parse_mode
         from harness.environment import Start
-        from harness.report.speed import speed_tables
+        from harness.run.config import DTYPES, check_device, runs_root
         from harness.speed.bench import open_photos
         from harness.speed.protocol import SpeedProtocol, parse_batches, parse_contestants, parse_cores, parse_dtypes
         from harness.speed.record import RECORD, document, write_speed
+        from harness.speed.report import speed_tables
         from harness.speed.run import available_cores, measure_speed
 
         start = Start()

@@ -77,9 +77,9 @@ def sweep_command(
 ) -> None:
     """Measure quality and cost over a grid of scales and steps; resumable. Untrained cells get cost alone."""
     with user_errors():
-        from harness.config import runs_root
         from harness.cost.cost import CostProtocol
         from harness.files import atomic_path, write_text
+        from harness.run.config import runs_root
         from harness.sweep.plan import SweepRequest
         from harness.sweep.plots import write_plots
         from harness.sweep.sweep import run_sweep

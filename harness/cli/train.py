@@ -56,8 +56,8 @@ def train_command(
         from decoders.training.request import TrainRequest
         from decoders.training.train import run_training
         from decoders.training.trainer import TrainConfig
-        from harness.config import check_device, runs_root
         from harness.data.types import Request
+        from harness.run.config import check_device, runs_root
 
         config = TrainConfig(
             max_steps=max_steps,

@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from harness.cache import cache_dir
 from harness.data.dataset import Dataset, build_dataset
 from harness.data.folder import list_source
 from harness.data.images import ImageError, image_size, preprocessing_name
 from harness.data.sources import is_image_name
 from harness.data.types import Entry, Request, Skipped, Source
 from harness.errors import MsbenchError
+from harness.files import cache_dir
 
 CLASSES = frozenset(
     f"n{number:08d}" for number in (1440764, 2102040, 2979186, 3000684, 3028079, 3394916, 3417042, 3425413, 3445777, 3888257)

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.feature_cache import FeatureCache
 from harness.metrics import fast
 from harness.metrics.dists import Dists
+from harness.metrics.feature_cache import FeatureCache
 from harness.metrics.frechet import frechet_distance
 from harness.metrics.kid import kid_pairs
 from harness.metrics.pixel import Moments, mean_psnr, psnr, ssim, ssim_moments
 from harness.metrics.spectrum import OCTAVES, octave_difference, octave_power, octaves_for
-from harness.timing import Stages
+from harness.stopwatch import Stages
 
 Values = NDArray[np.float64]
 IMAGE_PAIR = ("psnr", "ssim", "lpips", "spectral")

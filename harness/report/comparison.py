@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.comparison import Compared, Comparison
+from harness.compare.comparison import Compared, Comparison
 from harness.report.latex import latex_table, tex
 from harness.report.table import HEADERS, MISSING
 

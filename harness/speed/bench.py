@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.config import DTYPES
 from harness.cost.cost import decode_call, is_out_of_memory
 from harness.cost.flops import count_work
 from harness.cost.latency import synchronise, timed_call, warm_up
@@ -23,8 +22,9 @@ from harness.data.registry import open_dataset
 from harness.decoder import Decoder, DecoderOptions
 from harness.errors import MsbenchError
 from harness.noise import SampleNoise
-from harness.reconstruct import to_uint8
 from harness.registry import build_decoder
+from harness.run.config import DTYPES
+from harness.run.reconstruct import to_uint8
 from harness.speed.messages import (
     BackToBack,
     Describe,

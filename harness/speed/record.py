@@ -13,7 +13,7 @@ import pandas as pd
 
 from harness.environment import Start
 from harness.files import atomic_path, write_text
-from harness.record import plain
+from harness.record.record import plain
 from harness.speed.cells import Cell
 from harness.speed.protocol import Contestant, SpeedProtocol
 from harness.speed.run import Results

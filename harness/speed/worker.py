@@ -13,7 +13,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from harness.allocator import keep_freed_memory
+from harness.environment import keep_freed_memory
 from harness.speed.messages import Job, Release, Reply
 
 _LONGEST = 300

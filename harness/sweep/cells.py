@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 
-from harness.config import RunConfig
 from harness.cost.cost import is_out_of_memory
 from harness.cost.modes import parse_mode
 from harness.data.registry import open_dataset
 from harness.decoder import Decoder, DecoderOptions, NoiseSource
 from harness.metrics.registry import METRICS
 from harness.noise import SampleNoise
-from harness.protocol import SCHEMA_VERSION
-from harness.record import RECORD, Record, plain, read_record
+from harness.record.protocol import SCHEMA_VERSION
+from harness.record.record import RECORD, Record, plain, read_record
 from harness.registry import build_decoder
-from harness.runner import evaluate
+from harness.run.config import RunConfig
+from harness.run.runner import evaluate
 from harness.sweep.plan import Cell, SweepRequest
 from harness.sweep.timing import measure_modes
 from harness.sweep.weights import Fit

@@ -11,11 +11,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config import check_device
 from harness.environment import environment
 from harness.files import write_text
-from harness.quality import Progress
-from harness.record import plain
+from harness.record.record import plain
+from harness.run.config import check_device
+from harness.run.quality import Progress
 from harness.sweep.cells import CELL_SCHEMA, data_recipe, digest_of, measure_cell, read_cell, recipe_of
 from harness.sweep.plan import Cell, SweepRequest, plan_cells
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.measured import FEW_FOR_A_LINE
+from harness.record.measured import FEW_FOR_A_LINE
 from harness.stats.extrapolate import ENOUGH, PARTS
 from harness.verify.check import Check, close, same
 from harness.verify.formulas import KID_ABSOLUTE, KID_HOW, KID_REASON, RFID_HOW, RFID_REASON, RFID_SHARE, kid, rfid, rfid_line

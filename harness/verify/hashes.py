@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from harness.protocol import SCHEMA_VERSION
+from harness.record.protocol import SCHEMA_VERSION
 from harness.verify.check import Check, same, unchecked
 from harness.verify.opened import Opened
 from harness.verify.pixels import read_png

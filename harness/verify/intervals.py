@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.measured import clusters_of, mean_statistic
+from harness.record.measured import clusters_of, mean_statistic
 from harness.stats.kid import kid_statistic
 from harness.stats.paired import RESAMPLES, mean_estimate
 from harness.stats.rfid import rfid_statistic

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from harness.decoder import Decoder, DecoderOptions
 from harness.errors import MsbenchError
-from harness.features import FEATURES, REFERENCE, feature_key
-from harness.record import SAMPLES, Record, read_record
+from harness.record.features import FEATURES, REFERENCE, feature_key
+from harness.record.record import SAMPLES, Record, read_record
 from harness.registry import build_decoder
 
 if TYPE_CHECKING:

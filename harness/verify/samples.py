@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.figures import LEVEL
+from harness.run.figures import LEVEL
 from harness.verify.check import Check, close, same
 from harness.verify.opened import Opened
 

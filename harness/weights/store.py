@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness.cache import cache_dir
 from harness.errors import MsbenchError, UnknownNameError
-from harness.files import atomic_path
+from harness.files import atomic_path, cache_dir
 from harness.weights import sources
 from harness.weights.catalog import WEIGHTS, WeightsInfo
 from harness.weights.convert import (

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from baselines.diffusers_vae import ArchitectureOnly, sd_vae_arch, taesd_arch
-from harness.config import RunConfig
 from harness.cost.flops import count_flops
 from harness.decoder import Decoder, DecoderOptions
 from harness.errors import MsbenchError
 from harness.noise import SampleNoise
 from harness.registry import build_decoder
-from harness.runner import evaluate
+from harness.run.config import RunConfig
+from harness.run.runner import evaluate
 
 FACTORIES = {"sd-vae-arch": sd_vae_arch, "taesd-arch": taesd_arch}
 

@@ -13,7 +13,7 @@ from benchmarks.ablation import METRICS, Cell, row
 from benchmarks.ablation_plot import FAMILIES, draw, label, ordered
 from decoders.presets import DIFFUSION
 from decoders.training.request import trainable_decoders
-from harness.record import Record
+from harness.record.record import Record
 
 
 def frame(*rows: tuple[str, int, float]) -> pd.DataFrame:

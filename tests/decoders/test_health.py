@@ -18,7 +18,7 @@ from harness.decoder import DecoderOptions
 from harness.metrics.pixel import psnr
 from harness.metrics.spectrum import top_octave_ratio
 from harness.noise import SampleNoise
-from harness.reconstruct import to_uint8
+from harness.run.reconstruct import to_uint8
 
 NAMES = ("diffusion", "ms-diffusion", "ms-diffusion-cascade")
 FACTORIES = {

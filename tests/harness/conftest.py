@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness import gate_reference
-from harness.features import write_features
+from harness.compare import reference as gate_reference
 from harness.metrics.registry import PER_IMAGE
-from harness.protocol import SCHEMA_VERSION, Protocol
-from harness.record import Record, write_record
+from harness.record.features import write_features
+from harness.record.protocol import SCHEMA_VERSION, Protocol
+from harness.record.record import Record, write_record
 from harness.verify.check import Check
 
 PROTOCOL = Protocol("photos", None, 256, "native-grid-crop-v1", None, 0, 0)

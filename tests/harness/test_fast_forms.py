@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from harness.decoder import Decoder, DecoderOptions
 from harness.noise import SampleNoise
-from harness.reconstruct import to_uint8
 from harness.registry import build_decoder
+from harness.run.reconstruct import to_uint8
 from harness.speed.bench import open_photos
 
 QUICK = ("vae", "onestep", "ms-onestep", "direct")

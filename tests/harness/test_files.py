@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import MsbenchError
-from harness.files import LOCK, folder_lock
+from harness.files import LOCK, cache_dir, folder_lock
 
 HOLD = """
 import pathlib, sys
@@ -20,6 +20,16 @@ with folder_lock(pathlib.Path(sys.argv[1])):
     print(1, flush=True)
     input()
 """
+
+
+def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MSBENCH_CACHE", str(tmp_path / "here"))
+    assert cache_dir() == tmp_path / "here"
+    monkeypatch.delenv("MSBENCH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "msbench"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_dir() == Path.home() / ".cache" / "msbench"
 
 
 def test_a_second_writer_is_refused_and_named(tmp_path: Path) -> None:

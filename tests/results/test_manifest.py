@@ -18,7 +18,7 @@ import typer
 
 from harness.cli import app
 from harness.metrics.registry import METRICS
-from harness.protocol import SCHEMA_VERSION
+from harness.record.protocol import SCHEMA_VERSION
 from harness.report import published
 from harness.report.comparison import difference_columns
 from harness.report.table import to_frame
@@ -91,7 +91,7 @@ def written_today(name: str, layout: str) -> Sequence[str]:
     if layout == "published":
         return published.COLUMNS
     if layout == "reference":
-        from harness.gate_reference import COLUMNS
+        from harness.compare.reference import COLUMNS
 
         return COLUMNS
     assert layout in ("results", "compared"), f"{name}: unknown layout {layout!r}"

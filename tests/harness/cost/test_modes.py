@@ -14,7 +14,6 @@ from torch import Tensor
 from decoders import models
 from decoders.flow import FlowName
 from decoders.models import DiffusionDecoder
-from harness.config import RunConfig
 from harness.cost import modes
 from harness.cost.cost import CostProtocol, measure_cost
 from harness.cost.flops import count_flops
@@ -22,7 +21,8 @@ from harness.cost.modes import Captured, CompiledDecoder, GraphedDecoder, Unsupp
 from harness.decoder import Compilable, Decoder, DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import UnknownNameError
 from harness.noise import SampleNoise
-from harness.runner import evaluate
+from harness.run.config import RunConfig
+from harness.run.runner import evaluate
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness.compare import compare
-from harness.comparison import Comparison
+from harness.compare.compare import compare
+from harness.compare.comparison import Comparison
 from harness.report.comparison import (
     comparison_documents,
     comparison_latex,

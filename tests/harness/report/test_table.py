@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness.figures import LEVEL
 from harness.metrics.registry import METRICS
 from harness.report.table import best_rows, caveats, columns, results_table, to_csv, to_frame, to_markdown
+from harness.run.figures import LEVEL
 from tests.harness.report.rows import result
 
 IDENTITY = result("identity", rfid=0.0, psnr=float("inf"), lpips=0.0, gflops=None, parameters=0, ms_per_image={"1": 0.0001})

@@ -1,0 +1,117 @@
+"""The command that measures: run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.shared import (
+    DataDir,
+    DecoderList,
+    Device,
+    Dtype,
+    JsonFlag,
+    MaxSamples,
+    Offline,
+    Resolution,
+    console_for,
+    parse_dtype,
+    parse_integers,
+    parse_names,
+    print_json,
+    progress_bar,
+    user_errors,
+)
+from harness.metrics.registry import EXTRA
+
+
+def run_command(
+    decoder: DecoderList,
+    dataset: Annotated[str, typer.Option(help="photos, imagenette, imagenet-val or folder:PATH.")] = "photos",
+    data_dir: DataDir = None,
+    split: Annotated[str, typer.Option(help="Part of the dataset: val or train.")] = "val",
+    resolution: Resolution = None,
+    max_samples: MaxSamples = None,
+    allow_upsampling: Annotated[bool, typer.Option("--allow-upsampling", help="Enlarge images that are too small.")] = False,
+    seed: Annotated[int, typer.Option(help="Seeds the subset and each sample's noise.")] = 0,
+    noise_seeds: Annotated[
+        int, typer.Option(min=1, help="Decode each image under this many noise seeds; figures are means, their spread is kept.")
+    ] = 1,
+    margin: Annotated[
+        str,
+        typer.Option(help="Losses that count as none, stated before the run: lpips=0.01,rfid=5%. Others keep their default."),
+    ] = "",
+    extra_metrics: Annotated[
+        str, typer.Option(help=f"Slower metrics on request, separated by commas: {', '.join(EXTRA)}.")
+    ] = "",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per call; changes no number beyond rounding.")] = 8,
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+    mode: Annotated[str, typer.Option(help="How decoders run: eager, compile or cudagraph (CUDA only).")] = "eager",
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights instead of the shipped ones (one decoder only).")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Network calls per image (diffusion decoders).")] = None,
+    scales: Annotated[int | None, typer.Option(min=1, help="Number of scales the given checkpoint was trained for.")] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="The run's folder; default: a new one below runs/.")] = None,
+    save_images: Annotated[
+        Path | None, typer.Option(help="Write every image the metrics saw as PNG below this folder.")
+    ] = None,
+    cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Measure time, FLOPs and memory.")] = True,
+    cost_batch_sizes: Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")] = "1,8",
+    cost_seconds: Annotated[float, typer.Option(min=0.1, help="Measured seconds per timing cell.")] = 10.0,
+    offline: Offline = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure decoders on a dataset: quality, cost, a table and a sheet of images."""
+    with user_errors():
+        from harness.cost.cost import CostProtocol
+        from harness.cost.modes import parse_mode
+        from harness.report.table import results_table
+        from harness.run.config import RunConfig
+        from harness.run.runner import evaluate
+        from harness.stopwatch import timing_line
+
+        sizes = tuple(parse_integers("--cost-batch-sizes", cost_batch_sizes))
+        config = RunConfig(
+            decoders=parse_names(decoder),
+            dataset=dataset,
+            data_dir=data_dir,
+            split=split,
+            resolution=resolution,
+            max_samples=max_samples,
+            allow_upsampling=allow_upsampling,
+            seed=seed,
+            noise_seeds=noise_seeds,
+            margins=margin,
+            extra_metrics=parse_names(extra_metrics),
+            batch_size=batch_size,
+            device=device,
+            dtype=parse_dtype(dtype),
+            mode=parse_mode(mode),
+            checkpoint=checkpoint,
+            steps=steps,
+            scales=scales,
+            output_dir=output_dir,
+            save_images=save_images,
+            cost=CostProtocol(batch_sizes=sizes, max_seconds=cost_seconds) if cost else None,
+            offline=offline,
+        )
+        with progress_bar() as progress:
+            record = evaluate(config, progress)
+        console = console_for(as_json)
+        demo = (dataset,) if record.data["dataset"]["demo"] else ()
+        console.print(
+            results_table(record.rows_for_people(), title=f"{dataset}, n = {record.results[0]['n']}", demo_datasets=demo)
+        )
+        skipped = record.data["dataset"]["skipped"]
+        if skipped:
+            console.print(f"{len(skipped)} files skipped, first: {skipped[0]['name']} ({skipped[0]['reason']})")
+        console.print(
+            f"protocol {record.protocol_hash} · record, per-image values and sheet in {record.folder}", soft_wrap=True
+        )
+        console.print(timing_line(record.data["timing"]), soft_wrap=True)
+        if save_images:
+            console.print(f"images in {save_images}", soft_wrap=True)
+        if as_json:
+            print_json(record.document())

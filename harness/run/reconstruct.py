@@ -1,0 +1,66 @@
+"""One batch through one decoder: encode, decode, the one rounding to uint8, and back again for latent faithfulness."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.decoder import Decoder, NoiseSource
+from harness.stopwatch import Stages
+
+
+def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource, stages: Stages | None = None) -> tuple[Tensor, Tensor]:
+    """Encode and decode a batch of any size: padded by repeating its edge to the decoder's factor, cropped after.
+
+    Args:
+        decoder: built on the device of `pixels`.
+        pixels: uint8 [B, 3, H, W].
+        noise: one stream per sample.
+        stages: stopwatch of the run, told of "encode" and "decode".
+
+    Returns:
+        latents, and uint8 [B, 3, H, W] after the one rounding of the protocol.
+    """
+    height, width = pixels.shape[-2:]
+    stages = stages or Stages(pixels.device)
+    with torch.inference_mode():
+        with stages.stage("encode"):
+            latents = decoder.encode(_padded(pixels, decoder.spec.down_factor))
+        with stages.stage("decode"):
+            output = to_uint8(decoder.decode(latents, noise)[..., :height, :width])
+    return latents, output
+
+
+def latent_error(decoder: Decoder, latents: Tensor, reconstruction: Tensor) -> NDArray[np.float64]:
+    """Latent faithfulness ‖E(D(z)) - z‖ / ‖z‖ of each image: does the reconstruction still say what the latents said?
+
+    Args:
+        latents: [B, ...] z, from `reconstruct`.
+        reconstruction: uint8 [B, 3, H, W] D(z), rounded, on the decoder's device.
+
+    Returns:
+        float64 [B], 0 at best; NaN where the code is no latent grid (`latent_channels` None).
+    """
+    if decoder.spec.latent_channels is None:
+        return np.full(len(reconstruction), np.nan)
+    with torch.inference_mode():
+        again = decoder.encode(_padded(reconstruction, decoder.spec.down_factor))
+    wanted = latents.flatten(1).cpu().double()
+    distance = (again.flatten(1).cpu().double() - wanted).norm(dim=1)
+    return np.asarray((distance / wanted.norm(dim=1).clamp_min(1e-12)).numpy(), dtype=np.float64)
+
+
+def _padded(pixels: Tensor, down_factor: int) -> Tensor:
+    """uint8 -> float [-1, 1], its right and lower edges repeated up to a multiple of the factor."""
+    height, width = pixels.shape[-2:]
+    images = pixels.float() / 127.5 - 1.0
+    bottom, right = -height % down_factor, -width % down_factor
+    return F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """float [-1, 1] -> uint8 [0, 255]: clamped, rounded once (half to even)."""
+    return ((images.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)

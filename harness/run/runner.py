@@ -1,0 +1,215 @@
+"""One run: the quality pass over the images, then each decoder's cost, then the record."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from harness.cost.cost import Cost, measure_cost
+from harness.cost.modes import in_mode
+from harness.data.dataset import Dataset
+from harness.data.registry import open_dataset
+from harness.decoder import Decoder, DecoderOptions, NoiseSource
+from harness.environment import Start
+from harness.errors import MsbenchError
+from harness.metrics.registry import METRICS
+from harness.metrics.suite import MetricSuite
+from harness.noise import SampleNoise
+from harness.record.features import write_features
+from harness.record.protocol import DEFAULT_MARGINS, SCHEMA_VERSION, Protocol
+from harness.record.record import Record, write_record
+from harness.registry import build_decoder
+from harness.report.sheet import write_sheet
+from harness.run.config import RunConfig, check_config, check_device, new_run_folder
+from harness.run.figures import decoder_figures
+from harness.run.quality import Gathered, Progress, Reference, quality_pass
+from harness.stats.verdict import merge_margins
+from harness.stopwatch import Stages
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
+    """Run the protocol and write the run's folder.
+
+    Raises:
+        MsbenchError: bad input; checked before anything is computed or written.
+    """
+    start = Start()
+    report = progress or (lambda stage, done, total: None)
+    device = check_device(config.device)
+    check_config(config)
+    dataset = open_dataset(
+        config.dataset,
+        data_dir=config.data_dir,
+        resolution=config.resolution,
+        max_samples=config.max_samples,
+        seed=config.seed,
+        allow_upsampling=config.allow_upsampling,
+        split=config.split,
+        offline=config.offline,
+    )
+    folder = config.output_dir or new_run_folder(config)
+    if (folder / "record.json").exists():
+        raise MsbenchError(f"{folder} already holds a run; give another --output-dir")
+    options = DecoderOptions(
+        device=device, dtype=config.dtype, checkpoint=config.checkpoint, steps=config.steps, scales=config.scales
+    )
+    stages = Stages(device)
+    with stages.stage("loading decoders"):
+        decoders = {name: in_mode(build_decoder(name, options), config.mode, device) for name in config.decoders}
+    _refuse_random_weights(decoders)
+    suite = MetricSuite(device, config.offline, extra=config.extra_metrics, stages=stages)
+    gathered, reference = quality_pass(config, dataset, decoders, suite, device, report, stages)
+    costs: dict[str, Cost | None] = dict.fromkeys(decoders)
+    if config.cost is not None:
+        for index, (name, decoder) in enumerate(decoders.items()):
+            report(f"timing {name}", index, len(decoders))
+            latents = torch.cat(gathered[name].latents)
+            with stages.stage("measuring cost"):
+                costs[name] = measure_cost(decoder, latents, _noise_for(config.seed, device), config.cost, device)
+        report("timing", len(decoders), len(decoders))
+    with stages.stage("statistics"):
+        data = record_data(config, dataset, decoders, gathered, reference, costs, start)
+    seeds = config.noise_seed_list()
+    with stages.stage("writing"):
+        write_features(
+            folder,
+            np.concatenate(reference.features),
+            {
+                name: {seed: one.all_features() for seed, one in kept.different(seeds).items()}
+                for name, kept in gathered.items()
+            },
+        )
+    data["timing"] = stages.as_record()
+    record = write_record(folder, data, samples_frame(gathered, reference, seeds))
+    if reference.shown:
+        draw_sheet(folder / "sheet.png", gathered, reference)
+    return record
+
+
+def _refuse_random_weights(decoders: dict[str, Decoder]) -> None:
+    """Raise `MsbenchError` where a decoder has no quality to measure."""
+    random = [name for name, decoder in decoders.items() if decoder.spec.trained_on == "random weights"]
+    if random:
+        raise MsbenchError(
+            f"--decoder {','.join(random)}: random weights have a cost but no quality; leave it out and use `msbench speed`"
+        )
+
+
+def _noise_for(seed: int, device: torch.device) -> Callable[[int], NoiseSource]:
+    def noise(batch: int) -> NoiseSource:
+        return SampleNoise.for_samples(seed, [f"cost-{i}" for i in range(batch)], device)
+
+    return noise
+
+
+def record_data(
+    config: RunConfig,
+    dataset: Dataset,
+    decoders: dict[str, Decoder],
+    gathered: dict[str, Gathered],
+    reference: Reference,
+    costs: dict[str, Cost | None],
+    start: Start,
+) -> dict[str, Any]:
+    """The content of record.json."""
+    info = dataset.info
+    everything = config.max_samples is None or config.max_samples >= info.n_available
+    protocol = Protocol(
+        dataset=info.name.partition(":")[0],
+        split=info.split,
+        resolution=info.resolution,
+        preprocessing=info.preprocessing,
+        max_samples=None if everything else config.max_samples,
+        subset_seed=0 if everything else config.seed,
+        noise_seed=config.seed,
+        noise_seeds=config.noise_seeds,
+        margins=merge_margins(DEFAULT_MARGINS, config.margins, METRICS),
+        extra_metrics=",".join(sorted(config.extra_metrics)),
+    )
+    sources = hashlib.sha256("".join(f"{e.key}\0{e.source_sha256}\n" for e in reference.examples).encode()).hexdigest()
+    results, details = [], {}
+    for name, decoder in decoders.items():
+        kept, cost, spec = gathered[name], costs[name], decoder.spec
+        figures = decoder_figures(name, kept, reference, config.noise_seed_list())
+        row = {
+            "decoder": name,
+            "dataset": info.name,
+            "n": len(reference.examples),
+            **figures.metrics,
+            "intervals": figures.intervals,
+            "noise_spread": figures.noise_spread,
+            "octaves_db": {str(ring): value for ring, value in enumerate(figures.octaves_db)},
+            "ms_per_image": cost.ms_per_image if cost else {},
+            "gflops": cost.gflops if cost else None,
+            "parameters": spec.parameters,
+            "peak_memory_mb": cost.peak_memory_mb if cost else None,
+            "trained_on": spec.trained_on,
+        }
+        results.append(row)
+        details[name] = {"spec": asdict(spec), **figures.details, "cost": cost.as_record() if cost else None}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": "complete",
+        "protocol": asdict(protocol),
+        "protocol_hash": protocol.hash(),
+        "results": results,
+        "decoders": details,
+        "dataset": {
+            **asdict(info),
+            "n_samples": {"original": info.n_available, "selected": info.n_selected, "effective": len(reference.examples)},
+            "skipped": [asdict(skipped) for skipped in dataset.skipped],
+            "source_sha256": sources,
+            "reference_sha256": reference.pixels.hexdigest(),
+        },
+        "config": {**asdict(config), "cost": asdict(config.cost) if config.cost else None, "dtype": str(config.dtype)},
+        "higher_is_better": {name: info.direction == "higher" for name, info in METRICS.items()},
+        "command": " ".join(["msbench", *sys.argv[1:]]),
+        "date": start.date,
+        "seconds": start.seconds(),
+        "environment": start.facts,
+    }
+
+
+def samples_frame(gathered: dict[str, Gathered], reference: Reference, seeds: Sequence[int]) -> pd.DataFrame:
+    """One row per decoder, noise seed and image: key, label, source_photo, source_sha256, each per-image metric and octave.
+
+    A decoder that draws no noise has rows for the first seed alone.
+    """
+    import pandas as pd
+
+    base = {
+        "key": [example.key for example in reference.examples],
+        "label": [example.label for example in reference.examples],
+        "source_photo": [example.source_photo for example in reference.examples],
+        "source_sha256": [example.source_sha256 for example in reference.examples],
+    }
+    frames = [
+        pd.DataFrame({"decoder": name, "noise_seed": seed, **base, **one.values()})
+        for name, kept in gathered.items()
+        for seed, one in kept.different(seeds).items()
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def draw_sheet(path: Path, gathered: dict[str, Gathered], reference: Reference) -> None:
+    """The sheet of images: originals beside every decoder, with each cell's PSNR and LPIPS."""
+    captions = {}
+    for name, kept in gathered.items():
+        values = kept.passes[0].values()
+        captions[name] = [_caption(values["psnr"][i], values["lpips"][i]) for i in reference.shown_index]
+    keys = [reference.examples[i].key for i in reference.shown_index]
+    write_sheet(path, reference.shown, {name: kept.shown for name, kept in gathered.items()}, keys, captions)
+
+
+def _caption(psnr: float, lpips: float) -> str:
+    return "exact" if np.isinf(psnr) else f"{psnr:.1f} dB · LPIPS {lpips:.3f}"

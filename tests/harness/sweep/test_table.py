@@ -1,0 +1,84 @@
+"""The table of a sweep: ratios between cells, rows without figures, and plots that have nothing to show."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from harness.decoder import DecoderOptions
+from harness.registry import build_decoder
+from harness.sweep.plan import Cell
+from harness.sweep.plots import write_plots
+from harness.sweep.sweep import Measured, Sweep
+from harness.sweep.table import sweep_frame
+from harness.sweep.weights import Fit
+from tests.harness.sweep.sweep_requests import request, timed
+
+
+def cell(decoder: str, k: int, n: int, gflops: float, times: list[dict[str, Any]], **changes: Any) -> Measured:
+    spec = build_decoder("ms-diffusion", DecoderOptions(weights="random", scales=k, steps=max(n, k))).spec
+    fit = Fit(decoder, "random", None, spec, "untrained")
+    figures = {
+        "spec": {**asdict(spec), **changes},
+        "quality": None,
+        "quality_reason": "untrained",
+        "cost": {"gflops": gflops, "peak_memory_mb": 1.0, "cells": times},
+    }
+    return Measured(Cell(decoder, k, n, changes.pop("baseline", False), fit, None), figures)
+
+
+def frame(*cells: Measured) -> pd.DataFrame:
+    return sweep_frame(Sweep(request(Path()), 64, cells, 0)).set_index(["decoder", "scales", "steps", "batch"])
+
+
+def test_ratios_are_those_of_the_cells() -> None:
+    rows = frame(
+        cell("ms-diffusion", 1, 6, 60.0, [timed(120.0), timed(400.0, 8)]),
+        cell("ms-diffusion", 1, 12, 120.0, [timed(240.0), timed(800.0, 8)]),
+        cell("ms-diffusion", 3, 12, 40.0, [timed(100.0), timed(300.0, 8)]),
+    )
+    three = rows.loc[("ms-diffusion", 3, 12)]
+    assert three["ms_per_image"].tolist() == [100.0, 37.5]
+    assert three["measured_speedup"].tolist() == [2.4, pytest.approx(800 / 300)]
+    assert three["counted_speedup"].tolist() == [3.0, 3.0]
+    assert three["theory_speedup"].tolist() == pytest.approx([3 / (1 + 1 / 4 + 1 / 16)] * 2)
+    assert three["ideal_speedup"].tolist() == pytest.approx([12 / (4 + 4 / 4 + 4 / 16)] * 2)
+    few = rows.loc[("ms-diffusion", 1, 6, 1)]
+    assert (few["measured_speedup"], few["flop_ratio"], few["time_ratio"]) == (1.0, 2.0, 2.0)
+    assert three["time_ratio"].tolist() == three["measured_speedup"].tolist()
+    assert rows["quality"].isna().all()
+    assert set(rows["quality_reason"]) == {"untrained"}
+
+
+def test_networks_of_different_sizes_make_no_speedup() -> None:
+    rows = frame(
+        cell("ms-diffusion", 1, 12, 120.0, [timed(240.0)], parameters=1_000_000),
+        cell("ms-diffusion", 2, 12, 60.0, [timed(120.0)], parameters=1_900_000),
+        cell("ms-diffusion", 3, 12, 40.0, [timed(100.0)], parameters=2_100_000),
+    )
+    assert rows["measured_speedup"].isna().tolist() == [False, False, True]
+    assert rows["flop_ratio"].isna().tolist() == [False, False, True]
+
+
+def test_a_batch_without_memory_has_a_row_without_a_time(tmp_path: Path) -> None:
+    lacking = {**timed(0.0, 8), "status": "out of memory", "latency": None}
+    rows = frame(cell("ms-diffusion", 1, 4, 10.0, [timed(1.0), lacking]))
+    assert rows["status"].tolist() == ["ok", "out of memory"]
+    assert rows["ms_per_image"].isna().tolist() == [False, True]
+
+
+def test_plots_that_cannot_be_drawn_are_named(tmp_path: Path) -> None:
+    rows = sweep_frame(Sweep(request(tmp_path), 64, (cell("ms-diffusion", 2, 4, 10.0, [timed(1.0)]),), 0))
+    written, omitted = write_plots(rows, tmp_path)
+    assert written == []
+    assert [line.split(":")[0] for line in omitted] == [
+        "no speed-up plot of ms-diffusion",
+        "no plot of FLOPs against time",
+        "no plot of rFID against time",
+        "no plot of LPIPS against time",
+        "no plot of energy",
+    ]
