@@ -12,6 +12,7 @@ from torch import Tensor
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow
 from decoders.sampling import integrate, predict
+from decoders.settings import Count, Share, Weight
 from decoders.training.adversary import Adversarial, Adversary
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
@@ -26,19 +27,19 @@ class DistillationLossConfig:
 
     objective: DistillationName = "paired+direct"
     """paired (the teacher's end), direct (the real image), both, or self (step doubling, no image and no ODE end)"""
-    batch: int = 12
+    batch: Count = 12
     """crops a step"""
-    crop: int = 128
+    crop: Count = 128
     """side of a crop in full-resolution pixels"""
-    teacher_steps: int = 4
+    teacher_steps: Count = 4
     """Euler steps of the teacher at each scale; a power of two for `self`"""
-    paired: float = 1.0
+    paired: Weight = 1.0
     """weight of the MSE to the teacher's end, from the same start"""
-    l1: float = 1.0
+    l1: Weight = 1.0
     """weight of the L1 distance to the real image"""
-    lpips: float = 0.15
+    lpips: Weight = 0.15
     """weight of LPIPS to the real image, at every scale"""
-    joint_from: float = 0.7
+    joint_from: Share = 0.7
     """progress from which the coarser outputs are no longer detached"""
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow, halve
 from decoders.sampling import predict
+from decoders.settings import Count, Weight
 from decoders.training.adversary import Adversarial, Adversary
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
@@ -20,15 +21,15 @@ from decoders.training.perceptual import Perceptual
 class RegressionLossConfig:
     """Batch and weights of the noise-free control."""
 
-    batch: int = 16
+    batch: Count = 16
     """crops a step"""
-    crop: int = 128
+    crop: Count = 128
     """side of a crop in full-resolution pixels"""
-    mse: float = 0.0
+    mse: Weight = 0.0
     """weight of the squared distance to the image, at every scale; alone, it trains the rate-bound decoder"""
-    l1: float = 1.0
+    l1: Weight = 1.0
     """weight of the L1 distance to the image, at every scale"""
-    lpips: float = 0.15
+    lpips: Weight = 0.15
     """weight of LPIPS, at every scale; 0 leaves the perceptual network out"""
 
 
