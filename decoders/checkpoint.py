@@ -97,7 +97,7 @@ def read_checkpoint(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
         raise MsbenchError(f"{path} was not written by msbench: its metadata has no format {FORMAT!r}")
     manifest = _read(Manifest, metadata.get("manifest", ""), f"{path}: its manifest")
     if bad := _not_finite(tensors):
-        raise MsbenchError(f"{path}: {bad} holds what are no finite floating-point numbers; the file is damaged")
+        raise MsbenchError(f"{path}: {bad} has values that are not finite floating-point numbers; the file is damaged")
     return manifest, {name: tensor.float() for name, tensor in tensors.items()}
 
 
