@@ -16,6 +16,8 @@ import torch
 from typer.testing import CliRunner
 
 from decoders.checkpoint import load_autoencoder
+from decoders.presets import size_preset
+from decoders.training import build as build_module
 from decoders.training import train as train_module
 from decoders.training.config import TrainConfig
 from decoders.training.request import TrainRequest
@@ -50,6 +52,7 @@ def main(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lab, str], tuple[int, str
 
     def run(lab: Lab, words: str) -> tuple[int, str]:  # noqa: F811
         monkeypatch.setattr(train_module, "load_training_images", opened)
+        monkeypatch.setattr(build_module, "size_preset", size_preset)
         place = f"--dataset folder:{lab.pictures} --output-dir {lab.output}/new"
         result = CliRunner().invoke(app, ["train-decoder", *words.split(), *place.split()])
         return result.exit_code, result.stderr
@@ -77,7 +80,7 @@ def main(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lab, str], tuple[int, str
         ("vae --max-steps 1 --set loss.batch=-1", "loss.batch=-1"),
         ("vae --max-steps 1 --set loss.lpips=-1", "loss.lpips=-1"),
         ("vae --max-steps 1 --set autoencoder.patch=0", "autoencoder.patch=0"),
-        ("vae --max-steps 1 --set autoencoder.encoder_widths=8", "make no network"),
+        ("vae --max-steps 1 --set autoencoder.encoder_widths=8,8", "make no network"),
         ("vae --max-steps 1 --set perceptual.share=0", "perceptual.share=0"),
         ("vae --max-steps 1 --set adversary.start=1.5", "adversary.start=1.5"),
         ("vae --max-steps 1 --set adversary.weight=-1", "adversary.weight=-1"),
@@ -160,6 +163,7 @@ def test_two_trainings_do_not_share_a_folder(lab: Lab) -> None:  # noqa: F811
 def test_another_encoder_is_not_replaced_by_the_one_that_is_kept(lab: Lab) -> None:  # noqa: F811
     vae = run_training(lab.request("vae"), silent, None)
     other = run_training(replace(lab.request("vae", steps=3), output=lab.output / "other"), silent, None)
+    (other.parent / STATE).unlink()
     with pytest.raises(MsbenchError, match="is another encoder than --vae"):
         run_training(replace(lab.request("direct"), vae=vae, output=other.parent), refused, None)
     assert load_autoencoder(other)[1].training_seed == 0
