@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from decoders.blocks import PixelNorm
 from decoders.settings import Beta, Count, Rate, Share, Weight
+from decoders.training.distributed import Group
 from harness.errors import MsbenchError
 from harness.metrics.lpips import Lpips
 
@@ -38,18 +39,6 @@ class AdversaryConfig:
     """the discriminator's AdamW"""
     crop: Count = 64
     """side of the random sub-crop that is scored, in pixels"""
-
-
-class Group(Protocol):
-    """Processes that train together, as far as a discriminator is concerned."""
-
-    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes."""
-        ...
-
-    def broadcast(self, module: nn.Module) -> None:
-        """Give every process the first one's weights."""
-        ...
 
 
 class PatchDiscriminator(nn.Module):
@@ -241,8 +230,9 @@ class Adversary:
 class Adversarial:
     """What objectives with an optional adversary share: its start, its processes and its state."""
 
-    def __init__(self, adversary: Adversary | None) -> None:
-        self.adversary = adversary
+    def __init__(self, adversary: Adversary | None, last_layer: Tensor) -> None:
+        """`last_layer`: the weight through which all losses reach the network."""
+        self.adversary, self.last_layer = adversary, last_layer
 
     def phase(self, progress: float) -> str:
         """What a step computes: it costs more FLOPs once the adversary acts."""
@@ -252,6 +242,15 @@ class Adversarial:
         """Train the adversary, if there is one, together with the other processes."""
         if self.adversary is not None:
             self.adversary.use_group(group)
+
+    def judged(
+        self, total: Tensor, parts: dict[str, float], fake: Tensor, real: Tensor, draws: torch.Generator, progress: float
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Loss and its named parts, with the adversary's term on an output and what it should be, where there is one."""
+        if self.adversary is None:
+            return total, parts
+        term, named = self.adversary.term(fake, real, total, self.last_layer, draws, progress)
+        return total + term, parts | named
 
     def extra_state(self) -> dict[str, Any]:
         """What a resume needs beside the module: the adversary's state."""

@@ -49,11 +49,8 @@ class AutoencoderObjective(Adversarial):
         perceptual: Perceptual,
         adversary: Adversary | None = None,
     ) -> None:
-        self.module = module
-        self.data = data
-        self.config = config
-        self.perceptual = perceptual
-        super().__init__(adversary)
+        super().__init__(adversary, module.decoder.head.weight)
+        self.module, self.data, self.config, self.perceptual = module, data, config, perceptual
         self.samples_per_step = config.batch
         if config.freeze_encoder:
             module.encoder.requires_grad_(False)
@@ -81,10 +78,7 @@ class AutoencoderObjective(Adversarial):
         for weight, value in terms.values():
             total = total + weight * value
         parts = {name: float(value.detach()) for name, (_, value) in terms.items()}
-        if self.adversary is not None:
-            last = module.decoder.head.weight
-            term, named = self.adversary.term(output, images, total, last, generator, progress)
-            total, parts = total + term, parts | named
+        total, parts = self.judged(total, parts, output, images, generator, progress)
         if not config.freeze_encoder:
             kl = kl_divergence(mean.float(), log_variance.float())
             total = total + config.kl * kl

@@ -13,10 +13,10 @@ from decoders.denoiser import Denoiser
 from decoders.flow import Flow
 from decoders.sampling import integrate, predict
 from decoders.settings import Count, Share, Weight
-from decoders.training.adversary import Adversarial, Adversary
+from decoders.training.adversary import Adversary
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
-from decoders.training.regression import image_pyramid
+from decoders.training.scales import ScalesObjective
 
 DistillationName = Literal["paired", "direct", "paired+direct", "self"]
 
@@ -43,7 +43,7 @@ class DistillationLossConfig:
     """progress from which the coarser outputs are no longer detached"""
 
 
-class DistillationObjective(Adversarial):
+class DistillationObjective(ScalesObjective):
     """Per scale, from the student's own previous output: MSE(teacher ODE end, same noise) and / or L1 + λ·LPIPS (design §3).
 
     Teacher and student start from the very same tensor: with different noise the student would be driven to the mean. An
@@ -60,14 +60,9 @@ class DistillationObjective(Adversarial):
         perceptual: Perceptual,
         adversary: Adversary | None = None,
     ) -> None:
-        super().__init__(adversary)
-        self.module = module
+        super().__init__(module, flow, data, config.batch, config.crop, adversary)
         self.teacher = teacher.eval().requires_grad_(False)
-        self.flow = flow
-        self.data = data
-        self.config = config
-        self.perceptual = perceptual
-        self.samples_per_step = config.batch
+        self.config, self.perceptual = config, perceptual
 
     @torch.no_grad()
     def teacher_end(self, start: Tensor, condition: Tensor, scale: int) -> Tensor:
@@ -82,23 +77,13 @@ class DistillationObjective(Adversarial):
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.loss`."""
         config = self.config
-        device = next(self.module.parameters()).device
-        grid = self.module.config.down_factor
-        images, latents = self.data.encoded_crops(
-            config.batch, config.crop, grid, generator, grid * 2 ** (self.flow.scales - 1), device
-        )
-        zeros = torch.zeros(config.batch, device=device)
-        total = torch.zeros((), device=device)
+        pyramid, latents, normal, zeros = self.draw(generator)
+        total = torch.zeros((), device=zeros.device)
         parts: dict[str, float] = {}
         paired, direct = config.objective != "direct", config.objective != "paired"
         with torch.no_grad():
             teacher_conditions = self.teacher.project(latents) if paired else []
         conditions = self.module.project(latents)
-
-        def normal(shape: tuple[int, ...]) -> Tensor:
-            return torch.randn((config.batch, *shape), generator=generator).to(device)
-
-        pyramid = image_pyramid(images, self.flow.scales)
         x = torch.zeros_like(pyramid[0])
         for scale, clean in enumerate(pyramid):
             start = self.flow.start(scale, x, normal)
@@ -114,9 +99,5 @@ class DistillationObjective(Adversarial):
             for name, (weight, value) in terms.items():
                 total = total + weight * value
                 parts[f"{name}_{scale}"] = float(value.detach())
-            if self.adversary is not None and scale == self.flow.scales - 1:
-                last = self.module.head.weight
-                term, named = self.adversary.term(predicted.estimate, clean, total, last, generator, progress)
-                total, parts = total + term, parts | named
             x = end if progress >= config.joint_from else end.detach()
-        return total, parts
+        return self.judged(total, parts, predicted.estimate, clean, generator, progress)

@@ -48,11 +48,8 @@ class FlowObjective:
     def __init__(
         self, module: Denoiser, flow: Flow, data: TrainingImages, config: FlowLossConfig, perceptual: Perceptual
     ) -> None:
-        self.module = module
-        self.flow = flow
-        self.data = data
-        self.config = config
-        self.perceptual = perceptual
+        self.module, self.flow, self.data = module, flow, data
+        self.config, self.perceptual = config, perceptual
         self.running = [0.0] * flow.scales
         self.group: Group | None = None
         counts = [config.batch * 2 ** (flow.scales - 1 - scale) for scale in range(flow.scales)]

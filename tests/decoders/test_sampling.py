@@ -12,7 +12,7 @@ from torch import Tensor
 from decoders.denoiser import Denoiser
 from decoders.flow import FlowName, make_flow
 from decoders.sampling import sample, split_steps
-from decoders.training.regression import image_pyramid
+from decoders.training.scales import image_pyramid
 from harness.errors import MsbenchError
 from harness.noise import SampleNoise
 

@@ -243,10 +243,10 @@ def test_another_encoder_or_teacher_is_refused(lab: Lab, monkeypatch: pytest.Mon
     wide = replace(TINY, autoencoder=replace(TINY.autoencoder, latent_channels=8))
     monkeypatch.setattr(build_module, "size_preset", lambda name: wide)
     with pytest.raises(MsbenchError, match="gives f8c4 latents; preset 'nano' needs f8c8"):
-        run_training(lab.request("diffusion"), silent, None)
+        run_training(lab.request("ms-diffusion"), silent, None)
     monkeypatch.setattr(build_module, "size_preset", lambda name: TINY)
     with pytest.raises(MsbenchError, match="these settings make no network"):
-        run_training(replace(lab.request("diffusion"), settings=("denoiser.widths=8",)), silent, None)
+        run_training(replace(lab.request("ms-diffusion"), settings=("denoiser.widths=8",)), silent, None)
 
 
 def test_a_control_goes_on_from_other_weights(lab: Lab) -> None:
