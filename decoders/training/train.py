@@ -22,7 +22,7 @@ from decoders.training.autoencoder import set_latent_statistics
 from decoders.training.build import Networks, Plan, assemble, networks, plan
 from decoders.training.card import read_curves, write_card, write_samples
 from decoders.training.data import TrainingImages, load_training_images
-from decoders.training.distributed import Group, current_group
+from decoders.training.distributed import current_group
 from decoders.training.request import TrainRequest, configured
 from decoders.training.state import STATE, load_snapshot
 from decoders.training.trainer import Objective, TrainResult, train
@@ -43,16 +43,45 @@ def run_training(
     request = configured(request)
     planned = plan(request)
     check_folder(request)
-    with current_group(request.device) as group:
+    target = request.output / f"{request.decoder}.safetensors"
+    with current_group(request.device) as group, contextlib.ExitStack() as held:
         request = replace(request, device=group.device)
         built = networks(request, planned)
         check_encoder_beside(request, built)
         lpips = Lpips.load(request.perceptual.network, request.device, request.offline)
-        with folder_lock(request.output) if group.writes else contextlib.nullcontext():
-            if group.writes:
-                check_folder(request)  # again: another process may have been at work here until a moment ago
-                return _run(request, planned, built, lpips, group, report, on_step)
-            return _run(request, planned, built, lpips, group, _silent, None)
+        if group.writes:
+            held.enter_context(folder_lock(request.output))
+            check_folder(request)  # again: another process may have been at work here until a moment ago
+        else:
+            report, on_step = _silent, None
+        report(f"reading {request.data.name}")
+        data = load_training_images(request.data, group)
+        started = time.time()
+        objective = assemble(request, planned, built, data, lpips, report, group.local_rank == 0)
+        if request.config.compile:
+            compile_networks(objective.module, lpips)
+        recipe = recipe_sha256(request, planned, built, data, group.world)
+        report(f"training {request.decoder} on {len(data.images)} images")
+        # A run may be resumed with a larger budget, but not with another recipe.
+        free = replace(request, config=replace(request.config, max_steps=None, max_minutes=None, max_pflops=None))
+        same = recipe_sha256(free, planned, built, data)[:12]
+        identity = f"{request.decoder}, seed {request.config.seed}, recipe {same}"
+        result = train(objective, request.config, request.output, request.device, request.resume, on_step, identity, group)
+        if result.new_steps == 0 and _finished(target, result.steps):
+            report(f"{target} is finished: its budget is used up after {result.steps} steps; give a larger one to go on")
+        elif group.writes:
+            _write(request, planned, built, objective, recipe, data, result, time.time() - started)
+            report(f"{result.steps} steps in {result.seconds / 60:.1f} min -> {target}")
+        group.barrier()  # the checkpoint is there when any process returns
+    return target
+
+
+def _finished(target: Path, steps: int) -> bool:
+    """Whether checkpoint and card of these steps were written."""
+    try:
+        return target.is_file() and json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))["steps"] == steps
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def check_folder(request: TrainRequest) -> None:
@@ -89,53 +118,12 @@ def _silent(line: str) -> None:
     """What processes other than the first one report."""
 
 
-def _run(
-    request: TrainRequest,
-    planned: Plan,
-    built: Networks,
-    lpips: Lpips,
-    group: Group,
-    report: Callable[[str], None],
-    on_step: Callable[[int, float, float], None] | None,
-) -> Path:
-    target = request.output / f"{request.decoder}.safetensors"
-    report(f"reading {request.data.name}")
-    data = load_training_images(request.data, group)
-    started = time.time()
-    objective = assemble(request, planned, built, data, lpips, report, group.local_rank == 0)
-    if request.config.compile:
-        compile_networks(objective.module, lpips)
-    manifest = Manifest(
-        request.decoder,
-        "autoencoder" if isinstance(built.module, Autoencoder) else "denoiser",
-        asdict(built.module.config),
-        f"{data.name} ({len(data.images)} images, {data.images.shape[-1]} px)",
-        built.lineage.get("encoder_sha256"),
-        planned.preset.flow if planned.preset is not None else None,
-        request.config.seed,
-        recipe_sha256(request, planned, built, data, group.world),
-    )
-    report(f"training {request.decoder} on {len(data.images)} images")
-    # A run may be resumed with a larger budget, but not with another recipe.
-    free = replace(request, config=replace(request.config, max_steps=None, max_minutes=None, max_pflops=None))
-    recipe = recipe_sha256(free, planned, built, data)
-    identity = f"{request.decoder}, seed {request.config.seed}, recipe {recipe[:12]}"
-    result = train(objective, request.config, request.output, request.device, request.resume, on_step, identity, group)
-    if result.new_steps == 0 and target.is_file():
-        report(f"{target} is finished: its budget is used up after {result.steps} steps; give a larger one to go on")
-    elif group.writes:
-        _write(request, planned, built, objective, manifest, data, result, time.time() - started)
-        report(f"{result.steps} steps in {result.seconds / 60:.1f} min -> {target}")
-    group.barrier()  # the checkpoint is there when any process returns
-    return target
-
-
 def _write(
     request: TrainRequest,
     planned: Plan,
     built: Networks,
     objective: Objective,
-    manifest: Manifest,
+    recipe: str,
     data: TrainingImages,
     result: TrainResult,
     seconds: float,
@@ -145,6 +133,16 @@ def _write(
     module = objective.module
     if request.decoder == "vae" and isinstance(module, Autoencoder):
         set_latent_statistics(module, data)
+    manifest = Manifest(
+        request.decoder,
+        "denoiser" if planned.preset else "autoencoder",
+        asdict(built.module.config),
+        f"{data.name} ({len(data.images)} images, {data.images.shape[-1]} px)",
+        built.lineage.get("encoder_sha256"),
+        planned.preset.flow if planned.preset else None,
+        request.config.seed,
+        recipe,
+    )
     sha256 = save_checkpoint(target, module, manifest)
     if (averaged := load_snapshot(request.output)) is not None:
         earlier = copy.deepcopy(module)
@@ -213,7 +211,7 @@ def recipe_sha256(request: TrainRequest, planned: Plan, built: Networks, data: T
     facts = {
         "decoder": request.decoder,
         "architecture": asdict(built.module.config),
-        "flow": planned.preset.flow if planned.preset is not None else None,
+        "flow": planned.preset.flow if planned.preset else None,
         "encoder": built.lineage.get("encoder_sha256"),
         "teacher": built.lineage.get("teacher_recipe_sha256") or built.lineage.get("teacher_sha256"),
         "pixels": data.sha256,

@@ -146,6 +146,13 @@ def test_finished_and_unfinished_work_is_never_replaced(lab: Lab) -> None:  # no
     assert sha256_file(target) == before[target.name]
     run_training(again(request, steps=4), silent, None)
     assert sha256_file(target) != before[target.name]
+    # So is the checkpoint of a run that was killed between its last state and its checkpoint, where an earlier one lies.
+    longer = contents(request.output)
+    card = target.with_suffix(".json")
+    card.write_text(card.read_text().replace('"steps": 4', '"steps": 3'))
+    target.write_bytes(b"that of three steps")
+    run_training(again(request, steps=4), silent, None)
+    assert sha256_file(target) == longer[target.name]
 
 
 def test_two_trainings_do_not_share_a_folder(lab: Lab) -> None:  # noqa: F811
