@@ -106,3 +106,14 @@ def test_two_never_hold_it_at_once(tmp_path: Path) -> None:
     wins = [other.communicate(timeout=60)[0] for other in others]
     assert [other.returncode for other in others] == [0, 0, 0]
     assert sum(map(int, wins)) > 0
+
+
+def test_no_home_folder_names_the_variable(monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    for name in ("MSBENCH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(MsbenchError, match=r"home directory.*set MSBENCH_CACHE"):
+        cache_dir()
