@@ -26,6 +26,8 @@ class DecoderEntry:
     """"module:attribute" of its factory"""
     origin: str
     """"msbench" or the distribution that plugs it in"""
+    single_scale: str | None = None
+    """the decoder it is at K = 1, whose checkpoints fit it there: with one scale all paths are the same"""
 
 
 _BUILT_IN = (
@@ -68,9 +70,20 @@ _BUILT_IN = (
 )
 
 
+_SINGLE_SCALE = {
+    "ms-diffusion": "diffusion",
+    "ms-diffusion-cascade": "diffusion",
+    "ms-onestep": "onestep",
+    "ms-direct": "direct",
+}
+
+
 def decoder_entries() -> dict[str, DecoderEntry]:
     """Every decoder that can be asked for; a plug-in cannot take a built-in's name."""
-    entries = {name: DecoderEntry(name, description, target, "msbench") for name, target, description in _BUILT_IN}
+    entries = {
+        name: DecoderEntry(name, description, target, "msbench", _SINGLE_SCALE.get(name))
+        for name, target, description in _BUILT_IN
+    }
     for point in entry_points(group=GROUP):
         if point.name not in entries:
             entries[point.name] = DecoderEntry(point.name, "plug-in", point.value, _origin(point))

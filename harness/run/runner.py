@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,11 @@ from harness.cost.cost import Cost, measure_cost
 from harness.cost.modes import in_mode
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
-from harness.decoder import Decoder, DecoderOptions, NoiseSource
+from harness.decoder import Decoder, DecoderOptions
 from harness.environment import Start
 from harness.errors import MsbenchError
 from harness.metrics.registry import METRICS
 from harness.metrics.suite import MetricSuite
-from harness.noise import SampleNoise
 from harness.record.features import write_features
 from harness.record.protocol import DEFAULT_MARGINS, SCHEMA_VERSION, Protocol
 from harness.record.record import Record, write_record
@@ -75,7 +74,7 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
             report(f"timing {name}", index, len(decoders))
             latents = torch.cat(gathered[name].latents)
             with stages.stage("measuring cost"):
-                costs[name] = measure_cost(decoder, latents, _noise_for(config.seed, device), config.cost, device)
+                costs[name] = measure_cost(decoder, latents, config.seed, config.cost, device)
         report("timing", len(decoders), len(decoders))
     with stages.stage("statistics"):
         data = record_data(config, dataset, decoders, gathered, reference, costs, start)
@@ -103,13 +102,6 @@ def _refuse_random_weights(decoders: dict[str, Decoder]) -> None:
         raise MsbenchError(
             f"--decoder {','.join(random)}: random weights have a cost but no quality; leave it out and use `msbench speed`"
         )
-
-
-def _noise_for(seed: int, device: torch.device) -> Callable[[int], NoiseSource]:
-    def noise(batch: int) -> NoiseSource:
-        return SampleNoise.for_samples(seed, [f"cost-{i}" for i in range(batch)], device)
-
-    return noise
 
 
 def record_data(
@@ -156,7 +148,7 @@ def record_data(
             "trained_on": spec.trained_on,
         }
         results.append(row)
-        details[name] = {"spec": asdict(spec), **figures.details, "cost": cost.as_record() if cost else None}
+        details[name] = {"spec": asdict(spec), **figures.details, "cost": asdict(cost) if cost else None}
     return {
         "schema_version": SCHEMA_VERSION,
         "status": "complete",
