@@ -19,10 +19,6 @@ distance belong to the half they serve; reading, which it does once for both, an
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
-import platform
 import statistics
 import sys
 import tempfile
@@ -32,15 +28,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.plumbing import options, run_script, write_csv
 from harness.data.registry import open_dataset
 from harness.decoder import DecoderOptions
-from harness.environment import environment
+from harness.environment import cpu_model
 from harness.errors import MsbenchError
-from harness.files import write_text
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.frechet import frechet_distance
 from harness.metrics.inception import torch_fidelity_state_dict
@@ -63,7 +60,7 @@ Pictures = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Side:
     """One side's figures and time."""
 
     figures: dict[str, float]
@@ -121,7 +118,7 @@ def _tensor(pictures: Pictures) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
 
 
-def by_msbench(reference: Path, decoded: Path, names: list[str], cache_folder: Path) -> Measured:
+def by_msbench(reference: Path, decoded: Path, names: list[str], cache_folder: Path) -> Side:
     """The figures by msbench's suite; the cache is filled by the first call and used by the next."""
     stages = Stages()
     suite = MetricSuite(offline=True, stages=stages)
@@ -148,28 +145,20 @@ def by_msbench(reference: Path, decoded: Path, names: list[str], cache_folder: P
     timing = stages.as_record()
     cache.save()
     half = sum(timing["stages"][name]["seconds"] for name in _RFID_STAGES if name in timing["stages"])
-    return Measured(figures, half, timing["seconds"] - half)
+    return Side(figures, half, timing["seconds"] - half)
 
 
 def torch_fidelity_rfid(reference: Path, decoded: Path, scratch: Path) -> float:
     """rFID by torch-fidelity, the reference's features in its cache below `scratch` (filled by the first call)."""
     from torch_fidelity import calculate_metrics
 
-    found = calculate_metrics(
-        input1=str(reference),
-        input2=str(decoded),
-        cuda=False,
-        fid=True,
-        verbose=False,
-        cache=True,
-        cache_root=str(scratch / "torch-fidelity"),
-        input1_cache_name="reference",
-        feature_extractor_weights_path=str(scratch / "inception.pth"),
-    )
+    places = {"cache_root": str(scratch / "torch-fidelity"), "feature_extractor_weights_path": str(scratch / "inception.pth")}
+    asked = {"cuda": False, "fid": True, "verbose": False, "cache": True, "input1_cache_name": "reference"}
+    found = calculate_metrics(input1=str(reference), input2=str(decoded), **asked, **places)
     return float(found["frechet_inception_distance"])
 
 
-def by_packages(reference: Path, decoded: Path, names: list[str], scratch: Path) -> Measured:
+def by_packages(reference: Path, decoded: Path, names: list[str], scratch: Path) -> Side:
     """The figures by torch-fidelity, lpips and scikit-image."""
     started = time.perf_counter()
     rfid = torch_fidelity_rfid(reference, decoded, scratch)
@@ -183,7 +172,7 @@ def by_packages(reference: Path, decoded: Path, names: list[str], scratch: Path)
         values["lpips"].append(distance(first, second))
     means = {name: float(np.mean(column)) for name, column in values.items()}
     means["psnr"] = mean_psnr(np.array(values["psnr"]))
-    return Measured({"rfid": rfid, **means}, between - started, time.perf_counter() - between)
+    return Side({"rfid": rfid, **means}, between - started, time.perf_counter() - between)
 
 
 def fill_caches(reference: Path, names: list[str], scratch: Path) -> None:
@@ -193,61 +182,25 @@ def fill_caches(reference: Path, names: list[str], scratch: Path) -> None:
     torch_fidelity_rfid(reference, reference, scratch)
 
 
-def differences(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, float]:
-    """ours - theirs by name."""
-    return {name: ours[name] - theirs[name] for name in FIGURES}
-
-
 def equal(ours: dict[str, float], theirs: dict[str, float]) -> bool:
     """Every figure within `EQUAL`."""
-    found = differences(ours, theirs)
-    return all(abs(found[name]) <= EQUAL * max(1.0, abs(theirs[name])) for name in FIGURES)
+    return all(abs(ours[name] - theirs[name]) <= EQUAL * max(1.0, abs(theirs[name])) for name in FIGURES)
 
 
-def table(ours: list[Measured], theirs: list[Measured], count: int, threads: int) -> list[dict[str, str]]:
+def table(ours: list[Side], theirs: list[Side], count: int, threads: int) -> list[dict[str, str]]:
     """Rows of the CSV: medians of seconds an image of each half, with how many times faster; then figures and differences."""
-    machine = environment()
-    common = {
-        "images": str(count),
-        "threads": str(threads),
-        "repeats": str(len(ours)),
-        "cpu": str(machine.get("cpu_model") or platform.processor()),
-        "torch": torch.__version__,
-    }
+    common = {"images": str(count), "threads": str(threads), "repeats": str(len(ours))}
+    common |= {"cpu": str(cpu_model()), "torch": str(torch.__version__)}
     rows = []
     for half, name in (("rfid_seconds", "rFID half"), ("pixel_seconds", "per-image half"), ("seconds", "both")):
         first, second = (statistics.median(getattr(one, half) for one in side) / count for side in (ours, theirs))
-        rows.append(
-            {
-                "quantity": f"{name}, seconds an image",
-                "msbench": f"{first:.4f}",
-                "packages": f"{second:.4f}",
-                "times_faster": f"{second / first:.2f}",
-                "difference": "",
-                **common,
-            }
-        )
-    for name, difference in differences(ours[-1].figures, theirs[-1].figures).items():
-        rows.append(
-            {
-                "quantity": name,
-                "msbench": f"{ours[-1].figures[name]:.6f}",
-                "packages": f"{theirs[-1].figures[name]:.6f}",
-                "times_faster": "",
-                "difference": f"{difference:.2e}",
-                **common,
-            }
-        )
-    return rows
-
-
-def show(rows: list[dict[str, str]]) -> None:
-    """The table on stdout."""
-    columns = ("quantity", "msbench", "packages", "times_faster", "difference")
-    lines = [columns, *(tuple(row[column] for column in columns) for row in rows)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        faster = {"times_faster": f"{second / first:.2f}", "difference": ""}
+        rows.append({"quantity": f"{name}, seconds an image", "msbench": f"{first:.4f}", "packages": f"{second:.4f}", **faster})
+    for name in FIGURES:
+        one, other = ours[-1].figures[name], theirs[-1].figures[name]
+        apart = {"times_faster": "", "difference": f"{one - other:.2e}"}
+        rows.append({"quantity": name, "msbench": f"{one:.6f}", "packages": f"{other:.6f}", **apart})
+    return [row | common for row in rows]
 
 
 def compare(reference: Path, decoded: Path, threads: int, repeats: int, scratch: Path) -> tuple[list[dict[str, str]], str]:
@@ -265,9 +218,9 @@ def compare(reference: Path, decoded: Path, threads: int, repeats: int, scratch:
     return rows, f"{faster} times as fast on {len(names)} pairs with {threads} threads; figures {same} to {EQUAL:g}"
 
 
-def main() -> int:
+def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--images-dir", type=Path, action="append", default=[], help="twice: reference PNGs, decoded PNGs")
     parser.add_argument("--data-dir", type=Path, help="Imagenette; pairs are made on the spot with --decoder")
     parser.add_argument("--decoder", default="direct", help="any decoder's name, for example direct, vae or jpeg")
@@ -275,28 +228,19 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="torch's threads, on both sides")
     parser.add_argument("--repeats", type=int, default=1, help="passes of each side, in turns; times are medians")
     parser.add_argument("--output", type=Path, default=Path("results/peer_metrics.csv"), help="the table as CSV")
-    arguments = parser.parse_args()
-    try:
-        if min(arguments.threads, arguments.repeats) < 1 or arguments.count < 2:
-            raise MsbenchError("--threads and --repeats must be at least 1, --count at least 2")
-        if (len(arguments.images_dir) == 2) == (arguments.data_dir is not None) or len(arguments.images_dir) not in (0, 2):
-            raise MsbenchError("give --images-dir twice (reference, decoded), or --data-dir")
-        with tempfile.TemporaryDirectory(prefix="msbench-peers-") as name:
-            scratch = Path(name)
-            folders = arguments.images_dir or make_pairs(arguments.data_dir, arguments.decoder, arguments.count, scratch)
-            rows, verdict = compare(folders[0], folders[1], arguments.threads, arguments.repeats, scratch)
-        show(rows)
-        print(verdict)
-        stream = io.StringIO()
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(arguments.output, stream.getvalue())
-    except MsbenchError as error:
-        print(f"peer_metrics: {error}", file=sys.stderr)
-        return 2
-    return 0
+    given = parser.parse_args()
+    if min(given.threads, given.repeats) < 1 or given.count < 2:
+        raise MsbenchError("--threads and --repeats must be at least 1, --count at least 2")
+    if (len(given.images_dir) == 2) == (given.data_dir is not None) or len(given.images_dir) not in (0, 2):
+        raise MsbenchError("give --images-dir twice (reference, decoded), or --data-dir")
+    with tempfile.TemporaryDirectory(prefix="msbench-peers-") as name:
+        scratch = Path(name)
+        folders = given.images_dir or make_pairs(given.data_dir, given.decoder, given.count, scratch)
+        rows, verdict = compare(folders[0], folders[1], given.threads, given.repeats, scratch)
+    print(pd.DataFrame(rows).iloc[:, :5].to_string(index=False))
+    print(verdict)
+    write_csv(rows, given.output)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))
