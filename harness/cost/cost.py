@@ -157,7 +157,7 @@ def _cell(
     decoder: Decoder, mode: Mode, latents: Tensor, seed: int, batch_size: int, protocol: CostProtocol, device: torch.device
 ) -> CostCell:
     """Time of one call after the other, then, on an NVIDIA GPU, energy of as many calls as fill the same time."""
-    chosen = decoder if mode == mode_of(decoder) else fresh_in_mode(decoder, mode, device)
+    chosen = decoder if mode == mode_of(decoder) else in_mode(decoder, mode, device)
     call = decode_call(chosen, latents, seed, batch_size)
     latency = measure_latency(
         call, device, min_calls=protocol.min_calls, max_calls=protocol.max_calls, max_seconds=protocol.max_seconds
@@ -172,13 +172,6 @@ def _cell(
         power, energy = monitor.report, monitor.report.joules_per_image(count * batch_size)
     disturbance = latency.disturbance()
     return CostCell(batch_size, "ok", latency, mode, disturbance, disturbance is not None, energy, power)
-
-
-def fresh_in_mode(decoder: Decoder, mode: Mode, device: torch.device) -> Decoder:
-    """`in_mode`, with nothing compiled before: what other shapes left would turn static shapes into dynamic ones."""
-    if mode == "compile":
-        torch.compiler.reset()
-    return in_mode(decoder, mode, device)
 
 
 def noise_for(seed: int, batch_size: int, device: torch.device) -> NoiseSource:

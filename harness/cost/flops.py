@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from harness.decoder import Decoder, NoiseSource
@@ -202,13 +203,7 @@ def _is_view(func: Any) -> bool:
 
 def _tensors(values: Sequence[Any]) -> list[Tensor]:
     """The tensors among arguments or results, those in lists and tuples included."""
-    found: list[Tensor] = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, (list, tuple)):
-            found += _tensors(value)
-    return found
+    return [value for value in tree_leaves(list(values)) if isinstance(value, Tensor)]
 
 
 def _bytes(tensor: Tensor) -> int:

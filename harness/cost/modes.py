@@ -44,6 +44,7 @@ def in_mode(decoder: Decoder, mode: Mode, device: torch.device) -> Decoder:
         case "eager":
             return decoder
         case "compile":
+            torch.compiler.reset()  # what other shapes left would turn static shapes into dynamic ones
             return CompiledDecoder(decoder)
         case "cudagraph":
             if device.type != "cuda":

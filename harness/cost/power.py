@@ -187,7 +187,7 @@ class PowerMonitor:
 
     def __enter__(self) -> PowerMonitor:
         try:
-            nvml, handle = _opened(self._index) if self._nvml is None else _open(self._nvml, self._index)
+            nvml, handle = _opened(self._nvml, self._index)
         except _NoPowerError as error:
             self.report = PowerReport(str(error), idle_w=self._idle_w)
             return self
@@ -240,22 +240,20 @@ class _NoPowerError(Exception):
     """The GPU cannot be watched; the message is the one line why."""
 
 
-def _opened(device_index: int) -> tuple[Nvml, Any]:
-    """NVML and torch's device in it: by its UUID, since CUDA_VISIBLE_DEVICES and its order change indices."""
-    if not torch.cuda.is_available() or torch.version.cuda is None:
-        raise _NoPowerError("no NVIDIA GPU that torch can use: energy, clocks and throttling are not measured")
-    import pynvml
+def _opened(nvml: Nvml, index: int) -> tuple[Nvml, Any]:
+    """NVML, and a GPU in it; torch's device by its UUID, since CUDA_VISIBLE_DEVICES and its order change indices."""
+    gpu: int | str = index
+    if nvml is None:
+        if not torch.cuda.is_available() or torch.version.cuda is None:
+            raise _NoPowerError("no NVIDIA GPU that torch can use: energy, clocks and throttling are not measured")
+        import pynvml
 
-    uuid = getattr(torch.cuda.get_device_properties(device_index), "uuid", None)
-    text = str(uuid)
-    return _open(pynvml, device_index if uuid is None else text if text.startswith(("GPU-", "MIG-")) else f"GPU-{text}")
-
-
-def _open(nvml: Nvml, gpu: int | str) -> tuple[Nvml, Any]:
+        nvml = pynvml
+        if (uuid := getattr(torch.cuda.get_device_properties(index), "uuid", None)) is not None:
+            gpu = str(uuid) if str(uuid).startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
     try:
         nvml.nvmlInit()
-        by = nvml.nvmlDeviceGetHandleByUUID if isinstance(gpu, str) else nvml.nvmlDeviceGetHandleByIndex
-        return nvml, by(gpu)
+        return nvml, nvml.nvmlDeviceGetHandleByUUID(gpu) if isinstance(gpu, str) else nvml.nvmlDeviceGetHandleByIndex(gpu)
     except nvml.NVMLError as error:
         raise _NoPowerError(f"NVML: {error}") from error
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from harness.cost.attempt import UnsupportedModeError, attempt, free_memory
-from harness.cost.cost import LARGEST_BATCH, decode_call, fresh_in_mode, noise_for
+from harness.cost.cost import LARGEST_BATCH, decode_call, noise_for
 from harness.cost.flops import count_work
 from harness.cost.latency import synchronise, timed_call, warm_up
 from harness.cost.load import LoadMeter
 from harness.cost.memory import peak_memory_mb
+from harness.cost.modes import in_mode
 from harness.cost.power import PowerMonitor, gpu_index, measure_idle_power
 from harness.cost.roofline import Ceilings, measure_ceilings
 from harness.data.dataset import Dataset
@@ -96,7 +97,7 @@ class Bench:
         return self._latents[resolution]
 
     def _call(self, setting: Setting, batch: int) -> Callable[[], Tensor]:
-        decoder = fresh_in_mode(self.decoder, setting.mode, self.device)
+        decoder = in_mode(self.decoder, setting.mode, self.device)
         return decode_call(decoder, self._latents_of(setting.resolution), self._job.seed, batch)
 
     def _prepare(self, message: m.Prepare) -> m.Prepared:

@@ -126,19 +126,13 @@ def parse_contestant(text: str) -> Contestant:
 
 
 def _value(text: str, option: str, value: str) -> int | Path | str:
-    match option:
-        case "checkpoint":
-            return Path(value)
-        case "weights":
-            if value not in ("trained", "random"):
-                raise MsbenchError(f"--decoder {text}: weights is trained or random, not {value!r}")
-            return value
-        case "preset":
-            return value
-        case _:
-            if not value.isdecimal() or int(value) < 1:
-                raise MsbenchError(f"--decoder {text}: {option} is a whole number from 1, not {value!r}")
-            return int(value)
+    if option in ("steps", "scales"):
+        if not value.isdecimal() or int(value) < 1:
+            raise MsbenchError(f"--decoder {text}: {option} is a whole number from 1, not {value!r}")
+        return int(value)
+    if option == "weights" and value not in ("trained", "random"):
+        raise MsbenchError(f"--decoder {text}: weights is trained or random, not {value!r}")
+    return Path(value) if option == "checkpoint" else value
 
 
 def parse_contestants(names: Sequence[str]) -> tuple[Contestant, ...]:

@@ -317,7 +317,7 @@ def _usable(rows: pd.DataFrame, columns: Sequence[str], needed: Sequence[str]) -
         raise ValueError(f"cannot plot: no column {missing[0]!r}")
     rows = rows.dropna(subset=list(needed))
     if rows.empty:
-        raise ValueError(f"cannot plot: no row has {' and '.join(needed)}")
+        raise ValueError(f"cannot plot: no row has {' and '.join(needed)}" if needed else "cannot plot: no rows")
     return rows
 
 
