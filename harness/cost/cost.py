@@ -19,7 +19,7 @@ from harness.cost.flops import Work, count_work
 from harness.cost.latency import Latency, measure_latency, synchronise
 from harness.cost.memory import peak_memory_mb
 from harness.cost.modes import Mode, eager_of, in_mode, mode_of
-from harness.cost.power import PowerMonitor, PowerReport, gpu_index
+from harness.cost.power import PowerReport, gpu_index, watch_power
 from harness.decoder import Decoder, NoiseSource
 from harness.errors import MsbenchError
 from harness.noise import SampleNoise
@@ -162,14 +162,16 @@ def _cell(
     latency = measure_latency(
         call, device, min_calls=protocol.min_calls, max_calls=protocol.max_calls, max_seconds=protocol.max_seconds
     )
-    power, energy = None, None
+    count, power = max(1, math.ceil(1000.0 * protocol.max_seconds / latency.median_ms)), None
+
+    def back_to_back() -> None:
+        for _ in range(count):
+            call()
+        synchronise(device)
+
     if device.type == "cuda":
-        count = max(1, math.ceil(1000.0 * protocol.max_seconds / latency.median_ms))
-        with PowerMonitor(gpu_index(device)) as monitor:
-            for _ in range(count):
-                call()
-            synchronise(device)
-        power, energy = monitor.report, monitor.report.joules_per_image(count * batch_size)
+        _, power = watch_power(back_to_back, gpu_index(device))
+    energy = power.joules_per_image(count * batch_size) if power else None
     disturbance = latency.disturbance()
     return CostCell(batch_size, "ok", latency, mode, disturbance, disturbance is not None, energy, power)
 

@@ -1,8 +1,7 @@
 """Energy, clocks, throttling and other processes of an NVIDIA GPU over a stretch of work, by NVML, which is only read.
 
-with PowerMonitor(0, idle_w=measure_idle_power(0)) as monitor:
-    ...                               # work, synchronised before the block ends
-monitor.report.joules_per_image(n)    # None without NVML; monitor.report.reason says why
+seconds, report = watch_power(work, 0, idle_w=measure_idle_power(0))    # the work waits for the GPU at its end
+report.joules_per_image(n)                                              # None without NVML; report.reason says why
 """
 
 from __future__ import annotations
@@ -10,17 +9,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from statistics import fmean
-from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
+_Result = TypeVar("_Result")
 _CLOCK_SM, _CLOCK_MEMORY, _TEMPERATURE_GPU = 1, 2, 0  # NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU of nvml.h
 INTERVAL = 0.1
 """seconds between two looks"""
@@ -157,78 +155,63 @@ def take_sample(nvml: Nvml, handle: Any, clock: Callable[[], float] = time.monot
     )
 
 
-class PowerMonitor:
-    """Context manager; `report` is there after the block. A GPU that cannot be watched is a report with a reason, no error.
+def watch_power(
+    work: Callable[[], _Result],
+    gpu: int = 0,
+    *,
+    nvml: Nvml = None,
+    own_pids: Collection[int] = (),
+    idle_w: float | None = None,
+) -> tuple[_Result, PowerReport]:
+    """Do `work` and say what a GPU drew meanwhile. One that cannot be watched is a report with a reason, no error.
 
-    The block should last seconds rather than milliseconds, since a GPU refreshes its energy counter now and then only, and end
-    after the work was waited for. Energy is the counter's at the end less that at the beginning; clocks and the rest are looked
-    at in between, by a thread that sleeps between two looks.
+    The work should last seconds rather than milliseconds, since a GPU refreshes its energy counter now and then only, and wait
+    for the GPU at its end. Energy is the counter's at the end less that at the beginning; clocks and the rest are looked at in
+    between, by a thread that sleeps between two looks.
 
     Args:
-        device_index: torch's index of the CUDA device (with `nvml` given, NVML's own).
+        work: what is watched.
+        gpu: torch's index of the CUDA device (with `nvml` given, NVML's own).
         nvml: a stand-in for `pynvml`; tests bring one.
         own_pids: processes that belong to the measurement, this one always among them; any other one makes the row `shared`.
         idle_w: watts measured before (`measure_idle_power`); only passed on.
     """
+    comparable = nvml is not None or _in_first_pid_namespace()
+    try:
+        nvml, handle = _opened(nvml, gpu)
+    except _NoPowerError as error:
+        return work(), PowerReport(str(error), idle_w=idle_w)
+    device = None
+    with suppress(nvml.NVMLError):
+        name = nvml.nvmlDeviceGetName(handle)
+        device = name.decode() if isinstance(name, bytes) else name
+    take_sample(nvml, handle)  # the first look loads what the others need
+    samples, stop = [take_sample(nvml, handle)], threading.Event()
 
-    def __init__(
-        self, device_index: int = 0, *, nvml: Nvml = None, own_pids: Iterable[int] = (), idle_w: float | None = None
-    ) -> None:
-        self._index, self._nvml, self._idle_w = device_index, nvml, idle_w
-        self._own_pids = {os.getpid(), *own_pids}
-        self._comparable = nvml is not None or _in_first_pid_namespace()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._samples: list[PowerSample] = []
-        self._look: Callable[[], PowerSample]
-        self._device: str | None = None
-        self.report = PowerReport("not measured yet", idle_w=idle_w)
-        """What was seen; before the block ends, an empty report."""
+    def watch() -> None:
+        while not stop.wait(INTERVAL):
+            samples.append(take_sample(nvml, handle))
 
-    def __enter__(self) -> PowerMonitor:
-        try:
-            nvml, handle = _opened(self._nvml, self._index)
-        except _NoPowerError as error:
-            self.report = PowerReport(str(error), idle_w=self._idle_w)
-            return self
-        with suppress(nvml.NVMLError):
-            name = nvml.nvmlDeviceGetName(handle)
-            self._device = name.decode() if isinstance(name, bytes) else name
-        self._nvml, self._look = nvml, partial(take_sample, nvml, handle)
-        self._look()  # the first look loads what the others need
-        self._samples.append(self._look())
-        self._thread = threading.Thread(target=self._watch, name="power-sampler", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if self._thread is None:
-            return
-        end = self._look()  # before waiting for the thread: energy is that of the block
-        self._stop.set()
-        self._thread.join()
-        self._nvml.nvmlShutdown()
-        self.report = summarise(
-            [*(sample for sample in self._samples if sample.seconds < end.seconds), end],
-            self._own_pids,
-            device=self._device,
-            idle_w=self._idle_w,
-            pids_comparable=self._comparable,
-        )
-
-    def _watch(self) -> None:
-        while not self._stop.wait(INTERVAL):
-            self._samples.append(self._look())
+    thread = threading.Thread(target=watch, name="power-sampler", daemon=True)
+    thread.start()
+    try:
+        result = work()
+    finally:
+        end = take_sample(nvml, handle)  # before waiting for the thread: energy is that of the work
+        stop.set()
+        thread.join()
+        nvml.nvmlShutdown()
+    samples = [*(sample for sample in samples if sample.seconds < end.seconds), end]
+    own = {os.getpid(), *own_pids}
+    return result, summarise(samples, own, device=device, idle_w=idle_w, pids_comparable=comparable)
 
 
-def measure_idle_power(device_index: int = 0, *, seconds: float = 2.0, nvml: Nvml = None) -> float | None:
+def measure_idle_power(gpu: int = 0, *, seconds: float = 2.0, nvml: Nvml = None) -> float | None:
     """Mean watts while this process waits `seconds`; call it before the work, best with the CUDA context already there.
 
-    None where the GPU cannot be watched; a `PowerMonitor` then says why.
+    None where the GPU cannot be watched; `watch_power` then says why.
     """
-    with PowerMonitor(device_index, nvml=nvml) as monitor:
-        time.sleep(seconds)
-    return monitor.report.mean_w
+    return watch_power(lambda: time.sleep(seconds), gpu, nvml=nvml)[1].mean_w
 
 
 def gpu_index(device: torch.device) -> int:

@@ -16,7 +16,7 @@ from harness.cost.latency import synchronise, timed_call, warm_up
 from harness.cost.load import LoadMeter
 from harness.cost.memory import peak_memory_mb
 from harness.cost.modes import in_mode
-from harness.cost.power import PowerMonitor, gpu_index, measure_idle_power
+from harness.cost.power import gpu_index, measure_idle_power, watch_power
 from harness.cost.roofline import Ceilings, measure_ceilings
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
@@ -179,9 +179,8 @@ class Bench:
 
         if self.device.type != "cuda" or message.end_to_end:
             return m.Burst(message.calls, burst(), None)
-        with PowerMonitor(gpu_index(self.device), own_pids=message.own_pids, idle_w=message.idle_w) as monitor:
-            seconds = burst()
-        return m.Burst(message.calls, seconds, monitor.report)
+        seconds, report = watch_power(burst, gpu_index(self.device), own_pids=message.own_pids, idle_w=message.idle_w)
+        return m.Burst(message.calls, seconds, report)
 
     def _release(self) -> None:
         self._decode = None

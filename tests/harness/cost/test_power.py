@@ -14,7 +14,7 @@ import torch
 from pydantic import TypeAdapter
 
 from harness.cost import power
-from harness.cost.power import PowerMonitor, PowerReport, PowerSample, clock_reasons, measure_idle_power, summarise, take_sample
+from harness.cost.power import PowerReport, PowerSample, clock_reasons, measure_idle_power, summarise, take_sample, watch_power
 
 ME = os.getpid()
 
@@ -174,23 +174,18 @@ def test_what_nvml_does_not_tell_is_none() -> None:
     assert summarise([PowerSample(0.0)], {ME}).reason == "too few samples of the GPU (1)"
 
 
-def test_a_monitor_over_a_simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_on_a_simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(power, "INTERVAL", 0.01)
     nvml = FakeNvml(watts=300.0, reasons=4, pids=(ME, 77))
-    with PowerMonitor(0, nvml=nvml, idle_w=70.0) as monitor:
-        assert monitor.report.reason == "not measured yet"
-        time.sleep(0.1)
-    report = monitor.report
-    assert (report.device, report.energy_source, report.idle_w) == ("Fake GPU", "counter", 70.0)
+    result, report = watch_power(lambda: time.sleep(0.1) or "done", nvml=nvml, idle_w=70.0)
+    assert (result, report.device, report.energy_source, report.idle_w) == ("done", "Fake GPU", "counter", 70.0)
     assert report.mean_w == pytest.approx(300.0, rel=0.01)
     assert report.seconds is not None
     assert report.seconds >= 0.1
     assert report.samples >= 3
     assert (report.throttle_reasons, report.other_pids) == (("power cap",), (77,))
     assert nvml.initialised == 0
-    with PowerMonitor(0, nvml=FakeNvml(pids=(ME, 77)), own_pids=(77,)) as monitor:
-        pass
-    assert monitor.report.shared is False
+    assert watch_power(lambda: time.sleep(0.01), nvml=FakeNvml(pids=(ME, 77)), own_pids=(77,))[1].shared is False
 
 
 def test_idle_power() -> None:
@@ -203,25 +198,27 @@ def test_a_gpu_without_some_functions_and_a_library_without_a_gpu() -> None:
     sample = take_sample(nvml, 0, clock=lambda: 1.0)
     assert sample == PowerSample(1.0)
     for missing in ("init", "handle"):
-        with PowerMonitor(0, nvml=FakeNvml(missing=(missing,))) as monitor:
-            pass
-        assert (monitor.report.reason, monitor.report.energy_j) == ("NVML: Not Supported", None)
+        result, report = watch_power(lambda: 5, nvml=FakeNvml(missing=(missing,)))
+        assert (result, report.reason, report.energy_j) == (5, "NVML: Not Supported", None)
 
 
-def test_the_block_s_own_error_passes() -> None:
+def test_the_work_s_own_error_passes() -> None:
     nvml = FakeNvml()
-    with pytest.raises(RuntimeError, match="mine"), PowerMonitor(0, nvml=nvml):
+
+    def fails() -> None:
         raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        watch_power(fails, nvml=nvml)
     assert nvml.initialised == 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_no_gpu_is_a_reason_not_an_error() -> None:
-    with PowerMonitor(0, idle_w=None) as monitor:
-        pass
-    assert monitor.report.reason is not None
-    assert "no NVIDIA GPU" in monitor.report.reason
-    assert "\n" not in monitor.report.reason
+    report = watch_power(lambda: None)[1]
+    assert report.reason is not None
+    assert "no NVIDIA GPU" in report.reason
+    assert "\n" not in report.reason
     assert measure_idle_power(0, seconds=0.0) is None
 
 
