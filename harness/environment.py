@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness.files import sha256_file
+
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # glibc's <malloc.h>
 _NEVER = 2**31 - 1
 _GROW_BY = 64 * 2**20
@@ -66,6 +68,12 @@ class Start:
     def seconds(self) -> float:
         """Since then, to a tenth."""
         return round(time.time() - self.unix, 1)
+
+
+def source_sha256(thing: object) -> str | None:
+    """SHA-256 of the file of the module that defines an object's class; None where there is no file."""
+    path = getattr(sys.modules.get(type(thing).__module__), "__file__", None)
+    return sha256_file(Path(path)) if path and Path(path).is_file() else None
 
 
 def cpu_model() -> str | None:
