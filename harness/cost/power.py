@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -93,7 +93,7 @@ class PowerReport:
     """watts the driver enforces, the lowest seen"""
     temperature_c_max: int | None = None
     """hottest, degrees Celsius"""
-    clock_reasons: dict[str, float] | None = None
+    clock_reasons: Mapping[str, float] | None = None
     """reason why clocks were not at their highest -> share of the samples"""
     throttled: bool | None = None
     """a limit of power, heat or hardware took clocks away in at least one sample; None where unknown"""

@@ -30,9 +30,9 @@ def test_decoding_is_timed_and_encoding_is_not(tmp_path: Path) -> None:
     for scope in ("decode", "end-to-end"):
         cell = cells["sleeper", 1, scope]
         assert cell["status"] == "ok"
-        assert 50.0 <= cell["median_ms"] <= 60.0
+        assert 50.0 <= cell["median_ms"] <= (250.0 if cell["disturbed"] else 60.0)  # other work proves nothing
         assert 50.0 <= cell["p10_ms"] <= cell["median_ms"] <= cell["p90_ms"] <= cell["p99_ms"]
-        assert 12.0 < cell["images_per_s"] <= 20.0
+        assert (2.0 if cell["disturbed"] else 12.0) < cell["images_per_s"] <= 20.0
         assert cell["n_calls"] >= 3
         assert (cell["ratio_to_first"], cell["flop_ratio_to_first"], cell["gflops"]) == (1.0, None, None)
         # Imports alone take longer than the 500 ms of encoding that are taken off.
