@@ -1,7 +1,7 @@
 """How fast are msbench's metrics beside the published packages, on the same pairs of PNGs, at the same figures?
 
-    python benchmarks/peer_metrics.py --data-dir DATA [--decoder direct] [--count 250] [--threads 1] [--output FILE.csv]
-    python benchmarks/peer_metrics.py --images-dir REFERENCE --images-dir DECODED [--threads 1]
+    msbench run --decoder direct --dataset imagenette --data-dir DATA --max-samples 250 --no-cost --save-images PAIRS
+    python benchmarks/peer_metrics.py PAIRS/reference PAIRS/direct [--threads 1] [--output FILE.csv]
 
 Both sides compute rFID, PSNR, SSIM and LPIPS (AlexNet) from two folders of PNGs of the same names, with the same weights, in a
 single process that has imported everything; each side's time starts before its networks are built and ends with its figures.
@@ -35,8 +35,6 @@ from torch import Tensor
 
 from benchmarks.plumbing import options, run_script, write_csv
 from harness.data.dataset import prefetch
-from harness.data.registry import open_dataset
-from harness.decoder import DecoderOptions
 from harness.environment import cpu_model
 from harness.errors import MsbenchError
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
@@ -44,10 +42,6 @@ from harness.metrics.frechet import frechet_distance
 from harness.metrics.inception import torch_fidelity_state_dict
 from harness.metrics.pixel import mean_psnr
 from harness.metrics.suite import MetricSuite
-from harness.noise import SampleNoise
-from harness.registry import build_decoder
-from harness.run.reconstruct import reconstruct
-from harness.run.savers import ImageSaver
 from harness.stopwatch import Stages
 from harness.verify.pixels import lpips_alex, psnr, read_png, ssim
 
@@ -82,29 +76,13 @@ def pairs(reference: Path, decoded: Path) -> list[str]:
     Raises:
         MsbenchError: they do not, or there are fewer than two.
     """
-    first, second = ({path.name for path in folder.glob("*.png")} for folder in (reference, decoded))
+    first, second = ({str(path.relative_to(folder)) for path in folder.rglob("*.png")} for folder in (reference, decoded))
     if first != second or len(first) < 2:
         raise MsbenchError(
             f"{reference} and {decoded} must hold the same PNGs, two at least; "
             f"they hold {len(first)} and {len(second)}, {len(first & second)} names in both"
         )
     return sorted(first)
-
-
-def make_pairs(data_dir: Path, decoder: str, count: int, folder: Path) -> tuple[Path, Path]:
-    """Imagenette validation images and their reconstructions as PNGs below `folder`.
-
-    Raises:
-        MsbenchError: no such data or decoder.
-    """
-    dataset = open_dataset("imagenette", data_dir=data_dir, resolution=None, max_samples=count, seed=0, offline=True)
-    built, saver = build_decoder(decoder, DecoderOptions()), ImageSaver(folder)
-    for example in dataset:
-        pixels = torch.from_numpy(example.image).permute(2, 0, 1)[None]
-        output = reconstruct(built, pixels, SampleNoise.for_samples(0, [example.key])).pixels
-        saver.save("reference", [example.key], example.image[None])
-        saver.save("decoded", [example.key], output.permute(0, 2, 3, 1).numpy())
-    return folder / "reference", folder / "decoded"
 
 
 def _reading(reference: Path, decoded: Path, names: list[str]) -> Iterator[tuple[Pictures, Pictures, list[bytes]]]:
@@ -221,22 +199,16 @@ def compare(reference: Path, decoded: Path, threads: int, repeats: int, scratch:
 def main() -> None:
     """The command line."""
     parser = options(__doc__)
-    parser.add_argument("--images-dir", type=Path, action="append", default=[], help="twice: reference PNGs, decoded PNGs")
-    parser.add_argument("--data-dir", type=Path, help="Imagenette; pairs are made on the spot with --decoder")
-    parser.add_argument("--decoder", default="direct", help="any decoder's name, for example direct, vae or jpeg")
-    parser.add_argument("--count", type=int, default=250, help="pairs made on the spot")
+    parser.add_argument("reference", type=Path, help="folder of PNGs")
+    parser.add_argument("decoded", type=Path, help="folder of PNGs of the same names")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads, on both sides")
     parser.add_argument("--repeats", type=int, default=1, help="passes of each side, in turns; times are medians")
     parser.add_argument("--output", type=Path, default=Path("results/peer_metrics.csv"), help="the table as CSV")
     given = parser.parse_args()
-    if min(given.threads, given.repeats) < 1 or given.count < 2:
-        raise MsbenchError("--threads and --repeats must be at least 1, --count at least 2")
-    if (len(given.images_dir) == 2) == (given.data_dir is not None) or len(given.images_dir) not in (0, 2):
-        raise MsbenchError("give --images-dir twice (reference, decoded), or --data-dir")
-    with tempfile.TemporaryDirectory(prefix="msbench-peers-") as name:
-        scratch = Path(name)
-        folders = given.images_dir or make_pairs(given.data_dir, given.decoder, given.count, scratch)
-        rows, verdict = compare(folders[0], folders[1], given.threads, given.repeats, scratch)
+    if min(given.threads, given.repeats) < 1:
+        raise MsbenchError("--threads and --repeats must be at least 1")
+    with tempfile.TemporaryDirectory(prefix="msbench-peers-") as scratch:
+        rows, verdict = compare(given.reference, given.decoded, given.threads, given.repeats, Path(scratch))
     print(pd.DataFrame(rows).iloc[:, :5].to_string(index=False))
     print(verdict)
     write_csv(rows, given.output)
