@@ -121,5 +121,15 @@ def _fill(build: Callable[[], ModuleT], tensors: dict[str, Tensor], path: Path) 
     return module.eval().requires_grad_(False)
 
 
+def teacher_of(path: Path, sha256: str) -> str | None:
+    """SHA-256 of the weights a checkpoint was distilled from, as the card beside it says; None where no card of this file does."""
+    try:
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = card.get("teacher_sha256") if isinstance(card, dict) and card.get("sha256") == sha256 else None
+    return known if isinstance(known, str) else None
+
+
 def _tuples(config: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
