@@ -105,13 +105,14 @@ def candidate(record: Record, decoder: str) -> Candidate:
     """One decoder of a run.
 
     Raises:
-        MsbenchError: no such decoder in the run, or its features were not kept.
+        MsbenchError: no such decoder in the run, its features were not kept, or the run is damaged.
     """
+    run = open_run(record)
     rows = {name: row for row in reversed(record.data.results) for name in (row.decoder, row.label)}
     if decoder not in rows:
         raise MsbenchError(f"{record.folder} has no decoder {decoder!r}; it has {', '.join(rows)}")
     result = rows[decoder]
-    measured = read_measured(open_run(record), result.label, result.label)
+    measured = read_measured(run, result.label, result.label)
     if not measured.has("rfid"):
         raise MsbenchError(f"{record.folder} keeps no features of {decoder}: rFID cannot be compared without them")
     return Candidate(record, result, measured)
@@ -176,7 +177,8 @@ def _better(one: Candidate, other: Candidate, metric: str) -> Finding:
     estimate = difference(one.measured, other.measured.reordered(one.measured.keys), metric)
     interval = estimate.interval(0.95)
     text = f"{metric} {estimate.value:+.4g} [{interval.low:+.4g}, {interval.high:+.4g}]"
-    return Finding(condition, _outcome(interval, -math.inf, math.nextafter(0.0, -1.0)), text)
+    outcome: Outcome = "passed" if interval.high < 0.0 else "failed" if interval.low > 0.0 else "not shown"
+    return Finding(condition, outcome, text)
 
 
 def _more_steps(teacher: Candidate, teachers: Sequence[Candidate]) -> Finding:

@@ -114,17 +114,8 @@ def compare(
         warnings += [*_one_sided(pairs), *refused]
         if any(not row.measured.features for row in rows):
             warnings.append("some runs kept no Inception features: their rFID and KID are not tested")
-    return Comparison(
-        tuple(record for record, _ in runs),
-        tuple(results),
-        comparisons,
-        costs,
-        seeds,
-        merged,
-        after,
-        tuple(dict.fromkeys(warnings)),
-        forced,
-    )
+    records, told = tuple(record for record, _ in runs), tuple(dict.fromkeys(warnings))
+    return Comparison(records, tuple(results), comparisons, costs, seeds, merged, after, told, forced)
 
 
 def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, int, Result]]:
@@ -229,27 +220,10 @@ def _compared(pairs: Sequence[_Pair], margins: Mapping[str, Margin], report: Pro
             margin=margin,
             margin_interval=estimate.interval(excluded.level) if excluded else None,
         )
-        found.append(
-            Compared(
-                metric,
-                row.label,
-                base.label,
-                own,
-                other,
-                estimate.value,
-                (interval.low, interval.high),
-                LEVEL,
-                outcome.p_value,
-                str(decision.verdict),
-                str(decision.difference),
-                margin,
-                decision.non_inferior,
-                estimate.n,
-                estimate.units,
-                estimate.method,
-                estimate.note,
-            )
-        )
+        figures = own, other, estimate.value, (interval.low, interval.high), LEVEL, outcome.p_value
+        words = str(decision.verdict), str(decision.difference), margin, decision.non_inferior
+        rest = estimate.n, estimate.units, estimate.method, estimate.note
+        found.append(Compared(metric, row.label, base.label, *figures, *words, *rest))
     return tuple(found)
 
 
@@ -296,9 +270,8 @@ def _cost_ratios(pairs: Sequence[_Pair]) -> tuple[tuple[CostRatio, ...], list[st
             continue
         for batch in sorted(mine.keys() & theirs.keys()):
             ratio = median_ratio(mine[batch], theirs[batch], LEVEL)
-            found.append(
-                CostRatio(f"time, batch {batch}", row.label, base.label, ratio.value, (ratio.low, ratio.high), ratio.method)
-            )
+            ends = ratio.low, ratio.high
+            found.append(CostRatio(f"time, batch {batch}", row.label, base.label, ratio.value, ends, ratio.method))
     return tuple(found), refused
 
 

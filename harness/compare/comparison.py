@@ -71,7 +71,7 @@ def side_by_side(first: Basis, other: Basis) -> Fit:
     """What keeps two bases apart in quality, metric by metric, and in time."""
     quality = ""
     if first.protocol_hash != other.protocol_hash:
-        named = _differing("protocol field ", first.protocol, other.protocol)
+        named = _differing("protocol field {}:", first.protocol, other.protocol)
         quality = named or f"protocol hash: {first.protocol_hash} against {other.protocol_hash}"
     elif first.source_sha256 != other.source_sha256:
         quality = "the source files (source_sha256)"
@@ -83,12 +83,12 @@ def side_by_side(first: Basis, other: Basis) -> Fit:
     ]
     if first.reference_sha256 != other.reference_sha256:
         warnings.append(f"{other.name}: same files, other pixels than {first.name} (another image library version?)")
-    return Fit(quality, changed, tuple(warnings), _differing("", first.timing, other.timing))
+    return Fit(quality, changed, tuple(warnings), _differing("{}", first.timing, other.timing))
 
 
-def _differing(kind: str, first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def _differing(field: str, first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     fields = [name for name in sorted({*first, *other}) if first.get(name) != other.get(name)]
-    return "; ".join(f"{kind}{name}: {first.get(name)!r} against {other.get(name)!r}" for name in fields)
+    return "; ".join(f"{field.format(name)} {first.get(name)!r} against {other.get(name)!r}" for name in fields)
 
 
 @dataclass(frozen=True, slots=True)

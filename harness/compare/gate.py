@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,29 +104,13 @@ class GateReport:
 
         def rows(deviations: Sequence[Deviation]) -> list[dict[str, Any]]:
             return [
-                {
-                    "decoder": one.expected.decoder,
-                    "metric": one.expected.metric,
-                    "expected": one.expected.value,
-                    "got": one.got,
-                    "worse_by": one.worse_by,
-                    "tolerance": one.expected.tolerance,
-                    "tolerance_from": one.expected.tolerance_from,
-                }
+                {**asdict(one.expected), "expected": one.expected.value, "got": one.got, "worse_by": one.worse_by}
                 for one in deviations
             ]
 
-        return {
-            "schema_version": 1,
-            "status": "passed" if self.passed else "failed",
-            "reference": self.reference,
-            "passed": self.passed,
-            "checked": self.checked,
-            "regressions": rows(self.regressions),
-            "improvements": rows(self.improvements),
-            "missing": list(self.missing),
-            "remarks": list(self.remarks),
-        }
+        found = {"regressions": rows(self.regressions), "improvements": rows(self.improvements)}
+        status = {"schema_version": 1, "status": "passed" if self.passed else "failed", "passed": self.passed}
+        return {**status, **asdict(self), **found}
 
 
 def worsening(expected: float, got: float, better: Direction) -> float:
@@ -190,17 +174,9 @@ def make_reference(
             amount = tolerance.absolute + tolerance.relative * abs(value) if math.isfinite(value) else 0.0
             weights = record.data.decoders[row.label].spec.weights_sha256
             figures.append(Expected(row.label, metric, value, amount, tolerance.source, direction(metric), weights))
-    return GateReference(
-        first.protocol,
-        first.protocol_hash,
-        metrics,
-        first.source_sha256,
-        first.reference_sha256,
-        str(records[0].data.environment["msbench"]),
-        commands,
-        tuple(figures),
-        name,
-    )
+    hashes = first.source_sha256, first.reference_sha256
+    version = str(records[0].data.environment["msbench"])
+    return GateReference(first.protocol, first.protocol_hash, metrics, *hashes, version, commands, tuple(figures), name)
 
 
 def check(records: Sequence[Record], reference: GateReference, decoders: Sequence[str | None] | None = None) -> GateReport:
@@ -218,7 +194,7 @@ def check(records: Sequence[Record], reference: GateReference, decoders: Sequenc
     deviations: list[Deviation] = []
     unknown: list[str] = []
     remarks: list[str] = []
-    checked, seen = 0, []
+    seen: list[str] = []
     for record, row in _rows(records, decoders):
         decoder, figures = row.label, gated_figures(record, row)
         fit = side_by_side(reference.basis(), basis(record))
@@ -233,12 +209,13 @@ def check(records: Sequence[Record], reference: GateReference, decoders: Sequenc
         remarks += fit.warnings
         if next(iter(expected.values())).weights_sha256 != record.data.decoders[decoder].spec.weights_sha256:
             remarks.append(f"{decoder}: other weights than {reference.name}'s")
-        for metric, figure in expected.items():
-            if metric in fit.definitions or (metric == "gflops" and metric not in figures):
-                continue  # a run with --no-cost counts none
-            checked += 1
-            deviations.append(Deviation(figure, figures.get(metric)))
-    if not checked:
+        uncounted = {"gflops"} - figures.keys()  # a run with --no-cost counts none
+        deviations += [
+            Deviation(figure, figures.get(metric))
+            for metric, figure in expected.items()
+            if metric not in {*fit.definitions, *uncounted}
+        ]
+    if not deviations:
         raise MsbenchError(
             f"none of the run's figures ({', '.join(seen + unknown)}) is in {reference.name} "
             f"({', '.join(reference.decoders)}): add them on purpose with --update"
@@ -246,14 +223,9 @@ def check(records: Sequence[Record], reference: GateReference, decoders: Sequenc
     absent = [decoder for decoder in reference.decoders if decoder not in seen]
     missing = [f"in the run, not in {reference.name}: {', '.join(unknown)}"] if unknown else []
     missing += [f"in {reference.name}, not in the run: {', '.join(absent)}"] if absent else []
-    return GateReport(
-        reference.name,
-        checked,
-        tuple(one for one in deviations if one.worse_by > one.expected.tolerance),
-        tuple(one for one in deviations if -one.worse_by > one.expected.tolerance),
-        tuple(missing),
-        tuple(dict.fromkeys(remarks)),
-    )
+    worse = tuple(one for one in deviations if one.worse_by > one.expected.tolerance)
+    better = tuple(one for one in deviations if -one.worse_by > one.expected.tolerance)
+    return GateReport(reference.name, len(deviations), worse, better, tuple(missing), tuple(dict.fromkeys(remarks)))
 
 
 def update_reference(records: Sequence[Record], decoders: Sequence[str | None] | None, against: str) -> list[str]:
@@ -283,9 +255,8 @@ def _writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise MsbenchError(
-            f"cannot write {path} ({error.strerror or error}): give a file in a folder you may write to"
-        ) from error
+        why = error.strerror or error
+        raise MsbenchError(f"cannot write {path} ({why}): give a file in a folder you may write to") from error
 
 
 def _changes(old: GateReference, new: GateReference) -> Iterator[str]:
@@ -316,10 +287,8 @@ def _rows(records: Sequence[Record], decoders: Sequence[str | None] | None) -> I
         for row in record.data.results:
             if only not in (None, row.label, row.decoder):
                 continue
-            if row.label in seen:
-                raise MsbenchError(
-                    f"{row.label} is in both {seen[row.label].folder} and {record.folder}; pick one with RUN:DECODER"
-                )
+            if first := seen.get(row.label):
+                raise MsbenchError(f"{row.label} is in both {first.folder} and {record.folder}; pick one with RUN:DECODER")
             seen[row.label] = record
             yield record, row
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
 from harness.record.run import Run, open_run
 from harness.record.schema import SCHEMA_VERSION
-from harness.run.quality import Progress
 from harness.verify.built import built_checks, latency_checks, rebuild
 from harness.verify.check import Check, same
 from harness.verify.coverage import uncovered
 from harness.verify.figures import figure_checks
 from harness.verify.images import image_checks
+
+if TYPE_CHECKING:
+    from harness.run.quality import Progress
 
 
 @dataclass(frozen=True, slots=True)
