@@ -100,17 +100,18 @@ def run_command(
         with progress_bar() as progress:
             record = evaluate(config, progress)
         console = console_for(as_json)
-        demo = (dataset,) if record.data["dataset"]["demo"] else ()
+        demo = (dataset,) if record.data.dataset.info.demo else ()
         console.print(
             results_table(record.rows_for_people(), title=f"{dataset}, n = {record.results[0]['n']}", demo_datasets=demo)
         )
-        skipped = record.data["dataset"]["skipped"]
+        skipped = record.data.dataset.skipped
         if skipped:
-            console.print(f"{len(skipped)} files skipped, first: {skipped[0]['name']} ({skipped[0]['reason']})")
+            console.print(f"{len(skipped)} files skipped, first: {skipped[0].name} ({skipped[0].reason})")
         console.print(
             f"protocol {record.protocol_hash} · record, per-image values and sheet in {record.folder}", soft_wrap=True
         )
-        console.print(timing_line(record.data["timing"]), soft_wrap=True)
+        if record.data.timing:
+            console.print(timing_line(record.data.timing), soft_wrap=True)
         if save_images:
             console.print(f"images in {save_images}", soft_wrap=True)
         if as_json:

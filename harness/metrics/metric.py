@@ -89,7 +89,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. Exactly one of `load` and `whole` gives its figure; a whole-set metric may load columns of its own beside it."""
+    """One metric: `load` or `whole` gives its figure; a whole-set metric may load per-image columns of its own beside it."""
 
     name: str
     """key in records and tables"""
@@ -116,7 +116,7 @@ class Metric:
     whole: Callable[[Whole], float] | None = None
     """the figure of a whole set; None = the mean of the per-image values"""
     statistic: Callable[..., Any] | None = None
-    """(Whole, clusters) -> `harness.stats.sets.SetStatistic`, where it knows its values without each unit; None = grouped jackknife"""
+    """(Whole, clusters) -> `harness.stats.sets.SetStatistic` with its values without each unit; None = grouped jackknife"""
     tolerance: Tolerance | None = None
     """of the gate; None = the gate's default"""
     check: Check | None = None

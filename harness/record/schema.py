@@ -15,10 +15,11 @@ from harness.cost.cost import Cost
 from harness.data.types import DatasetInfo, Skipped
 from harness.decoder import DecoderSpec
 from harness.record.protocol import Protocol
+from harness.stopwatch import Timing
 
 SCHEMA_VERSION = 3
 Status = Literal["running", "quality", "complete", "failed"]
-"""running: images are measured; quality: their figures stand, cost does not yet; failed: what stands is kept, `failure` says why"""
+"""running: images are measured; quality: their figures stand, cost not yet; failed: what stands is kept, `failure` says why"""
 Interval = tuple[float, float]
 
 
@@ -186,28 +187,6 @@ class Setting:
     """eager, compile or cudagraph"""
     batch_size: int
     """images a call"""
-
-
-@dataclass(frozen=True, slots=True)
-class StageTime:
-    """Time of one stage of a run."""
-
-    seconds: float
-    """spent in it"""
-    share: float
-    """of the whole run"""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Where a run's time went."""
-
-    seconds: float
-    """in all"""
-    stages: Mapping[str, StageTime]
-    """longest first"""
-    unaccounted: StageTime
-    """between the stages"""
 
 
 @dataclass(frozen=True, slots=True)
