@@ -112,7 +112,7 @@ def compare(
         comparisons = _compared(pairs, parse_margins(merged, METRICS), progress or (lambda stage, done, total: None))
         costs, refused = _cost_ratios([pair for pair in pairs if pair[0] in rows])
         warnings += [*_one_sided(pairs), *refused]
-        if any(not row.measured.features for row in rows):
+        if not all(run.has_features for run in opened):
             warnings.append("some runs kept no Inception features: their rFID and KID are not tested")
     records, told = tuple(record for record, _ in runs), tuple(dict.fromkeys(warnings))
     return Comparison(records, tuple(results), comparisons, costs, seeds, merged, after, told, forced)
@@ -192,7 +192,8 @@ def _compared(pairs: Sequence[_Pair], margins: Mapping[str, Margin], report: Pro
         for metric in METRICS
         for row, base, fit in pairs
         if row.measured.has(metric) and base.measured.has(metric)
-        if metric not in fit.definitions and _same_meaning(metric, row, base)
+        if metric in row.basis.definitions.keys() & base.basis.definitions.keys() - {*fit.definitions}
+        if _same_meaning(metric, row, base)
     ]
     estimates: list[Estimate] = []
     for done, (metric, row, base) in enumerate(wanted):
