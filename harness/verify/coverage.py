@@ -12,6 +12,7 @@ from harness.verify.check import Check, unchecked
 _HASH = re.compile(r"[0-9a-f]{16,64}")
 _SAMPLES = "samples_ms"
 _OF_ITS_MOMENT = "a measurement of its moment: nothing in the run repeats it"
+STATISTICS = "intervals, spreads of images and extrapolations are not computed again: msbench's own tests hold their formulas"
 _REASONS = (
     (_SAMPLES, "raw timings: what medians and percentiles are computed from"),
     (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,14 +44,7 @@ def _per_image(result: Result, details: Details, name: str, table: pd.DataFrame)
     finite = table[~np.isinf(table)]  # NaN elsewhere
     skips = name in METRICS and METRICS[name].skip_infinite
     means = {int(seed): float(finite[seed].mean() if skips else table[seed].mean(skipna=False)) for seed in table}
-    checks = _by_seed(result, details, name, means, how="pandas mean of samples.parquet", **_SUMS)
-    if details.noise.image_spread is not None:
-        # an exact image has no deviation, and the mean then none either
-        spread = float(finite.std(axis=1, ddof=1, skipna=False).mean(skipna=False))
-        how = "mean over images of the standard deviation over seeds (pandas)"
-        number, held = f"details.noise.image_spread.{name}", details.noise.image_spread.get(name)
-        checks.append(close(result.label, number, held, spread, how, **_SUMS))
-    return checks
+    return _by_seed(result, details, name, means, how="pandas mean of samples.parquet", **_SUMS)
 
 
 def _whole(run: Run, result: Result, details: Details, name: str) -> list[Check]:
@@ -64,8 +56,8 @@ def _whole(run: Run, result: Result, details: Details, name: str) -> list[Check]
     values, absolute = {}, check.absolute
     for seed, features in zip(details.noise.seeds, kept[1], strict=True):
         mine = run.of(result.label)
-        columns = mine[mine["noise_seed"] == seed].select_dtypes("floating")
-        whole = Whole(kept[0], features, {str(column): columns[column].to_numpy(np.float64) for column in columns})
+        columns = mine[mine["noise_seed"] == seed].select_dtypes("float64")
+        whole = Whole(kept[0], features, {str(name): values.to_numpy() for name, values in columns.items()})
         enough = len(features) >= 2
         values[seed] = check.whole(whole) if enough else float("nan")
         scale = check.scale(whole) if check.scale and enough else abs(values[seed])
@@ -75,7 +67,10 @@ def _whole(run: Run, result: Result, details: Details, name: str) -> list[Check]
 
 def _by_seed(result: Result, details: Details, name: str, values: dict[int, float], *, how: str, **within: Any) -> list[Check]:
     """The figure, each noise seed's own, and their spread."""
-    judge = partial(close, result.label, **within)
+
+    def judge(number: str, recorded: float | None, value: float, how: str) -> Check:
+        return close(result.label, number, recorded, value, how, **within)
+
     found = np.array(list(values.values()))
     of_seeds = f"{how}, mean of {len(found)} noise seeds" if len(found) > 1 else how
     checks = [judge(name, result.metrics.get(name), float(found.mean()), of_seeds)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,11 +17,13 @@ from harness.metrics.metric import Picture
 from harness.metrics.registry import METRICS
 from harness.record.run import REFERENCE, Run, feature_key
 from harness.record.schema import Result
+from harness.run.reconstruct import encoder_of
 from harness.verify.built import other_weights
 from harness.verify.check import Check, close, same, unchecked
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
 FEATURED = 16
 """images whose features and latents are computed again"""
@@ -48,11 +50,16 @@ class Group:
         """Reference and reconstruction."""
         return read_png(self.reference / f"{key}.png"), read_png(self.folder / f"{key}.png")
 
-    def picked(self) -> list[str]:
-        """The images, up to `FEATURED`, that networks see again: seeded by their number."""
+    def picked(self) -> Iterator[tuple[int, str, Tensor, Tensor]]:
+        """Place, key, reference and reconstruction, uint8 [1, 3, H, W], of the images that networks see again: up to `FEATURED`,
+        seeded by their number."""
+        import torch
+
         n = len(self.kept)
-        rows = np.random.default_rng(n).choice(n, min(FEATURED, n), replace=False)
-        return [str(self.kept.index[row]) for row in sorted(rows.tolist())]
+        for place in sorted(np.random.default_rng(n).choice(n, min(FEATURED, n), replace=False).tolist()):
+            key = str(self.kept.index[place])
+            reference, decoded = (torch.from_numpy(one.copy()).permute(2, 0, 1)[None] for one in self.pair(key))
+            yield place, key, reference, decoded
 
 
 def read_png(path: Path) -> Picture:
@@ -121,10 +128,8 @@ def pixel_checks(group: Group) -> list[Check]:
     """Every metric whose entry states a route on a pair of pictures: the image furthest from the samples, column by column."""
     import pandas as pd
 
-    entries = {
-        name: METRICS[name].check for name, value in group.result.metrics.items() if name in METRICS and value is not None
-    }
-    routes = {name: check for name, check in entries.items() if check is not None and check.pair is not None}
+    measured = [METRICS[name] for name, value in group.result.metrics.items() if name in METRICS and value is not None]
+    routes = {metric.name: metric.check for metric in measured if metric.check is not None and metric.check.pair is not None}
     found: dict[str, list[Mapping[str, float]]] = {name: [] for name in routes}
     for key in group.kept.index:
         reference, decoded = group.pair(key)
@@ -141,10 +146,8 @@ def pixel_checks(group: Group) -> list[Check]:
             with np.errstate(invalid="ignore"):
                 differences = np.where(equal, 0.0, np.nan_to_num(np.abs(first - second), nan=np.inf))
             place = int(np.argmax(differences))
-            how, agrees = (
-                f"{check.how}, worst of {len(again)}: {again.index[place]}",
-                bool(differences[place] <= check.absolute),
-            )
+            how = f"{check.how}, worst of {len(again)}: {again.index[place]}"
+            agrees = bool(differences[place] <= check.absolute)
             number, values = f"samples.{column}.{group.seed}", (float(first[place]), float(second[place]))
             checks.append(Check(group.result.label, number, *values, how, check.absolute, check.reason, agrees))
     return checks
@@ -152,46 +155,34 @@ def pixel_checks(group: Group) -> list[Check]:
 
 def _latent_checks(run: Run, group: Group, built: Decoder | str) -> list[Check]:
     """Latent faithfulness of some images: both PNGs through the encoder built again."""
-    import torch
-    import torch.nn.functional as F
-
     name = "latent_error"
-    if group.result.metrics.get(name) is None or isinstance(built, str) or other_weights(run, group.result, built):
+    encode = None if isinstance(built, str) or other_weights(run, group.result, built) else encoder_of(built)
+    if encode is None or group.result.metrics.get(name) is None:
         return []
-
-    def encode(picture: Picture) -> Any:
-        image = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 127.5 - 1.0
-        bottom, right = (-side % built.spec.down_factor for side in picture.shape[:2])
-        with torch.inference_mode():
-            return built.encode(F.pad(image, (0, right, 0, bottom), mode="replicate")).double()
-
-    found = []
-    for key in group.picked():
-        wanted, again = (encode(picture) for picture in group.pair(key))
-        value, held = float((again - wanted).norm() / wanted.norm().clamp_min(1e-12)), float(group.kept.loc[key, name])
-        found.append((abs(value - held) / max(value, 1e-3), key))
+    found, held = [], group.kept[name].to_numpy(np.float64)
+    for place, key, reference, decoded in group.picked():
+        wanted, again = encode(reference).double(), encode(decoded).double()
+        value = float((again - wanted).norm() / wanted.norm().clamp_min(1e-12))
+        found.append((abs(value - held[place]) / max(value, 1e-3), key))
     return [_furthest(group.result.label, f"samples.{name}.{group.seed}", found, "encoder built again on PNGs")]
 
 
 def _feature_checks(run: Run, groups: list[Group]) -> list[Check]:
-    """Inception features of some saved images against those the run kept."""
-    import torch
-
+    """Inception features of some saved images against those the run kept; the references' with the first group."""
     from harness.metrics.inception import InceptionFeatures
 
     network, checks = InceptionFeatures.load(), []
-    for place, group in enumerate(groups):
+    for group in groups:
         label, kept = group.result.label, run.features(group.result.label)
         assert kept is not None  # the run has features
-        tensors = [("", REFERENCE, group.reference, kept[0])] if place == 0 else []
-        tensors.append((label, feature_key(label, group.seed), group.folder, kept[1][run.seeds(label).index(group.seed)]))
-        for whose, tensor, folder, features in tensors:
+        sides = {feature_key(label, group.seed): (1, kept[1][run.seeds(label).index(group.seed)])}
+        sides |= {REFERENCE: (0, kept[0])} if group is groups[0] else {}
+        for tensor, (side, features) in sides.items():
             found = []
-            for key in group.picked():
-                image = torch.from_numpy(read_png(folder / f"{key}.png").copy()).permute(2, 0, 1)[None]
-                again, held = network.features(image)[0].double().numpy(), features[run.keys.index(key)].astype(np.float64)
-                found.append((float(np.linalg.norm(again - held) / np.linalg.norm(again)), key))
-            checks.append(_furthest(whose, f"features.{tensor}", found, "torch-fidelity's network on PNG"))
+            for place, key, *images in group.picked():
+                again = network.features(images[side])[0].double().numpy()
+                found.append((float(np.linalg.norm(again - features[place]) / np.linalg.norm(again)), key))
+            checks.append(_furthest(label, f"features.{tensor}", found, "torch-fidelity's network on PNG"))
     return checks
 
 
@@ -215,9 +206,8 @@ def _torch_fidelity_check(run: Run, group: Group, weights: Path) -> Check:
         number = f"details.noise.per_seed.{group.seed}.rfid"
         held = run.record.data.decoders[label].noise.per_seed.get(str(group.seed), {}).get("rfid")
     if any(len(list(place.glob("*.png"))) != n for place in (group.reference, group.folder)):
-        return unchecked(
-            label, f"images.{group.seed}", held, f"{group.folder} or reference/ holds other PNGs than the run's {n}"
-        )
+        why = f"{group.folder} or reference/ holds other PNGs than the run's {n}"
+        return unchecked(label, f"images.{group.seed}", held, why)
     if not weights.is_file():
         torch.save(torch_fidelity_state_dict(), weights)
     found = calculate_metrics(
