@@ -9,7 +9,7 @@ get fewer conditions, those without weights are not harmed. Writes one row a con
     python benchmarks/gate_sensitivity.py --decoders direct
     python benchmarks/gate_sensitivity.py --summary             # read the file only
 
-The largest benign difference of a metric is its floor; `harness.compare.gate.TOLERANCES` holds ten times that, rounded up.
+The largest benign difference of a metric is its floor; the tolerances of the metrics' entries hold ten times that, rounded up.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 import torch
 
 from decoders.checkpoint import load_autoencoder, load_denoiser, read_checkpoint, save_checkpoint, shipped_path
-from harness.compare.gate import DEFAULT_TOLERANCE, TOLERANCES, gated_figures, worsening
+from harness.compare.gate import gated_figures, tolerance_of, worsening
 from harness.files import sha256_file, write_text
 from harness.metrics.registry import METRICS
 from harness.record.record import Record, read_record
@@ -161,7 +161,7 @@ def run_once(decoder: str, condition: Condition, folder: Path) -> Record:
 
 def figures(record: Record) -> dict[str, float]:
     """The gated figures that were measured rather than counted."""
-    found = gated_figures(record.rows_for_people()[0])
+    found = gated_figures(record, record.data.results[0])
     return {name: value for name, value in found.items() if name in METRICS and value is not None}
 
 
@@ -228,7 +228,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def is_relative(row: Row) -> bool:
     """Whether a row's difference counts as a fraction of the plain figure; beside a figure of 0 none does."""
-    return bool(TOLERANCES.get(row.metric, DEFAULT_TOLERANCE).relative and row.plain)
+    return bool(tolerance_of(row.metric).relative and row.plain)
 
 
 def floor_of(row: Row) -> float:
@@ -240,7 +240,7 @@ def limits(row: Row) -> float:
     """A row's worsening in units of its figure's tolerance; above 1 the gate trips."""
     if row.worse_by == 0:
         return 0.0
-    amount = TOLERANCES.get(row.metric, DEFAULT_TOLERANCE).amount(row.plain)
+    amount = tolerance_of(row.metric).amount(row.plain)
     return row.worse_by / amount if amount else math.copysign(math.inf, row.worse_by)
 
 
@@ -251,7 +251,7 @@ def summary(rows: list[Row]) -> Iterator[str]:
     levels = sorted({row.level for row in harmed})
     yield "metric: floor = largest benign difference (where), tolerance in use; effect of harm in tolerances, median (least)"
     for metric in dict.fromkeys(row.metric for row in rows):
-        tolerance = TOLERANCES.get(metric, DEFAULT_TOLERANCE)
+        tolerance = tolerance_of(metric)
         found_floors = []
         for relative, used in ((True, f"{tolerance.relative:g} of the figure"), (False, f"{tolerance.absolute:g}")):
             here = [row for row in benign if row.metric == metric and is_relative(row) == relative]

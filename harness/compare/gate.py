@@ -171,9 +171,8 @@ def make_reference(
             if metric not in COUNTS:
                 metrics[metric] = record.data.metrics[metric].definition
             tolerance = (tolerances or {}).get(metric) or tolerance_of(metric)
-            amount = tolerance.absolute + tolerance.relative * abs(value) if math.isfinite(value) else 0.0
-            weights = record.data.decoders[row.label].spec.weights_sha256
-            figures.append(Expected(row.label, metric, value, amount, tolerance.source, direction(metric), weights))
+            weights, within = record.data.decoders[row.label].spec.weights_sha256, (tolerance.amount(value), tolerance.source)
+            figures.append(Expected(row.label, metric, value, *within, direction(metric), weights))
     hashes = first.source_sha256, first.reference_sha256
     version = str(records[0].data.environment["msbench"])
     return GateReference(first.protocol, first.protocol_hash, metrics, *hashes, version, commands, tuple(figures), name)

@@ -51,8 +51,8 @@ class Group:
         return read_png(self.reference / f"{key}.png"), read_png(self.folder / f"{key}.png")
 
     def picked(self) -> Iterator[tuple[int, str, Tensor, Tensor]]:
-        """Place, key, reference and reconstruction, uint8 [1, 3, H, W], of the images that networks see again: up to `FEATURED`,
-        seeded by their number."""
+        """Place, key, reference and reconstruction (uint8 [1, 3, H, W]) of the images, up to `FEATURED`, that networks
+        see again; seeded by their number."""
         import torch
 
         n = len(self.kept)
