@@ -36,6 +36,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.data.dataset import prefetch
 from harness.data.registry import open_dataset
 from harness.decoder import DecoderOptions
 from harness.environment import environment
@@ -47,7 +48,6 @@ from harness.metrics.inception import torch_fidelity_state_dict
 from harness.metrics.pixel import mean_psnr
 from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
-from harness.prefetch import prefetch
 from harness.registry import build_decoder
 from harness.run.reconstruct import reconstruct
 from harness.run.savers import ImageSaver

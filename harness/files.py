@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.errors import MsbenchError
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
@@ -49,12 +51,17 @@ def cache_dir() -> Path:
     """The cache folder: `$MSBENCH_CACHE`, else `~/.cache/msbench` (`$XDG_CACHE_HOME/msbench` where that is set).
 
     The folder may not exist yet; whoever writes creates it.
+
+    Raises:
+        MsbenchError: none is chosen and this user has no home folder.
     """
-    chosen = os.environ.get("MSBENCH_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "msbench"
+    chosen, base = os.environ.get("MSBENCH_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        return (Path(base) if base else Path.home() / ".cache") / "msbench"
+    except RuntimeError as error:
+        raise MsbenchError(f"no folder to keep downloads in ({error}); set MSBENCH_CACHE to one") from error
 
 
 def features_dir() -> Path | None:

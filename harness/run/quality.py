@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data.dataset import Dataset
+from harness.data.dataset import Dataset, prefetch
 from harness.data.types import Example
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
@@ -24,7 +24,6 @@ from harness.files import features_dir
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.suite import MetricSuite, Prepared
 from harness.noise import SampleNoise
-from harness.prefetch import prefetch
 from harness.run.config import RunConfig
 from harness.run.reconstruct import latent_error, reconstruct
 from harness.run.savers import ImageSaver
