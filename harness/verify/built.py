@@ -42,10 +42,12 @@ def built_checks(run: Run, result: Result, built: Decoder | str) -> list[Check]:
     """Checks against the decoder built again, or, where that failed, the reason (`built` is then a text)."""
     label, details = result.label, run.record.data.decoders[result.label]
     facts: dict[str, Any] = {} if isinstance(built, str) else asdict(built.spec)
-    why, gflops = built if isinstance(built, str) else "", None
-    if not isinstance(built, str) and other_weights(run, result, built):
+    why, gflops = "", None
+    if isinstance(built, str):
+        why = built
+    elif other_weights(run, result, built):
         why = "the checkpoint here is another one (weights_sha256)"
-    elif not isinstance(built, str) and details.cost is not None:
+    elif details.cost is not None:
         gflops = _gflops(run, built)
     numbers: dict[str, Any] = {
         f"details.spec.{name}": value

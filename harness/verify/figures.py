@@ -15,7 +15,7 @@ from harness.verify.check import Check, close, same, unchecked
 if TYPE_CHECKING:
     import pandas as pd
 
-_SUMS = {"relative": 1e-9, "absolute": 1e-12, "reason": "sums of float64 in another order"}
+_SUMS: dict[str, Any] = {"relative": 1e-9, "absolute": 1e-12, "reason": "sums of float64 in another order"}
 
 
 def figure_checks(run: Run, result: Result) -> list[Check]:
@@ -43,7 +43,7 @@ def _per_image(result: Result, details: Details, name: str, table: pd.DataFrame)
     """`table`: images x noise seeds."""
     finite = table[~np.isinf(table)]  # NaN elsewhere
     skips = name in METRICS and METRICS[name].skip_infinite
-    means = {int(seed): float(finite[seed].mean() if skips else table[seed].mean(skipna=False)) for seed in table}
+    means = {seed: float(finite[seed].mean() if skips else table[seed].mean(skipna=False)) for seed in details.noise.seeds}
     return _by_seed(result, details, name, means, how="pandas mean of samples.parquet", **_SUMS)
 
 

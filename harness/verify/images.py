@@ -210,16 +210,9 @@ def _torch_fidelity_check(run: Run, group: Group, weights: Path) -> Check:
         return unchecked(label, f"images.{group.seed}", held, why)
     if not weights.is_file():
         torch.save(torch_fidelity_state_dict(), weights)
-    found = calculate_metrics(
-        input1=str(group.reference),
-        input2=str(group.folder),
-        cuda=False,
-        fid=True,
-        verbose=False,
-        cache=False,
-        batch_size=min(16, n),
-        save_cpu_ram=True,  # reads in this process instead of several workers
-        feature_extractor_weights_path=str(weights),
-    )
+    # save_cpu_ram: it reads in this process instead of several workers
+    options = {"cuda": False, "fid": True, "verbose": False, "cache": False, "batch_size": min(16, n), "save_cpu_ram": True}
+    places = {"input1": str(group.reference), "input2": str(group.folder), "feature_extractor_weights_path": str(weights)}
+    found = calculate_metrics(**options, **places)
     value, reason = float(found["frechet_inception_distance"]), "float32 features and means: 1e-4 of the value + 1e-3"
     return close(label, number, held, value, "torch-fidelity on PNG", relative=1e-4, absolute=1e-3, reason=reason)
