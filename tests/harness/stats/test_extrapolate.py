@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from harness.errors import MsbenchError
-from harness.metrics.frechet import frechet_distance
 from harness.stats.extrapolate import rfid_infinity
+from harness.stats.rfid import rfid_value
 
 
 def test_the_extrapolated_value_is_nearer_to_that_of_very_many_images(populations: dict[int, Any]) -> None:
     generator = np.random.default_rng(0)
-    truth = frechet_distance(*populations[16].draw(200_000, generator))
+    truth = rfid_value(*populations[16].draw(200_000, generator))
     found = [rfid_infinity(*populations[16].draw(300, generator)) for _ in range(30)]
     error = np.mean([one.infinity for one in found]) - truth
     bias = np.mean([one.value for one in found]) - truth
@@ -25,7 +25,7 @@ def test_the_extrapolated_value_is_nearer_to_that_of_very_many_images(population
 def test_the_value_is_that_of_all_images_and_points_are_of_disjoint_parts(populations: dict[int, Any]) -> None:
     reference, reconstruction = populations[16].draw(90, np.random.default_rng(0))
     found = rfid_infinity(reference, reconstruction, parts=(1, 3))
-    assert found.value == pytest.approx(frechet_distance(reference, reconstruction))
+    assert found.value == pytest.approx(rfid_value(reference, reconstruction))
     assert found.sizes == (90, 30)
     # a line through two points has its intercept in closed form
     assert found.infinity == pytest.approx((90 * found.means[0] - 30 * found.means[1]) / 60)
