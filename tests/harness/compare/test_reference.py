@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.compare.reference import read_reference, write_reference
 from harness.errors import MsbenchError, UnknownNameError
+from harness.metrics.registry import METRICS
+from harness.record.protocol import Protocol
 from tests.harness.compare.gate_rows import PROTOCOL, reference, row
 from tests.harness.conftest import MakeRun
 
@@ -130,6 +132,15 @@ def test_update_needs_a_place_that_can_be_written(tmp_path: Path, make_run: Make
     assert done.exit_code == 2, done.output
     assert len(done.stderr.strip().splitlines()) == 1
     assert target.name in done.stderr
+
+
+def test_the_committed_reference_is_of_today_s_protocol_and_metrics() -> None:
+    made = read_reference("photos-cpu")
+    assert len(made.figures) >= 78
+    fields: dict[str, Any] = dict(made.protocol)
+    assert Protocol(**fields).hash() == made.protocol_hash
+    assert made.metrics == {name: METRICS[name].definition for name in made.metrics}
+    assert {figure.decoder for figure in made.figures} == made.commands.keys()
 
 
 def test_names_are_found_and_near_misses_suggested(regression_folder: Path) -> None:
