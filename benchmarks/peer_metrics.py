@@ -54,7 +54,7 @@ from harness.run.reconstruct import reconstruct
 from harness.run.savers import ImageSaver
 from harness.stats.rfid import rfid_value
 from harness.stopwatch import Stages
-from harness.verify.pixels import read_png
+from harness.verify.images import read_png
 
 FIGURES = ("rfid", "psnr", "ssim", "lpips")
 EQUAL = 1e-3

@@ -122,7 +122,7 @@ def _fill(build: Callable[[], ModuleT], tensors: dict[str, Tensor], path: Path) 
 
 
 def teacher_of(path: Path, sha256: str) -> str | None:
-    """SHA-256 of the weights a checkpoint was distilled from, as the card beside it says; None where no card of this file does."""
+    """SHA-256 of the weights a checkpoint was distilled from, as the card beside it says; None where none does."""
     try:
         card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
