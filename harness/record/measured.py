@@ -7,7 +7,7 @@ Decoders trained with several seeds average in the same way (`average`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
@@ -23,8 +23,6 @@ from harness.stats.paired import mean_estimate, paired_difference
 from harness.stats.sets import SetStatistic, set_difference, set_estimate
 
 Values = NDArray[np.float64]
-FEW_FOR_A_LINE = 8
-"""fewest images from which rFID is extrapolated: two in each of four parts"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +86,11 @@ class Measured:
         return self.statistic(metric).value
 
     def infinity(self) -> Extrapolation | None:
-        """rFID of infinitely many images, of the first seed; None for too few images or without features."""
-        if not self.wholes or len(self.keys) < FEW_FOR_A_LINE:
+        """rFID of infinitely many images, of the first seed; None for a single image or without features."""
+        if not self.has("rfid"):
             return None
-        return rfid_infinity(self.wholes[0].reference_features, self.wholes[0].features)
+        first = self.wholes[0]
+        return rfid_infinity(first.reference_features, first.features, self.parts("rfid")[0].value)
 
     def reordered(self, keys: Sequence[str]) -> Measured:
         """The same images in another order.
@@ -151,12 +150,11 @@ def mean_statistic(parts: Sequence[SetStatistic]) -> SetStatistic:
     def mean(arrays: list[Any]) -> Any:
         return reduce(np.add, arrays) / count
 
-    return SetStatistic(
-        float(mean([part.value for part in parts])),
-        mean([part.without for part in parts]),
-        mean([part.interaction for part in parts]),
-        parts[0].n,
-        parts[0].units,
+    return replace(
+        parts[0],
+        value=float(mean([part.value for part in parts])),
+        without=mean([part.without for part in parts]),
+        interaction=mean([part.interaction for part in parts]),
     )
 
 

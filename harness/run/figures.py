@@ -86,7 +86,9 @@ def decoder_figures(
             {str(seed): figures for seed, figures in per_seed.items()},
             _image_spread(wholes) if len(passes) > 1 else None,
         ),
-        rfid_infinity=None if line is None else RfidLine(line.infinity, line.bias, tuple(line.sizes), tuple(line.means)),
+        rfid_infinity=None
+        if line is None or line.infinity is None
+        else RfidLine(line.infinity, line.value - line.infinity, line.sizes, line.means),
         rfid_warning=None if line is None else line.warning(),
         cost=None,
     )
