@@ -9,7 +9,7 @@ get fewer conditions, those without weights are not harmed. Writes one row a con
     python benchmarks/gate_sensitivity.py --decoders direct
     python benchmarks/gate_sensitivity.py --summary             # read the file only
 
-The largest benign difference of a metric is its floor; `harness.compare.gate.TOLERANCES` holds ten times that, rounded up.
+The largest benign difference of a metric is its floor; the tolerances of the metrics' entries hold ten times that, rounded up.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import torch
 
 from benchmarks.plumbing import options, run_script, write_csv
 from decoders.checkpoint import load_autoencoder, load_denoiser, read_checkpoint, save_checkpoint, shipped_path
-from harness.compare.gate import DEFAULT_TOLERANCE, TOLERANCES, gated_figures, worsening
+from harness.compare.gate import gated_figures, tolerance_of, worsening
 from harness.errors import UnknownNameError
 from harness.files import sha256_file
 from harness.metrics.registry import METRICS
@@ -124,7 +124,7 @@ def figures(decoder: str, condition: Condition) -> tuple[dict[str, float], str]:
     """The gated figures of a run that were measured rather than counted, and its protocol hash."""
     with tempfile.TemporaryDirectory() as folder:
         record = run(decoder, condition, Path(folder))
-    found = gated_figures(record.rows_for_people()[0])
+    found = gated_figures(record, record.data.results[0])
     return {name: value for name, value in found.items() if name in METRICS and value is not None}, record.protocol_hash
 
 
@@ -159,7 +159,7 @@ def study(decoder: str, kept: list[dict[str, Any]], output: Path) -> list[dict[s
 
 def summary(rows: pd.DataFrame) -> Iterator[str]:
     """The study in a page: floors and tolerances, the effect of each level of harm, and what trips the gate."""
-    tolerances = [TOLERANCES.get(metric, DEFAULT_TOLERANCE) for metric in rows["metric"]]
+    tolerances = [tolerance_of(metric) for metric in rows["metric"]]
     amounts = [tolerance.amount(plain) for tolerance, plain in zip(tolerances, rows["plain"], strict=True)]
     # Worsening in units of the figure's tolerance: above 1 the gate trips, and a figure without tolerance on any.
     rows = rows.assign(limits=(rows["worse_by"] / amounts).fillna(0.0))
@@ -169,7 +169,7 @@ def summary(rows: pd.DataFrame) -> Iterator[str]:
     benign, harmed = rows[~rows["change"].isin(["plain", "noise"])], rows[rows["change"] == "noise"]
     yield "metric: floor = largest benign difference (where), tolerance in use; effect of harm in tolerances, median (least)"
     for metric in rows["metric"].unique():
-        tolerance, parts = TOLERANCES.get(metric, DEFAULT_TOLERANCE), []
+        tolerance, parts = tolerance_of(metric), []
         for relative, here in benign[benign["metric"] == metric].groupby("relative", sort=False):
             most = here.loc[here["floor"].idxmax()]
             used = f"{tolerance.relative:g} of the figure" if relative else f"{tolerance.absolute:g}"

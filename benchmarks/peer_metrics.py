@@ -45,7 +45,7 @@ from harness.metrics.registry import METRICS
 from harness.metrics.suite import MetricSuite
 from harness.stats.rfid import rfid_value
 from harness.stopwatch import Stages
-from harness.verify.pixels import read_png
+from harness.verify.images import read_png
 
 FIGURES = ("rfid", "psnr", "ssim", "lpips")
 EQUAL = 1e-3
