@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.errors import MsbenchError
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
@@ -48,13 +50,16 @@ def sha256_file(path: Path) -> str:
 def cache_dir() -> Path:
     """The cache folder: `$MSBENCH_CACHE`, else `~/.cache/msbench` (`$XDG_CACHE_HOME/msbench` where that is set).
 
-    The folder may not exist yet; whoever writes creates it.
+    The folder may not exist yet; whoever writes creates it. Raises `MsbenchError` where there is no home folder either.
     """
     chosen = os.environ.get("MSBENCH_CACHE")
     if chosen:
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "msbench"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "msbench"
+    except RuntimeError as error:
+        raise MsbenchError("this user has no home folder for the cache: set MSBENCH_CACHE to a folder") from error
 
 
 def features_dir() -> Path | None:

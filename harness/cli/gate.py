@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from harness.cli.shared import print_json, say
 
+if TYPE_CHECKING:
     from harness.compare.gate import GateReport
     from harness.record.record import Record
 
@@ -18,9 +18,9 @@ def apply_gate(
     against: str,
     fail_on_regression: bool,
     update: bool,
-    console: Console,
+    as_json: bool = False,
 ) -> int:
-    """Hold runs against a reference, or with `update` write it from them; says what it found on `console`.
+    """Hold runs against a reference, or with `update` write it from them; says what it found.
 
     Args:
         records: the runs; no decoder in two of them.
@@ -28,7 +28,7 @@ def apply_gate(
         against: a name in results/regression, or a path.
         fail_on_regression: answer 1 where something regressed.
         update: write the runs' figures into the reference; nothing is checked.
-        console: where the lines go.
+        as_json: print one document on stdout, the lines on stderr.
 
     Returns:
         The exit code: 0, or 1 for a regression with `fail_on_regression`.
@@ -36,30 +36,21 @@ def apply_gate(
     Raises:
         MsbenchError: no such reference, or runs that do not compare with it.
     """
-    if update:
-        _print_lines(update_reference(records, decoders, against), console)
-        return 0
-    report = gate_report(records, decoders, against)
-    print_report(report, console)
-    return int(fail_on_regression and not report.passed)
-
-
-def print_report(report: GateReport, console: Console) -> None:
-    """Say what a check found."""
-    _print_lines(report_lines(report), console)
-
-
-def _print_lines(lines: Sequence[str], console: Console) -> None:
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-def gate_report(records: Sequence[Record], decoders: Sequence[str | None] | None, against: str) -> GateReport:
-    """`harness.compare.gate.check` against a name or path, for callers that also want `gate_document`."""
     from harness.compare.gate import check
     from harness.compare.reference import read_reference
 
-    return check(records, read_reference(against), decoders)
+    if update:
+        passed, lines = True, update_reference(records, decoders, against)
+        document: dict[str, Any] = {"status": "updated", "changes": lines}
+    else:
+        report = check(records, read_reference(against), decoders)
+        passed, lines = report.passed, report_lines(report)
+        document = {"status": "passed" if passed else "failed", **gate_document(report)}
+    for line in lines:
+        say(line, as_json)
+    if as_json:
+        print_json({"schema_version": 1, **document})
+    return int(fail_on_regression and not passed)
 
 
 def report_lines(report: GateReport) -> list[str]:

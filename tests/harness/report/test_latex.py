@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 import pytest
-
 from harness.report.latex import latex_table, tex, to_latex
+
 from harness.report.table import caveats, columns
 from tests.harness.report.rows import result
 
