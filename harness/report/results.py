@@ -182,7 +182,7 @@ def shown_name(result: Result) -> str:
 def _interval(result: Result, key: str) -> Sequence[float] | None:
     """[low, high] of a metric, None where it has none."""
     held: Sequence[float] | None = (result.get("intervals") or {}).get(key)
-    return held
+    return held if held and None not in held else None
 
 
 def caveats(results: Sequence[Result], demo_datasets: Sequence[str] = ("photos",)) -> list[str]:
@@ -195,7 +195,7 @@ def caveats(results: Sequence[Result], demo_datasets: Sequence[str] = ("photos",
     for key, of_one in (("rfid_warning", lambda result: [result.get("rfid_warning")]), ("marks", _marks)):
         for text in dict.fromkeys(text for result in results for text in of_one(result) if text):
             having = [shown_name(result) for result in results if text in of_one(result)]
-            who = "" if len(having) == len(results) > 1 else f"{', '.join(having)}: "
+            who = "" if len(having) == len(results) else f"{', '.join(having)}: "
             notes.append(f"{'† ' * (key == 'marks')}{who}{text}.".replace("..", "."))
     for dataset in demo_datasets:
         if any(result.get("dataset") == dataset for result in results):

@@ -85,7 +85,7 @@ def listing(
     wrap: Sequence[str] = (),
     grouped: bool = False,
 ) -> Table:
-    """A plain table: strings are text from outside, a column with numbers is aligned to the right, `wrap` names what may break."""
+    """A plain table: strings are text from outside, a column with numbers is aligned right, `wrap` names what may break."""
     cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
     numeric = [any(isinstance(row[place].value, (int, float)) for row in cells) for place in range(len(headers))]
     columns = [Column(name, name, right, wrap=name in wrap) for name, right in zip(headers, numeric, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from harness.cli.gate import apply_gate, gate_document, report_lines
 from harness.compare import reference as gate_reference
@@ -26,7 +26,8 @@ SENSITIVITY = Path(__file__).resolve().parents[3] / "results" / "regression" / "
 
 def gate(against: str, *records: Record, fail: bool = True, update: bool = False) -> tuple[int, str]:
     stream = io.StringIO()
-    code = apply_gate(records, None, against, fail, update, Console(file=stream, width=60))
+    with contextlib.redirect_stdout(stream):
+        code = apply_gate(records, None, against, fail, update)
     return code, stream.getvalue()
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
 from harness.metrics.registry import METRICS
-from harness.report.table import best_rows, caveats, columns, results_table, to_csv, to_frame, to_markdown
+from harness.report.results import Result, best_rows, caveats, count, figures, results_table
+from harness.report.table import csv_text, markdown, terminal
 from harness.run.figures import LEVEL
 from tests.harness.report.rows import result
 
@@ -20,6 +22,24 @@ BICUBIC = result(
 VAE = result("vae", intervals={"rfid": [50.0, 70.0]})
 STUDENT = result("ms-onestep", rfid=55.0, psnr=24.0, ms_per_image={1: 20.0}, gflops=1234.6)
 RESULTS = [IDENTITY, BICUBIC, VAE, STUDENT]
+
+
+def to_markdown(results: Sequence[Result], demo_datasets: Sequence[str] = ("photos",)) -> str:
+    return markdown(results_table(results, demo_datasets=demo_datasets))
+
+
+def to_csv(results: Sequence[Result]) -> str:
+    return csv_text(results_table(results))
+
+
+def keys(results: Sequence[Result]) -> list[str]:
+    return [column.key for column in results_table(results).columns]
+
+
+def shown(results: Sequence[Result], width: int, title: str = "") -> str:
+    stream = io.StringIO()
+    Console(width=width, file=stream, force_terminal=False).print(terminal(results_table(results, title)))
+    return stream.getvalue()
 
 
 def cells(markdown: str) -> dict[str, dict[str, str]]:
@@ -66,7 +86,7 @@ def test_markdown_marks_the_best_and_shows_what_is_missing_or_infinite() -> None
 
 def test_best_is_per_dataset_and_ties_share_it() -> None:
     rows = [result("a", psnr=20.001), result("b", psnr=20.002), result("a", dataset="folder", psnr=30.0)]
-    psnr = next(column for column in columns(rows) if column.key == "psnr")
+    psnr = next(figure for figure in figures(rows) if figure.key == "psnr")
     assert best_rows(psnr, rows) == {0, 1}  # alone in its dataset, nothing is best
     assert best_rows(psnr, [result("a", psnr=None), result("b", psnr=float("nan")), result("c")]) == set()
 
@@ -82,12 +102,9 @@ def test_caveats_follow_the_results() -> None:
 
 @pytest.mark.parametrize("width", [80, 160])
 def test_the_terminal_shows_every_decoder_and_figure(width: int) -> None:
-    console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    console.print(results_table([*RESULTS, result("ms-diffusion-cascade", ms_per_image={"1": 12345.6})], title="[photos]"))
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
-    for shown in ("identity", "ms-diffusion-cascade", "∞", "12,346", "4.00M", "LPIPS ↓", "50k figures"):
-        assert shown in text
+    text = shown([*RESULTS, result("ms-diffusion-cascade", ms_per_image={"1": 12345.6})], width, "[photos]")
+    for words in ("[photos]", "identity", "ms-diffusion-cascade", "∞", "12,346", "4.00M", "LPIPS ↓", "50k figures"):
+        assert words in text
     assert "…" not in text
 
 
@@ -95,10 +112,7 @@ def test_intervals_stand_below_their_figures_in_80_columns() -> None:
     every = {"rfid": [50.1, 70.2], "kid": [-0.0123, 0.0456], "psnr": [24.11, 25.99], "ssim": [0.701, 0.899]}
     every |= {"lpips": [0.151, 0.249], "spectral": [1.21, 1.39], "latent_error": [0.101, 0.109]}
     rows = [result("ms-diffusion-cascade", intervals=every, spectral=1.3, latent_error=0.105), result("jpeg", spectral=2.0)]
-    console = Console(width=80, file=io.StringIO(), force_terminal=False)
-    console.print(results_table(rows))
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
+    text = shown(rows, 80)
     lines = text.splitlines()
     (start,) = (index for index, line in enumerate(lines) if "60.0" in line and "cascade" in line)
     assert lines[start + 1].split() == ["[50.1,", "[-0.0123,", "[24.11,", "[0.701,", "[0.151,"]
@@ -116,13 +130,13 @@ def test_the_note_on_intervals_states_the_level_of_records() -> None:
 
 
 def test_later_metrics_have_a_column_only_where_measured() -> None:
-    assert not {"spectral", "latent_error", "dists"} & {column.key for column in columns(RESULTS)}
+    assert not {"spectral", "latent_error", "dists"} & {figure.key for figure in figures(RESULTS)}
     rows = [result("a", spectral=1.3, latent_error=0.1), result("b", spectral=1.2, latent_error=0.2, dists=0.05)]
     table = cells(to_markdown(rows))
     assert {"Spectral dB ↓", "Latent error ↓", "DISTS ↓"} <= set(table["a"])
     assert table["b"]["Spectral dB ↓"] == "**1.20**"
     assert table["a"]["DISTS ↓"] == "–"
-    assert set(METRICS) <= {column.key for column in columns([dict.fromkeys(METRICS, 1.0)])}
+    assert set(METRICS) <= {figure.key for figure in figures([dict.fromkeys(METRICS, 1.0)])}
     octaves = [result("a", octaves_db={"0": -3.456, "1": 1.0})]
     assert cells(to_markdown(octaves))["a"]["Top octave dB"] == "-3.46"
     assert "top_octave_db" in to_csv(octaves).splitlines()[0].split(",")
@@ -156,22 +170,36 @@ def test_csv_carries_the_caveat_of_small_sets_in_its_last_column() -> None:
 
 def test_no_results_is_an_empty_table_not_an_error() -> None:
     assert to_markdown([]).startswith("| decoder | dataset |")
-    assert to_csv([]).startswith("decoder,dataset,n,rfid")
+    assert to_csv([]).startswith("decoder,dataset,n,")
 
 
-def test_the_bias_of_rfid_is_said_below_ten_thousand_images() -> None:
-    small = {"decoder": "vae", "dataset": "d", "n": 450, "rfid": 70.0, "rfid_infinity": 20.0}
-    notes = " ".join(caveats([small], ()))
-    assert "lies above it by about 50.0 (vae)" in notes
-    assert "rough" in notes
-    assert "rFID∞" in to_markdown([small], ())
-    assert not any("rFID∞" in note for note in caveats([{**small, "n": 50_000}], ()))
-    assert to_frame([small])["rfid_infinity"][0] == 20.0
+def test_what_rfid_says_at_this_n_comes_from_the_record() -> None:
+    warned = {**VAE, "rfid_infinity": None, "rfid_warning": "biased upwards at n = 16: unknown, and large"}
+    assert "biased upwards at n = 16: unknown, and large." in caveats([warned])
+    assert not any("biased" in note for note in caveats([{**VAE, "rfid_infinity": 20.0}]))
+    assert "rFID∞" in to_markdown([{**VAE, "rfid_infinity": 20.0}])
+    assert "rFID∞" not in to_markdown([warned])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        (0, "0"),
+        (7, "7"),
+        (3_075, "3.1k"),
+        (999_400, "999.4k"),
+        (999_600, "1.00M"),
+        (2_133_000, "2.13M"),
+        (1_500_000_000, "1.50G"),
+    ],
+)
+def test_parameters_are_counted_in_a_unit_that_fits(parameters: int, text: str) -> None:
+    assert count(parameters) == text
 
 
 def test_a_label_is_shown_and_changes_no_ranking() -> None:
     rows = [{**IDENTITY, "label": "a:identity"}, {**VAE, "label": "a:vae"}, {**STUDENT, "label": "b:ms-onestep"}]
-    (rfid,) = [column for column in columns(rows) if column.key == "rfid"]
+    (rfid,) = [figure for figure in figures(rows) if figure.key == "rfid"]
     assert best_rows(rfid, rows) == {2}
     assert list(cells(to_markdown(rows))) == ["a:identity", "a:vae", "b:ms-onestep"]
-    assert list(to_frame(rows)["decoder"]) == ["a:identity", "a:vae", "b:ms-onestep"]
+    assert [line.split(",")[0] for line in to_csv(rows).splitlines()[1:]] == ["a:identity", "a:vae", "b:ms-onestep"]
