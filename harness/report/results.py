@@ -152,7 +152,7 @@ def row_marks(result: Result, details: Details, dataset: DatasetFacts) -> list[s
     noise, marks = details.noise, []
     if noise.global_draws:
         marks.append("draws its own random numbers")
-    if noise.batch_dependence is not None:
+    if (noise.batch_dependence or 0.0) > 1.0:  # one level is rounding
         marks.append(f"depends on its batch: up to {noise.batch_dependence:.3g} levels of 255 between batches of other sizes")
     if details.clamped > CLAMPED:
         marks.append(f"{100 * details.clamped:.3g} % of its values lay outside [-1, 1] and were clamped")
