@@ -6,13 +6,15 @@ import importlib
 import os
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 import typer
 
 from harness.cli.shared import JsonFlag, print_json, say
-from harness.decoder import DecoderOptions
 from harness.errors import MsbenchError
-from harness.registry import DecoderEntry, build_decoder, decoder_entries
+
+if TYPE_CHECKING:
+    from harness.registry import DecoderEntry
 
 _LIBRARIES = ("torch", "torchvision", "torch_fidelity", "lpips", "skimage", "sklearn", "pandas", "pyarrow", "safetensors")
 
@@ -46,6 +48,7 @@ def examine() -> list[Check]:
     """Look at libraries, devices, cache, metric weights and shipped checkpoints; fetches nothing."""
     from harness import weights
     from harness.environment import environment
+    from harness.registry import decoder_entries
 
     checks = [_library(name) for name in _LIBRARIES]
     facts = environment()
@@ -88,6 +91,9 @@ def _library(name: str) -> Check:
 
 
 def _decoder(name: str) -> Check:
+    from harness.decoder import DecoderOptions
+    from harness.registry import build_decoder
+
     try:
         spec = build_decoder(name, DecoderOptions()).spec
     except MsbenchError as error:

@@ -180,7 +180,8 @@ def say(line: str, stderr: bool = False) -> None:
 
 def show(*tables: Table, stderr: bool = False) -> None:
     """Print tables for people."""
-    console_for(stderr).print(terminal(*tables))
+    console = console_for(stderr)
+    console.print(terminal(*tables, width=console.width))
 
 
 def console_for(stderr: bool) -> Console:

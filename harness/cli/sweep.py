@@ -143,7 +143,7 @@ def sweep_command(
 def sweep_table(frame: pd.DataFrame) -> Table:
     """What people read of a sweep: a row a cell, mode and batch size."""
     rows = [[_shown(value) for value in row] for row in frame[list(_SHOWN)].astype(object).itertuples(index=False)]
-    return listing(list(_SHOWN.values()), rows)
+    return listing(list(_SHOWN.values()), rows, keys=5)
 
 
 def _shown(value: Any) -> Cell:

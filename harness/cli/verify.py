@@ -47,7 +47,7 @@ def verification_table(found: Verification) -> Table:
         within = number(check.tolerance, lambda value: f"{value:.1e}")
         verdict = Cell(check.verdict, bold=check.verdict == "DISAGREES")
         rows.append((check.decoder, check.number, _cell(check.recorded), _cell(check.recomputed), within, check.how, verdict))
-    return listing(("decoder", "number", "recorded", "recomputed", "within", "how", "verdict"), rows, wrap=("how",))
+    return listing(("decoder", "number", "recorded", "recomputed", "within", "how", "verdict"), rows, wrap=("how",), keys=2)
 
 
 def _cell(value: Any) -> Cell:

@@ -69,7 +69,7 @@ def _differences(comparison: Comparison) -> Table:
         for text in dict.fromkeys(o.note for o in comparison.comparisons if o.note)
     ]
     headers = ("metric", "decoder", "difference", "p (Holm)", "margin", "verdict")
-    return listing(headers, rows, title, notes, ("decoder", "verdict"), grouped=True)
+    return listing(headers, rows, title, notes, ("decoder", "verdict"), grouped=True, keys=2)
 
 
 def _where(comparisons: Sequence[Compared], note: str) -> str:
@@ -99,7 +99,7 @@ def _costs(comparison: Comparison) -> Table:
         "Baseline over decoder: above 1× the decoder is cheaper. Intervals hold what varies between calls within these runs, "
         "not what changes from run to run."
     )
-    return listing(("cost", "decoder", "ratio", "interval"), rows, "Cost ratios", (note,), ("decoder", "interval"))
+    return listing(("cost", "decoder", "ratio", "interval"), rows, "Cost ratios", (note,), ("decoder", "interval"), keys=2)
 
 
 def _times(value: float) -> str:
@@ -116,7 +116,7 @@ def _seeds(comparison: Comparison) -> Table:
         name = f"{one.decoder}, seeds {', '.join(map(str, one.seeds))}"
         rows.append([metric_title(one.metric), name, values, *figures])
     headers = ("metric", "decoder", "value of each seed", "mean", "SD over training seeds", "SE over images")
-    return listing(headers, rows, "Training seeds", wrap=headers[1:3], grouped=True)
+    return listing(headers, rows, "Training seeds", wrap=headers[1:3], grouped=True, keys=2)
 
 
 def _half(ci: tuple[float, float]) -> float:

@@ -51,7 +51,10 @@ def published_rows(path: Path | None = None) -> list[dict[str, str]]:
 def published_table(rows: Sequence[Mapping[str, str]]) -> Table:
     """A table whose CSV is the file's own layout; people read data set, n and notes below it."""
     remarks = list(dict.fromkeys(row["note"] for row in rows if row["note"]))
-    columns = [Column(_HEADERS.get(key, ""), key, key in ("steps", *_FIGURES), wrap=key == "source") for key in COLUMNS]
+    columns = [
+        Column(_HEADERS.get(key, ""), key, key in ("steps", *_FIGURES), int(key in (*_FIGURES, "source")), key == "source")
+        for key in COLUMNS
+    ]
     cells = [[Cell(row[key] or None) for key in COLUMNS] for row in rows]
     for row, line in zip(rows, cells, strict=True):
         if row["note"]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MISSING = "–"
 """How a cell without a value is shown."""
+_LEAST = 10  # columns that a terminal leaves to text that it may break
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Column:
     numeric: bool = False
     """aligned to the right"""
     block: int | None = 0
-    """the terminal prints one table a block, with the columns of block 0 in each; None = not on the terminal"""
+    """the terminal prints a table a block, or more where it is narrow, with the columns of block 0 in each; None = not there"""
     wrap: bool = False
     """a terminal may break its text"""
     code: bool = False
@@ -84,11 +85,18 @@ def listing(
     notes: Sequence[str] = (),
     wrap: Sequence[str] = (),
     grouped: bool = False,
+    keys: int = 1,
 ) -> Table:
-    """A plain table: strings are text from outside, a column with numbers is aligned right, `wrap` names what may break."""
+    """A plain table: strings are text from outside, a column with numbers is aligned right, `wrap` names what may break.
+
+    The first `keys` columns tell rows apart; a narrow terminal repeats them.
+    """
     cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
     numeric = [any(isinstance(row[place].value, (int, float)) for row in cells) for place in range(len(headers))]
-    columns = [Column(name, name, right, wrap=name in wrap) for name, right in zip(headers, numeric, strict=True)]
+    columns = [
+        Column(name, name, right, int(place >= keys), name in wrap)
+        for place, (name, right) in enumerate(zip(headers, numeric, strict=True))
+    ]
     return Table(columns, cells, title, notes, grouped)
 
 
@@ -119,46 +127,64 @@ def visible(text: str) -> str:
 # The terminal
 
 
-def terminal(*tables: Table) -> Group:
-    """For `console.print`: titles, blocks and notes of tables below each other."""
+def terminal(*tables: Table, width: int) -> Group:
+    """For `console.print` on `width` columns: titles, blocks and notes of tables below each other."""
     from rich.console import Group
     from rich.text import Text
 
     found: list[RenderableType] = []
     for table in tables:
-        found += [*_blocks(table), *(Text(visible(note), style="dim") for note in table.notes)]
+        found += [Text()] * bool(found and table.title)
+        found += [Text(visible(table.title), style="italic")] * bool(table.title)
+        for place, columns in enumerate(_blocks(table, width)):
+            found.append(_grid(table, columns, everybody=place == 0))
+        found += [Text(visible(note), style="dim") for note in table.notes]
     return Group(*found)
 
 
-def _blocks(table: Table) -> list[RenderableType]:
-    """One rich table a block; a later block leaves out rows that have nothing in it."""
+def _blocks(table: Table, width: int) -> list[list[int]]:
+    """Which columns stand in one table: those of a block, or as many of them as `width` holds beside those of block 0."""
+    shown = [place for place, column in enumerate(table.columns) if column.header and column.block is not None]
+    widths = {}
+    for place in shown:
+        column = table.columns[place]
+        lines = [*column.header.split("\n"), *(visible(part) for row in table.rows for part in row[place].parts())]
+        needed = max(map(len, lines))
+        widths[place] = 2 + (min(needed, _LEAST) if column.wrap else needed)
+    keys = [place for place in shown if table.columns[place].block == 0]
+    found: list[list[int]] = []
+    for place in (place for place in shown if place not in keys):
+        new = not found or table.columns[found[-1][-1]].block != table.columns[place].block
+        if new or sum(widths[one] for one in (*found[-1], place)) > width:
+            found.append([*keys])
+        found[-1].append(place)
+    return found or [keys] * bool(keys)
+
+
+def _grid(table: Table, places: Sequence[int], everybody: bool) -> RenderableType:
+    """The rich table of some columns; rows that have nothing in them are left out unless `everybody` is to be shown."""
     from rich import box
     from rich.table import Table as Grid
     from rich.text import Text
 
-    found: list[RenderableType] = [Text(visible(table.title), style="italic")] if table.title else []
-    blocks = sorted({column.block for column in table.columns if column.header and column.block}) or [0]
-    for block in blocks if table.columns else ():
-        places = [place for place, column in enumerate(table.columns) if column.header and column.block in (0, block)]
-        grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
-        for column in (table.columns[place] for place in places):
-            header = Text("\n".join(map(visible, column.header.split("\n"))))
-            side: Literal["left", "right"] = "right" if column.numeric else "left"
-            least = 10 if column.wrap else None
-            grid.add_column(header, justify=side, no_wrap=not column.wrap, overflow="fold", min_width=least)
-        before: tuple[str, ...] | None = None
-        for row in table.rows:
-            if block != blocks[0] and all(row[place].value is None for place in places if table.columns[place].block):
-                continue
-            cells = [Text("\n".join(map(visible, row[place].parts())), "bold" if row[place].bold else "") for place in places]
-            if table.grouped and row[0].parts() == before:
-                cells[0] = Text()
-            elif table.grouped and before:
-                grid.add_section()
-            before = row[0].parts()
-            grid.add_row(*cells)
-        found.append(grid)
-    return found
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    for column in (table.columns[place] for place in places):
+        header = Text("\n".join(map(visible, column.header.split("\n"))))
+        side: Literal["left", "right"] = "right" if column.numeric else "left"
+        least = _LEAST if column.wrap else None
+        grid.add_column(header, justify=side, no_wrap=not column.wrap, overflow="fold", min_width=least)
+    before: tuple[str, ...] | None = None
+    for row in table.rows:
+        if not everybody and all(row[place].value is None for place in places if table.columns[place].block):
+            continue
+        cells = [Text("\n".join(map(visible, row[place].parts())), "bold" if row[place].bold else "") for place in places]
+        if table.grouped and row[0].parts() == before:
+            cells[0] = Text()
+        elif table.grouped and before:
+            grid.add_section()
+        before = row[0].parts()
+        grid.add_row(*cells)
+    return grid
 
 
 # Markdown

@@ -96,7 +96,7 @@ def _fastest_table(rows: Sequence[Row]) -> Table:
         for row in rows
         if row["scope"] == "decode"
     ]
-    return listing(headers, lines, title)
+    return listing(headers, lines, title, keys=3)
 
 
 def _percent(value: float | None) -> Cell:

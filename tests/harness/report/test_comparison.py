@@ -54,7 +54,7 @@ def test_differences_show_their_sign() -> None:
 def test_the_terminal_shows_metric_verdict_and_notes(comparison: Comparison) -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=110)
-    console.print(terminal(*comparison_tables(comparison)))
+    console.print(terminal(*comparison_tables(comparison), width=110))
     text = stream.getvalue()
     for word in (
         "Differences to vae",

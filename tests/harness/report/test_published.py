@@ -83,7 +83,7 @@ def test_it_is_read_from_the_checkout_and_the_wheel_carries_it_beside_the_module
 
 def test_the_terminal_shows_every_row_and_note_under_the_title() -> None:
     console = Console(width=110, file=io.StringIO(), highlight=False)
-    console.print(terminal(published_table(ROWS)))
+    console.print(terminal(published_table(ROWS), width=110))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert text.startswith(TITLE)

@@ -38,7 +38,7 @@ def keys(results: Sequence[Result]) -> list[str]:
 
 def shown(results: Sequence[Result], width: int, title: str = "") -> str:
     stream = io.StringIO()
-    Console(width=width, file=stream, force_terminal=False).print(terminal(results_table(results, title)))
+    Console(width=width, file=stream, force_terminal=False).print(terminal(results_table(results, title), width=width))
     return stream.getvalue()
 
 

@@ -28,7 +28,7 @@ FORMULAS = ["=1+1", "@SUM(A1)", "+1", "-cmd|' /C calc'!A0", " =1+1", "=cmd|' /C 
 
 def printed(table: Table, width: int = 110) -> str:
     stream = io.StringIO()
-    Console(file=stream, width=width, force_terminal=False).print(terminal(table))
+    Console(file=stream, width=width, force_terminal=False).print(terminal(table, width=width))
     return stream.getvalue()
 
 

@@ -39,7 +39,7 @@ def document(**changes: Any) -> dict[str, Any]:
 
 def shown(whole: dict[str, Any], width: int = 100) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(terminal(*speed_tables(whole)))
+    console.print(terminal(*speed_tables(whole), width=width))
     return console.export_text()
 
 
