@@ -205,19 +205,19 @@ class Bench:
 def row(cell: Cell, seed: int, card: dict[str, Any], record: Record) -> dict[str, Any]:
     """What the table says of one measured checkpoint."""
     result: dict[str, Any] = record.results[0]
-    spec = record.data["decoders"][cell.decoder]["spec"]
+    spec = record.data.decoders[cell.decoder].spec
     objective = card["objective"]
     line: dict[str, Any] = {
         "cell": cell.name,
         "decoder": cell.decoder,
         "preset": cell.preset,
         "flow": card["flow"] or "",
-        "scales": spec["scales"],
-        "nfe": spec["steps"],
+        "scales": spec.scales,
+        "nfe": spec.steps,
         "objective": objective.get("objective", objective["name"].removesuffix("Objective").lower()),
         "settings": " ".join(cell.settings),
         "seed": seed,
-        "trained_on": spec["trained_on"],
+        "trained_on": spec.trained_on,
         "perceptual_network": card["perceptual_network"],
         "training_steps": card["steps"],
         "training_pflops": card.get("throughput", {}).get("training_pflops"),  # cards of older trainings do not say
@@ -229,7 +229,7 @@ def row(cell: Cell, seed: int, card: dict[str, Any], record: Record) -> dict[str
     for metric in METRICS:
         low, high = result["intervals"].get(metric, (None, None))
         line |= {metric: result.get(metric), f"{metric}_low": low, f"{metric}_high": high}
-    return line | {"weights_sha256": spec["weights_sha256"]}
+    return line | {"weights_sha256": spec.weights_sha256}
 
 
 def chosen(cells: Sequence[Cell], names: str | None) -> list[Cell]:

@@ -36,6 +36,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.data.dataset import prefetch
 from harness.data.registry import open_dataset
 from harness.decoder import DecoderOptions
 from harness.environment import environment
@@ -47,7 +48,6 @@ from harness.metrics.inception import torch_fidelity_state_dict
 from harness.metrics.pixel import mean_psnr
 from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
-from harness.prefetch import prefetch
 from harness.registry import build_decoder
 from harness.run.reconstruct import reconstruct
 from harness.run.savers import ImageSaver
@@ -104,7 +104,7 @@ def make_pairs(data_dir: Path, decoder: str, count: int, folder: Path) -> tuple[
     built, saver = build_decoder(decoder, DecoderOptions()), ImageSaver(folder)
     for example in dataset:
         pixels = torch.from_numpy(example.image).permute(2, 0, 1)[None]
-        _, output = reconstruct(built, pixels, SampleNoise.for_samples(0, [example.key]))
+        output = reconstruct(built, pixels, SampleNoise.for_samples(0, [example.key])).pixels
         saver.save("reference", [example.key], example.image[None])
         saver.save("decoded", [example.key], output.permute(0, 2, 3, 1).numpy())
     return folder / "reference", folder / "decoded"
@@ -145,10 +145,10 @@ def by_msbench(reference: Path, decoded: Path, names: list[str], cache_folder: P
         "ssim": float(columns["ssim"].mean()),
         "lpips": float(columns["lpips"].mean()),
     }
-    timing = stages.as_record()
+    timing = stages.timing()
     cache.save()
-    half = sum(timing["stages"][name]["seconds"] for name in _RFID_STAGES if name in timing["stages"])
-    return Measured(figures, half, timing["seconds"] - half)
+    half = sum(timing.stages[name].seconds for name in _RFID_STAGES if name in timing.stages)
+    return Measured(figures, half, timing.seconds - half)
 
 
 def torch_fidelity_rfid(reference: Path, decoded: Path, scratch: Path) -> float:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from harness.errors import MsbenchError
 from harness.files import write_text
-from harness.record.features import read_features
+from harness.record.run import open_run
 from harness.stats.estimate import Estimate
 from harness.stats.kid import kid_statistic
 from harness.stats.rfid import rfid_statistic
@@ -59,7 +59,7 @@ class Draw:
 def load(argument: str) -> tuple[Features, Features]:
     """References and reconstructions of RUN:DECODER, first noise seed."""
     folder, _, decoder = argument.rpartition(":")
-    found = read_features(Path(folder), decoder) if folder else None
+    found = open_run(Path(folder)).features(decoder) if folder else None
     if found is None:
         raise MsbenchError(f"{argument}: no features there; give RUN:DECODER of a run of this version")
     return found[0], found[1][0]

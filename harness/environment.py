@@ -6,12 +6,15 @@ import ctypes
 import os
 import platform
 import subprocess
+import sys
 import time
 import tomllib
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from harness.files import sha256_file
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # glibc's <malloc.h>
 _NEVER = 2**31 - 1
@@ -65,6 +68,12 @@ class Start:
     def seconds(self) -> float:
         """Since then, to a tenth."""
         return round(time.time() - self.unix, 1)
+
+
+def source_sha256(thing: object) -> str | None:
+    """SHA-256 of the file of the module that defines an object's class; None where there is no file."""
+    path = getattr(sys.modules.get(type(thing).__module__), "__file__", None)
+    return sha256_file(Path(path)) if path and Path(path).is_file() else None
 
 
 def cpu_model() -> str | None:

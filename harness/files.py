@@ -50,16 +50,18 @@ def sha256_file(path: Path) -> str:
 def cache_dir() -> Path:
     """The cache folder: `$MSBENCH_CACHE`, else `~/.cache/msbench` (`$XDG_CACHE_HOME/msbench` where that is set).
 
-    The folder may not exist yet; whoever writes creates it. Raises `MsbenchError` where there is no home folder either.
+    The folder may not exist yet; whoever writes creates it.
+
+    Raises:
+        MsbenchError: none is chosen and this user has no home folder.
     """
-    chosen = os.environ.get("MSBENCH_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
+    chosen, base = os.environ.get("MSBENCH_CACHE"), os.environ.get("XDG_CACHE_HOME")
     try:
+        if chosen:
+            return Path(chosen).expanduser()
         return (Path(base) if base else Path.home() / ".cache") / "msbench"
     except RuntimeError as error:
-        raise MsbenchError("this user has no home folder for the cache: set MSBENCH_CACHE to a folder") from error
+        raise MsbenchError(f"no folder to keep downloads in ({error}); set MSBENCH_CACHE to one") from error
 
 
 def features_dir() -> Path | None:

@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 import torch
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """Time of one stage of a run."""
+
+    seconds: float
+    """spent in it"""
+    share: float
+    """of the whole run"""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where a run's time went."""
+
+    seconds: float
+    """in all"""
+    stages: Mapping[str, StageTime]
+    """longest first"""
+    unaccounted: StageTime
+    """between the stages"""
 
 
 class Stages:
@@ -38,27 +60,22 @@ class Stages:
             self._inner[-1] += spent
             self._seconds[name] = self._seconds.get(name, 0.0) + own
 
-    def as_record(self) -> dict[str, Any]:
-        """seconds since the stopwatch was made; each stage's seconds and share (longest first); what no stage accounts for."""
+    def timing(self) -> Timing:
+        """Since the stopwatch was made: each stage, and what no stage accounts for."""
         total = time.perf_counter() - self._started
-        lost = total - sum(self._seconds.values())
+
+        def entry(seconds: float) -> StageTime:
+            return StageTime(round(seconds, 3), round(seconds / total, 4) if total > 0 else 0.0)
+
         longest = sorted(self._seconds.items(), key=lambda item: -item[1])
-        return {
-            "seconds": round(total, 3),
-            "stages": {name: _entry(seconds, total) for name, seconds in longest},
-            "unaccounted": _entry(lost, total),
-        }
+        lost = total - sum(self._seconds.values())
+        return Timing(round(total, 3), {name: entry(seconds) for name, seconds in longest}, entry(lost))
 
 
-def timing_line(timing: dict[str, Any], most: int = 6) -> str:
+def timing_line(timing: Timing, most: int = 6) -> str:
     """One line for people: the longest stages in percent, the others together, and the time between them."""
-    stages = list(timing["stages"].items())
-    parts = [f"{name} {100 * entry['share']:.0f}%" for name, entry in stages[:most]]
+    stages = list(timing.stages.items())
+    parts = [f"{name} {100 * entry.share:.0f}%" for name, entry in stages[:most]]
     if rest := stages[most:]:
-        parts.append(f"{len(rest)} others {100 * sum(entry['share'] for _, entry in rest):.0f}%")
-    between = f"between them {100 * timing['unaccounted']['share']:.1f}%"
-    return f"{timing['seconds']:.1f} s: {', '.join(parts)}, {between}"
-
-
-def _entry(seconds: float, total: float) -> dict[str, float]:
-    return {"seconds": round(seconds, 3), "share": round(seconds / total, 4) if total > 0 else 0.0}
+        parts.append(f"{len(rest)} others {100 * sum(entry.share for _, entry in rest):.0f}%")
+    return f"{timing.seconds:.1f} s: {', '.join(parts)}, between them {100 * timing.unaccounted.share:.1f}%"

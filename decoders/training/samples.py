@@ -32,7 +32,7 @@ def write_samples(path: Path, checkpoint: Path, name: str, scales: int | None, d
     originals = trim(data.images[picks], decoder.spec.down_factor)
     keys = [f"training image {int(index)}" for index in picks]
     # The arrangement every decoder shows the harness: uint8 in, uint8 out, rounded once.
-    _, decoded = reconstruct(decoder, originals, SampleNoise.for_samples(0, keys))
+    decoded = reconstruct(decoder, originals, SampleNoise.for_samples(0, keys)).pixels
     error = (decoded.double() - originals.double()).square().mean(dim=(1, 2, 3)).clamp(min=1e-9)
     captions = [f"{float(10 * torch.log10(255**2 / value)):.1f} dB" for value in error]
     pictures = {name: [image.permute(1, 2, 0).numpy() for image in decoded]}

@@ -118,7 +118,7 @@ def _refuse_contradictions(
 
 def _demo(comparison: Comparison) -> tuple[str, ...]:
     """Names of the demo sets among the rows."""
-    demo = {row["dataset"] for record in comparison.records for row in record.results if record.data["dataset"]["demo"]}
+    demo = {row.dataset for record in comparison.records for row in record.data.results if record.data.dataset.info.demo}
     return tuple(sorted(demo))
 
 

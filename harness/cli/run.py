@@ -98,13 +98,14 @@ def run_command(
     )
     with progress_bar() as progress:
         record = evaluate(config, progress)
-    demo = (dataset,) if record.data["dataset"]["demo"] else ()
+    demo = (dataset,) if record.data.dataset.info.demo else ()
     show(results_table(record.rows_for_people(), f"{dataset}, n = {record.results[0]['n']}", demo), stderr=as_json)
-    skipped = record.data["dataset"]["skipped"]
+    skipped = record.data.dataset.skipped
     if skipped:
-        say(f"{len(skipped)} files skipped, first: {skipped[0]['name']} ({skipped[0]['reason']})", as_json)
+        say(f"{len(skipped)} files skipped, first: {skipped[0].name} ({skipped[0].reason})", as_json)
     say(f"protocol {record.protocol_hash} · record, per-image values and sheet in {record.folder}", as_json)
-    say(timing_line(record.data["timing"]), as_json)
+    if record.data.timing:
+        say(timing_line(record.data.timing), as_json)
     if save_images:
         say(f"images in {save_images}", as_json)
     if as_json:

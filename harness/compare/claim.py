@@ -16,6 +16,8 @@ from harness.compare.compatible import incompatibility, time_incompatibility
 from harness.errors import MsbenchError
 from harness.record.measured import Measured, difference, read_measured
 from harness.record.record import Record
+from harness.record.run import open_run
+from harness.record.schema import Result
 from harness.stats.sets import set_ratio
 
 MAX_RFID_RATIO = 1.15
@@ -44,12 +46,12 @@ class Candidate:
     @property
     def steps(self) -> int:
         """Network calls per image."""
-        return int(self.record.data["decoders"][self.decoder]["spec"]["steps"])
+        return self.record.data.decoders[self.decoder].spec.steps
 
     @property
     def weights(self) -> str | None:
         """SHA-256 of its weights; None where it has none."""
-        return self.record.data["decoders"][self.decoder]["spec"].get("weights_sha256")  # type: ignore[no-any-return]
+        return self.record.data.decoders[self.decoder].spec.weights_sha256
 
     @property
     def label(self) -> str:
@@ -59,17 +61,16 @@ class Candidate:
     @property
     def finest_octave_db(self) -> float:
         """Mean over images of the finest octave's difference, in dB."""
-        octaves = self.record.data["results"][self._row()].get("octaves_db") or {}
-        return float(octaves.get("0", math.nan))
+        finest = self._row().octaves_db.get("0")
+        return math.nan if finest is None else finest
 
     def ms_per_image(self) -> float | None:
         """Median time at the largest batch that was measured; None without cost."""
-        times = self.record.data["results"][self._row()].get("ms_per_image") or {}
-        found = [(int(batch), float(value)) for batch, value in times.items() if value is not None]
+        found = [(int(batch), value) for batch, value in self._row().ms_per_image.items()]
         return max(found)[1] if found else None
 
-    def _row(self) -> int:
-        return [row["decoder"] for row in self.record.results].index(self.decoder)
+    def _row(self) -> Result:
+        return next(row for row in self.record.data.results if row.label == self.decoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +116,10 @@ def candidate(record: Record, decoder: str) -> Candidate:
     Raises:
         MsbenchError: no such decoder in the run, or its features were not kept.
     """
-    names = [row["decoder"] for row in record.results]
+    names = [row.label for row in record.data.results]
     if decoder not in names:
         raise MsbenchError(f"{record.folder} has no decoder {decoder!r}; it has {', '.join(names)}")
-    measured = read_measured(record, decoder, decoder)
+    measured = read_measured(open_run(record), decoder, decoder)
     if not measured.has("rfid"):
         raise MsbenchError(f"{record.folder} keeps no features of {decoder}: rFID cannot be compared without them")
     return Candidate(record, decoder, measured)

@@ -15,6 +15,8 @@ from harness.errors import MsbenchError, UnknownNameError
 from harness.metrics.registry import METRICS
 from harness.record.measured import Measured, average, difference, read_measured
 from harness.record.record import Record
+from harness.record.run import Run, open_run
+from harness.record.schema import Details
 from harness.stats.estimate import Estimate
 from harness.stats.multiple import Corrected, holm
 from harness.stats.ratio import median_ratio
@@ -37,7 +39,7 @@ class _Row:
     """where it was measured"""
     result: dict[str, Any]
     """its row of results"""
-    details: dict[str, Any]
+    details: Details
     """its entry under `decoders`"""
     measured: Measured
     """its values"""
@@ -82,9 +84,10 @@ def compare(
             warnings.append(f"forced: {record.folder} differs from {first.folder} in {problem}; nothing is tested")
         elif line := pixel_warning(first, record):
             warnings.append(line)
+    opened = [open_run(record) for record, _ in runs]
     chosen = _chosen(runs)
     results = [{**result, "label": label, "run": str(runs[position][0].folder)} for label, position, result in chosen]
-    stated = first.data["protocol"].get("margins", "")
+    stated = first.data.protocol.margins
     merged = merge_margins(stated, margins, METRICS)
     after = parse_margins(merged, METRICS) != parse_margins(stated, METRICS)
     if after:
@@ -93,7 +96,7 @@ def compare(
     costs: tuple[CostRatio, ...] = ()
     seeds: tuple[SeedSpread, ...] = ()
     if not forced:
-        rows = [_row(label, position, runs[position][0], result) for label, position, result in chosen]
+        rows = [_row(label, position, opened[position], result) for label, position, result in chosen]
         groups = _training_groups(rows)
         seeds = tuple(spread for members in groups.values() for spread in _seed_spread(members))
         everything = rows + [_group_row(label, members) for label, members in groups.items()]
@@ -123,11 +126,11 @@ def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, int, d
     """
     found = []
     for position, (record, decoder) in enumerate(runs):
-        names = [row["decoder"] for row in record.results]
+        names = [row["label"] for row in record.results]
         if decoder is not None and decoder not in names:
             raise UnknownNameError(f"decoder of {record.folder}", decoder, names)
-        found += [(position, row) for row in record.rows_for_people() if decoder in (None, row["decoder"])]
-    asked = [runs[position][0].data["config"].get("steps") for position, _ in found]
+        found += [(position, row) for row in record.rows_for_people() if decoder in (None, row["label"])]
+    asked = [row["options"].get("steps") for _, row in found]
     names = [row["decoder"] + (f"@steps={steps}" if steps else "") for (_, row), steps in zip(found, asked, strict=True)]
     counts = Counter(names)
     labels: list[str] = []
@@ -142,9 +145,9 @@ def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, int, d
     return [(label, position, row) for label, (position, row) in zip(labels, found, strict=True)]
 
 
-def _row(label: str, position: int, record: Record, result: dict[str, Any]) -> _Row:
-    name = result["decoder"]
-    return _Row(label, position, record, result, record.data["decoders"][name], read_measured(record, name, label))
+def _row(label: str, position: int, run: Run, result: dict[str, Any]) -> _Row:
+    name = result["label"]
+    return _Row(label, position, run.record, result, run.record.data.decoders[name], read_measured(run, name, label))
 
 
 def _pairs(everything: Sequence[_Row], rows: Sequence[_Row], baseline: str | None) -> list[tuple[_Row, _Row]]:
@@ -234,7 +237,7 @@ def _same_meaning(metric: str, row: _Row, base: _Row) -> bool:
     """Latent faithfulness compares within one encoder's latents only."""
     if metric != "latent_error":
         return True
-    one, other = row.details["spec"]["encoder_sha256"], base.details["spec"]["encoder_sha256"]
+    one, other = row.details.spec.encoder_sha256, base.details.spec.encoder_sha256
     return one is not None and one == other
 
 
@@ -261,16 +264,15 @@ def _cost_ratios(pairs: Sequence[tuple[_Row, _Row]]) -> tuple[tuple[CostRatio, .
 
 def _samples(row: _Row) -> dict[int, list[float]]:
     """Batch size -> measured milliseconds of each call."""
-    cells = (row.details.get("cost") or {}).get("cells", [])
-    return {int(cell["batch_size"]): list(cell["latency"]["samples_ms"]) for cell in cells if cell["latency"]}
+    cells = row.details.cost.cells if row.details.cost else ()
+    return {cell.batch_size: list(cell.latency.samples_ms) for cell in cells if cell.latency}
 
 
 def _training_groups(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
     """Rows that differ in their training seed alone: label -> rows of two seeds or more."""
     groups: dict[tuple[str, str], dict[int, _Row]] = {}
     for row in rows:
-        spec = row.details["spec"]
-        seed, recipe = spec.get("training_seed"), spec.get("recipe_sha256")
+        seed, recipe = row.details.spec.training_seed, row.details.spec.recipe_sha256
         if seed is not None and recipe is not None:
             groups.setdefault((row.result["decoder"], recipe), {}).setdefault(seed, row)
     return {
@@ -288,7 +290,7 @@ def _group_row(label: str, members: Sequence[_Row]) -> _Row:
 
 
 def _seed_spread(members: Sequence[_Row]) -> list[SeedSpread]:
-    seeds = tuple(row.details["spec"]["training_seed"] for row in members)
+    seeds = tuple(seed for row in members if (seed := row.details.spec.training_seed) is not None)
     together = average("", [row.measured for row in members])
     found = []
     for metric in METRICS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from harness.record.record import Record
@@ -10,17 +12,17 @@ from harness.record.record import Record
 def incompatibility(first: Record, other: Record) -> str | None:
     """The fields that keep two runs apart, None where they compare."""
     if first.protocol_hash != other.protocol_hash:
-        a, b = first.data["protocol"], other.data["protocol"]
+        a, b = asdict(first.data.protocol), asdict(other.data.protocol)
         fields = [key for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
         return "; ".join(f"protocol field {key}: {a.get(key)!r} against {b.get(key)!r}" for key in fields) or "protocol hash"
-    if first.data["dataset"]["source_sha256"] != other.data["dataset"]["source_sha256"]:
+    if first.data.dataset.source_sha256 != other.data.dataset.source_sha256:
         return "the source files (source_sha256)"
     return None
 
 
 def pixel_warning(first: Record, other: Record) -> str | None:
     """A line where the same files gave other pixels."""
-    if other.data["dataset"]["reference_sha256"] == first.data["dataset"]["reference_sha256"]:
+    if other.data.dataset.reference_sha256 == first.data.dataset.reference_sha256:
         return None
     return f"{other.folder}: same files, other pixels than {first.folder} (another image library version?)"
 
@@ -32,12 +34,13 @@ def time_incompatibility(first: Record, other: Record) -> str | None:
 
 
 def _time_facts(record: Record) -> dict[str, Any]:
-    config, facts = record.data["config"], record.data["environment"]
-    on_cpu = str(config["device"]) == "cpu"
+    setting = record.data.setting
+    facts: Mapping[str, Any] = record.data.environment
+    on_cpu = setting.device == "cpu"
     return {
-        "device": config["device"],
-        "dtype": config["dtype"],
-        "mode": config.get("mode", "eager"),  # records from before there were modes
+        "device": setting.device,
+        "dtype": setting.dtype,
+        "mode": setting.mode,
         "processor": facts["cpu_model"] if on_cpu else [gpu["name"] for gpu in facts["gpus"]],
         "threads": facts["torch_threads"] if on_cpu else None,
         "torch": facts["torch"],

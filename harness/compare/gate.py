@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness.compare.reference import Direction, Expected, GateReference
@@ -143,12 +143,12 @@ def make_reference(
     reference = GateReference(
         name,
         (),
-        first.data["protocol"],
+        asdict(first.data.protocol),
         first.protocol_hash,
-        int(first.results[0]["n"]),
-        str(first.results[0]["dataset"]),
-        first.data["dataset"]["source_sha256"],
-        first.data["dataset"]["reference_sha256"],
+        first.data.results[0].n,
+        first.data.results[0].dataset,
+        first.data.dataset.source_sha256,
+        first.data.dataset.reference_sha256,
     )
     figures: list[Expected] = []
     for record, row in _rows(records, decoders):
@@ -166,8 +166,8 @@ def make_reference(
                     tolerance.source,
                     _COUNTS[metric] if metric in _COUNTS else METRICS[metric].direction,
                     _weights(record, row["decoder"]),
-                    str(record.data["environment"]["msbench"]),
-                    str(record.data["command"]),
+                    str(record.data.environment["msbench"]),
+                    record.data.command,
                 )
             )
     return replace(reference, figures=tuple(figures))
@@ -199,7 +199,7 @@ def check(records: Sequence[Record], reference: GateReference, decoders: Sequenc
             continue
         seen.append(decoder)
         unknown += [f"{decoder} {metric}" for metric, value in figures.items() if value is not None and metric not in expected]
-        if record.data["dataset"]["reference_sha256"] != reference.reference_sha256:
+        if record.data.dataset.reference_sha256 != reference.reference_sha256:
             remarks.append(f"{record.folder}: same files, other pixels than {reference.name} (another image library version?)")
         if next(iter(expected.values())).weights_sha256 != _weights(record, decoder):
             remarks.append(f"{decoder}: other weights than {reference.name}'s")
@@ -250,11 +250,11 @@ def refuse_other_protocol(record: Record, reference: GateReference) -> None:
     """Raise `MsbenchError` that names the fields in which a run and a reference differ, where they do."""
     problem = None
     if record.protocol_hash != reference.protocol_hash:
-        theirs, ours = reference.protocol, record.data["protocol"]
+        theirs, ours = reference.protocol, asdict(record.data.protocol)
         fields = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
         named = "; ".join(f"protocol field {key}: {ours.get(key)!r} against {theirs.get(key)!r}" for key in fields)
         problem = named or f"protocol hash: {record.protocol_hash} against {reference.protocol_hash}"
-    elif record.data["dataset"]["source_sha256"] != reference.source_sha256:
+    elif record.data.dataset.source_sha256 != reference.source_sha256:
         problem = "the source files (source_sha256)"
     if problem:
         raise MsbenchError(f"{record.folder} and reference {reference.name} do not compare: {problem}")
@@ -265,7 +265,7 @@ def _rows(records: Sequence[Record], decoders: Sequence[str | None] | None) -> I
     seen: dict[str, Record] = {}
     for record, only in zip(records, decoders or [None] * len(records), strict=True):
         for row in record.rows_for_people():
-            name = str(row["decoder"])
+            name = str(row["label"])
             if only not in (None, name):
                 continue
             if name in seen:
@@ -279,8 +279,7 @@ def _number(value: Any) -> float | None:
 
 
 def _weights(record: Record, decoder: str) -> str | None:
-    sha256 = record.data["decoders"][decoder]["spec"]["weights_sha256"]
-    return None if sha256 is None else str(sha256)
+    return record.data.decoders[decoder].spec.weights_sha256
 
 
 def _show(value: float, tolerance: float) -> str:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -66,11 +66,6 @@ class Cost:
     def ms_per_image(self) -> dict[int, float]:
         """Batch size -> median milliseconds per image, where memory sufficed."""
         return {cell.batch_size: cell.latency.ms_per_image(cell.batch_size) for cell in self.cells if cell.latency is not None}
-
-    def as_record(self) -> dict[str, Any]:
-        """In JSON types, every timing sample kept; keys of `ms_per_image` are strings, as JSON has them."""
-        times = {str(batch_size): value for batch_size, value in self.ms_per_image.items()}
-        return {"ms_per_image": times, **asdict(self)}
 
 
 def measure_cost(

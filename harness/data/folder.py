@@ -6,22 +6,28 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from harness.data.dataset import Dataset, build_dataset
-from harness.data.images import preprocessing_name
-from harness.data.sources import FolderSource, is_image_name, list_folder, make_keys, open_tar
+from harness.data.sources import FolderSource, is_image_name, list_folder, make_keys, open_tar, printable
 from harness.data.types import Entry, Request, Source
 from harness.errors import MsbenchError
 
 DEFAULT_RESOLUTION = 256
+_NAMED = 5  # folders left out that a note names
 
 
-def list_source(path: Path, name: str) -> tuple[Source, list[str]]:
-    """Source and sorted file names (images or not) of a folder or tar; raises MsbenchError where `path` is neither."""
+def list_source(path: Path, name: str) -> tuple[Source, list[str], str]:
+    """Source, sorted file names (images or not) and a note on folders left out; of a folder or tar.
+
+    Raises:
+        MsbenchError: `path` is neither.
+    """
     if path.is_dir():
-        return FolderSource(path), list_folder(path)
-    if not path.exists():
-        raise MsbenchError(f"{name}: {path} does not exist")
+        names, left_out = list_folder(path)
+        more = f" and {len(left_out) - _NAMED} more" * (len(left_out) > _NAMED)
+        return FolderSource(path), names, printable(f"left out: {', '.join(left_out[:_NAMED])}{more}") if left_out else ""
+    if not path.is_file():
+        raise MsbenchError(f"{name}: {path} {'is neither a folder nor a file' if path.exists() else 'does not exist'}")
     tar = open_tar(path)
-    return tar, sorted(tar.members)
+    return tar, sorted(tar.members), ""
 
 
 def open_folder(request: Request) -> Dataset:
@@ -34,19 +40,20 @@ def open_folder(request: Request) -> Dataset:
     if bool(written) == (request.data_dir is not None):
         raise MsbenchError("give the images once: --dataset folder:PATH, PATH a folder or an uncompressed .tar")
     path = request.data_dir if request.data_dir is not None else Path(written).expanduser()
-    source, names = list_source(path, request.name)
+    source, names, left_out = list_source(path, request.name)
     images = [name for name in names if is_image_name(name)]
     if not images:
-        raise MsbenchError(f"{request.name}: {path} holds no image files ({len(names)} files of other kinds)")
+        raise MsbenchError(
+            f"{request.name}: {path} holds no image files ({len(names)} files of other kinds){'; ' * bool(left_out)}{left_out}"
+        )
     ignored = len(names) - len(images)
     return build_dataset(
         request,
         _entries(images, top=path.stem if path.is_file() else None),
         source,
         resolution=request.resolution or DEFAULT_RESOLUTION,
-        preprocessing=preprocessing_name(request.allow_upsampling),
-        note=f"{ignored} files ignored that are not named as images" if ignored else "",
-        allow_upsampling=request.allow_upsampling,
+        notes=[f"{ignored} files ignored that are not named as images" if ignored else "", left_out],
+        identity=lambda entry: PurePosixPath(entry.name).stem,
     )
 
 
@@ -58,7 +65,6 @@ def _entries(names: Sequence[str], top: str | None) -> list[Entry]:
     keys = make_keys(inside.values())
     entries = []
     for name, relative in inside.items():
-        parent = str(PurePosixPath(relative).parent)
-        key = keys[relative]
-        entries.append(Entry(key, name, None if parent == "." else parent, key))
+        parent = printable(str(PurePosixPath(relative).parent))
+        entries.append(Entry(keys[relative], name, None if parent == "." else parent, keys[relative]))
     return entries

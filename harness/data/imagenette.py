@@ -12,14 +12,13 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from harness.data.dataset import Dataset, build_dataset
 from harness.data.folder import list_source
-from harness.data.images import ImageError, image_size, preprocessing_name
+from harness.data.images import ImageError, image_size
 from harness.data.sources import is_image_name
-from harness.data.types import Entry, Request, Skipped, Source
+from harness.data.types import Entry, Request, Source
 from harness.errors import MsbenchError
 from harness.files import cache_dir
 
@@ -34,16 +33,6 @@ _DOWNLOAD = "imagenette2-320"
 _PROBES = 16  # headers read to learn how large the images are
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where one split lies."""
-
-    path: Path
-    """a folder with the class folders, or a tar"""
-    inside_tar: bool
-    """whether `path` is a tar, whose members have the split as one of their folders"""
-
-
 def open_imagenette(request: Request, expected: Mapping[str, int] = SPLITS) -> Dataset:
     """Open one split; `expected` images must be there.
 
@@ -51,63 +40,61 @@ def open_imagenette(request: Request, expected: Mapping[str, int] = SPLITS) -> D
         MsbenchError: not found, not Imagenette, incomplete, not downloadable, or smaller than the resolution asked for.
     """
     root = request.data_dir if request.data_dir is not None else _downloaded(request.offline)
-    layout = _find(root, request.split)
-    source, names = list_source(layout.path, "imagenette")
-    entries, excluded = _entries(names, layout, request.split)
+    path = _find(root, request.split)
+    source, names, left_out = list_source(path, "imagenette")
+    entries, excluded = _entries(names, path.is_file(), request.split)
     if not entries:
         example = f"{request.split}/n01440764/NAME.JPEG"
-        raise MsbenchError(f"imagenette: {layout.path} holds no {request.split} images (such as {example}); check --data-dir")
+        raise MsbenchError(f"imagenette: {path} holds no {request.split} images (such as {example}); check --data-dir")
     wanted = expected[request.split]
     if len(entries) != wanted:
         raise MsbenchError(
-            f"imagenette: {layout.path} holds {len(entries):,} of {wanted:,} {request.split} images; "
+            f"imagenette: {path} holds {len(entries):,} of {wanted:,} {request.split} images; "
             "get it again, or use --dataset folder:PATH for a set of your own"
         )
     resolution = request.resolution or DEFAULT_RESOLUTION
     if not request.allow_upsampling:
-        _refuse_upsampling(layout.path, entries, source, resolution)
-    note = f"{len(excluded)} files left out that are in ImageNet's validation set" if excluded else ""
+        _refuse_upsampling(path, entries, source, resolution)
+    held_out = f"{excluded} files left out that are in ImageNet's validation set" if excluded else ""
     return build_dataset(
         request,
         entries,
         source,
         resolution=resolution,
-        preprocessing=preprocessing_name(request.allow_upsampling),
-        note=note,
-        allow_upsampling=request.allow_upsampling,
+        notes=[held_out, left_out],
         split=request.split,
-        excluded=excluded,
     )
 
 
-def _entries(names: Sequence[str], layout: Layout, split: str) -> tuple[list[Entry], list[Skipped]]:
-    entries, excluded = [], []
+def _entries(names: Sequence[str], in_tar: bool, split: str) -> tuple[list[Entry], int]:
+    """Entries of the split (in a tar one of the folders), and how many files are left out as ImageNet's validation images."""
+    entries, excluded = [], 0
     for name in filter(is_image_name, names):
         path = PurePosixPath(name)
-        if path.parent.name not in CLASSES or (layout.inside_tar and split not in path.parts[:-1]):
+        if path.parent.name not in CLASSES or (in_tar and split not in path.parts[:-1]):
             continue
         if split == "train" and path.name.startswith("ILSVRC2012_val_"):
-            excluded.append(Skipped(name, "also in ImageNet's validation set, never trained on"))
+            excluded += 1
         else:
             entries.append(Entry(path.stem, name, path.parent.name, path.stem))
     return entries, excluded
 
 
-def _find(root: Path, split: str) -> Layout:
-    """The one place below `root` that holds the split; raises MsbenchError where there is none, or more than one."""
+def _find(root: Path, split: str) -> Path:
+    """The one folder of class folders or tar below `root` that holds the split; raises MsbenchError where there is not one."""
     if not root.exists():
         raise MsbenchError(f"imagenette: {root} does not exist; without --data-dir it is downloaded")
     if root.is_file():
-        return Layout(root, inside_tar=True)
+        return root
     folders = [root / split, *sorted(folder / split for folder in root.glob("imagenette2*"))]
     if root.name == split:
         folders.append(root)
-    found = [Layout(folder, False) for folder in folders if any((folder / wnid).is_dir() for wnid in CLASSES)]
-    found += [Layout(tar, True) for tar in sorted({*root.glob(f"imagenette*{split}.tar"), *root.glob("imagenette2*.tar")})]
+    found = [folder for folder in folders if any((folder / wnid).is_dir() for wnid in CLASSES)]
+    found += sorted({*root.glob(f"imagenette*{split}.tar"), *root.glob("imagenette2*.tar")})
     if len(found) == 1:
         return found[0]
     if found:
-        places = ", ".join(str(layout.path.relative_to(root)) for layout in found)
+        places = ", ".join(str(path.relative_to(root)) for path in found)
         raise MsbenchError(f"imagenette: {root} holds the {split} split more than once ({places}); point --data-dir at one")
     packed = next(iter(sorted(root.glob("imagenette*.tgz"))), None)
     advice = f"unpack {packed.name} first" if packed else "point --data-dir elsewhere, or leave it out to download"
@@ -141,15 +128,15 @@ def _downloaded(offline: bool) -> Path:
         raise MsbenchError(f"imagenette is not in {root} and --offline is set; pass --data-dir")
     from torchvision.datasets import Imagenette
 
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=root) as staging:
-        try:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=root) as staging:
             with contextlib.redirect_stdout(sys.stderr):
                 Imagenette(staging, split="val", size="320px", download=True)
-        except (OSError, RuntimeError) as error:
-            raise MsbenchError(
-                f"imagenette could not be downloaded ({error}); fetch it elsewhere and pass --data-dir"
-            ) from error
-        if not target.is_dir():  # another process may have been faster
-            os.replace(Path(staging) / _DOWNLOAD, target)
+            if not target.is_dir():  # another process may have been faster
+                os.replace(Path(staging) / _DOWNLOAD, target)
+    except (OSError, RuntimeError) as error:
+        raise MsbenchError(
+            f"imagenette could not be downloaded to {root} ({error}); fetch it elsewhere and pass --data-dir"
+        ) from error
     return root

@@ -1,9 +1,9 @@
 """One picture: from the bytes of a file to uint8 [R, R, 3].
 
-Decoding rules, the same for every dataset: EXIF orientation is applied; grey becomes three equal channels; CMYK and palettes
-are converted by Pillow (which undoes Adobe's inverted CMYK); transparency is laid over white; 16-bit grey is scaled (65535 ->
-255), 16-bit colour loses its low byte; of an animation or a multi-page file the first frame counts; colour profiles are not
-applied.
+Decoding rules, the same for every dataset: EXIF orientation is applied where it can be read; grey becomes three equal channels;
+CMYK and palettes are converted by Pillow (which undoes Adobe's inverted CMYK); transparency is laid over white; 16-bit grey is
+scaled (65535 -> 255), 16-bit colour loses its low byte; of an animation or a multi-page file the first frame counts; colour
+profiles are not applied.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 ADM_CROP = "adm-center-crop-v1"
 """halve by box, bicubic to the short side, centre crop; images smaller than the resolution are left out"""
@@ -22,21 +22,11 @@ ADM_CROP_UPSAMPLE = "adm-center-crop-v1-upsample"
 """the same, but images smaller than the resolution are enlarged, as ADM does"""
 
 # Pillow's readers raise these on damaged files, depending on the format and on where the damage is.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    ZeroDivisionError,
-    RuntimeError,  # AVIF
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError)
+_DAMAGE = (*_BROKEN, struct.error, zlib.error, Image.DecompressionBombError)
+_TURNS = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"]
+_UPRIGHT = {orientation: Image.Transpose[turn] for orientation, turn in enumerate(_TURNS, start=2)}
+"""EXIF orientation -> what turns the picture upright"""
 _MAX_PIXELS = 1 << 27  # an intermediate image larger than this comes from an absurd aspect ratio
 
 
@@ -53,8 +43,7 @@ def image_size(data: bytes) -> tuple[int, int]:
     """(width, height) as shown (after EXIF rotation), from the header alone; raises ImageError."""
     try:
         with Image.open(BytesIO(data)) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5..8 swap the axes
-            return (image.height, image.width) if turned else image.size
+            return (image.height, image.width) if _orientation(image) >= 5 else image.size  # 5..8 swap the axes
     except _DAMAGE as error:
         raise ImageError(_reason(error)) from error
 
@@ -70,9 +59,19 @@ def decode(data: bytes) -> Image.Image:
     try:
         with Image.open(BytesIO(data)) as image:
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            upright = _UPRIGHT.get(_orientation(image))
+            return _to_rgb(image if upright is None else image.transpose(upright))
     except _DAMAGE as error:
         raise ImageError(_reason(error)) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1..8; 1 where there is none, or where the EXIF is damaged, which says nothing about the pixels."""
+    try:
+        orientation = image.getexif().get(0x0112)
+    except _DAMAGE:
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
 
 
 def center_crop(image: Image.Image, resolution: int, allow_upsampling: bool) -> npt.NDArray[np.uint8]:
@@ -129,5 +128,7 @@ def _sixteen_bit_to_rgb(image: Image.Image) -> Image.Image:
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too large: over {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return f"damaged: {text}"

@@ -120,8 +120,8 @@ def open_photos(request: Request) -> Dataset:
         source,
         resolution=resolution,
         preprocessing=NATIVE_CROP,
-        note=f"demo set: {len(entries)} crops of {photographs} photographs; its rFID is a smoke test, not a result",
-        allow_upsampling=False,
+        notes=[f"demo set: {len(entries)} crops of {photographs} photographs; its rFID is a smoke test, not a result"],
         demo=True,
         stratum=lambda entry: entry.source_photo,
+        strata="photograph",
     )

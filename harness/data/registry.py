@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,33 +11,23 @@ from harness.data.folder import open_folder
 from harness.data.imagenet import open_imagenet_val
 from harness.data.imagenette import open_imagenette
 from harness.data.photos import open_photos
-from harness.data.types import Request
+from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION, Request
 from harness.errors import MsbenchError, UnknownNameError
 
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """One dataset."""
-
-    describe: str
-    """one line for `msbench ls datasets`"""
-    open: Callable[[Request], Dataset]
-    """opens it"""
-
-
-_KNOWN: Mapping[str, _Known] = MappingProxyType(
+_KNOWN: Mapping[str, tuple[str, Callable[[Request], Dataset]]] = MappingProxyType(
     {
-        "photos": _Known("built-in demo set: 256-px crops of everyday photographs (its rFID is a smoke test)", open_photos),
-        "imagenette": _Known("ten ImageNet classes at 224 px, 3,925 val images (--data-dir, or downloaded)", open_imagenette),
-        "imagenet-val": _Known("the 50,000 ImageNet validation images (--data-dir: folders, flat or tar)", open_imagenet_val),
-        "folder:PATH": _Known("your own images: a folder (sub-folder = label) or an uncompressed .tar", open_folder),
+        "photos": ("built-in demo set: 256-px crops of everyday photographs (its rFID is a smoke test)", open_photos),
+        "imagenette": ("ten ImageNet classes at 224 px, 3,925 val images (--data-dir, or downloaded)", open_imagenette),
+        "imagenet-val": ("the 50,000 ImageNet validation images (--data-dir: folders, flat or tar)", open_imagenet_val),
+        "folder:PATH": ("your own images: a folder (sub-folder = label) or an uncompressed .tar", open_folder),
     }
 )
+"""dataset name -> (one line for `msbench ls datasets`, what opens it)"""
 
 
 def dataset_names() -> dict[str, str]:
     """Dataset name -> one-line description."""
-    return {name: known.describe for name, known in _KNOWN.items()}
+    return {name: description for name, (description, _) in _KNOWN.items()}
 
 
 def open_dataset(
@@ -57,7 +46,7 @@ def open_dataset(
     Args:
         name: a key of `dataset_names()`, with a real path in place of PATH.
         data_dir: folder or tar with the data, for the datasets that need one.
-        resolution: side of the images in pixels; None = 224 for imagenette, 256 for the others.
+        resolution: side of the images in pixels, `MIN_RESOLUTION` to `MAX_RESOLUTION`; None = 224 for imagenette, else 256.
         max_samples: size of a class-stratified subset (`photos`: by photograph) drawn with `seed`; None = everything.
         seed: seed of the subset, nothing else.
         allow_upsampling: enlarge images smaller than the resolution instead of refusing them.
@@ -70,8 +59,11 @@ def open_dataset(
     """
     if split not in ("train", "val"):
         raise UnknownNameError("split", split, ("train", "val"))
-    if resolution is not None and resolution < 1:
-        raise MsbenchError(f"--resolution must be at least 1, not {resolution}")
+    if resolution is not None and not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
+        what = "large" if resolution > MAX_RESOLUTION else "small"
+        raise MsbenchError(
+            f"resolution too {what}: --resolution {resolution}, from {MIN_RESOLUTION} to {MAX_RESOLUTION} are possible"
+        )
     if max_samples is not None and max_samples < 1:
         raise MsbenchError(f"--max-samples must be at least 1, not {max_samples}")
     known = _KNOWN.get("folder:PATH" if name.startswith("folder:") else name)
@@ -79,4 +71,4 @@ def open_dataset(
         if "/" in name and Path(name).expanduser().exists():
             raise MsbenchError(f"unknown dataset {name!r}. For the images there write --dataset folder:{name}")
         raise UnknownNameError("dataset", name, _KNOWN)
-    return known.open(Request(name, data_dir, resolution, max_samples, seed, allow_upsampling, split, offline))
+    return known[1](Request(name, data_dir, resolution, max_samples, seed, allow_upsampling, split, offline))

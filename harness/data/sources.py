@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,10 @@ from harness.errors import MsbenchError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2"})
 """file names that count as images, in lower case; what is inside is found out on reading"""
+SAVED_IMAGES = ".msbench-images"
+"""file that marks a folder of images saved by msbench"""
+OUTPUT_MARKERS = frozenset({SAVED_IMAGES, "record.json", "sweep.parquet", "state.pt"})
+"""files that mark a folder as an output of msbench: saved images, a run, a sweep, a training"""
 _MAX_KEY = 120  # leaves room for suffixes below the 255 bytes of common file systems
 
 
@@ -26,8 +31,11 @@ class FolderSource:
     """the folder that names are relative to"""
 
     def read(self, name: str) -> bytes:
-        """Bytes of root/name; raises OSError."""
-        return (self.root / name).read_bytes()
+        """Bytes of root/name; raises OSError, also for what is no plain file: opening a FIFO would block."""
+        path = self.root / name
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError("a FIFO, socket or device, not a file")
+        return path.read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +44,25 @@ class TarSource:
 
     path: Path
     """the tar"""
-    members: Mapping[str, tuple[int, int]]
-    """member name -> (offset of its data, size), in bytes"""
+    members: Mapping[str, tuple[int, int] | str]
+    """member name -> (offset of its data, size) in bytes, or why it has no data"""
 
     def read(self, name: str) -> bytes:
-        """Bytes of one member; raises OSError where the tar has shrunk or gone."""
-        offset, size = self.members[name]
+        """Bytes of one member; raises OSError where it is a link or device, or the tar has shrunk or gone."""
+        member = self.members[name]
+        if isinstance(member, str):
+            raise OSError(member)
         with self.path.open("rb") as stream:
-            stream.seek(offset)
-            data = stream.read(size)
-        if len(data) != size:
+            stream.seek(member[0])
+            data = stream.read(member[1])
+        if len(data) != member[1]:
             raise OSError(f"{self.path} ends inside {name}")
         return data
+
+
+def printable(text: str) -> str:
+    """`text` with every byte that is not UTF-8 as `\\xNN`, so that JSON, parquet and a terminal can hold it."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def is_image_name(name: str) -> bool:
@@ -57,68 +72,101 @@ def is_image_name(name: str) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
 
 
-def list_folder(root: Path) -> list[str]:
-    """Relative names (sorted, forward slashes) of all files below `root`; links are followed, loops are not.
+def list_folder(root: Path) -> tuple[list[str], list[str]]:
+    """Relative names (sorted, forward slashes) of all below `root` that is no folder, and the folders left out, with reasons.
+
+    Links are followed, loops are not; outputs of msbench, which may lie below the data, are no data.
 
     Raises:
         MsbenchError: `root` is not a readable folder.
     """
     names: list[str] = []
-
-    def visit(folder: Path, prefix: str, above: frozenset[str]) -> None:
-        real = os.path.realpath(folder)
+    left_out: list[str] = []
+    waiting: list[tuple[str, frozenset[str]]] = [("", frozenset())]
+    while waiting:
+        prefix, above = waiting.pop()
+        real = os.path.realpath(root / prefix)
+        try:
+            with os.scandir(root / prefix) as found:
+                items = list(found)
+        except OSError as error:
+            if not prefix:
+                raise MsbenchError(f"cannot list {root}: {error.strerror or error}") from error
+            left_out.append(f"{prefix} (cannot be listed: {error.strerror or error})")
+            continue
         if real in above:
-            return
-        with os.scandir(folder) as found:
-            for item in found:
-                if item.is_dir():
-                    visit(Path(item.path), f"{prefix}{item.name}/", above | {real})
-                elif item.is_file():
-                    names.append(prefix + item.name)
+            left_out.append(f"{prefix} (a loop of links)")
+        elif prefix and OUTPUT_MARKERS & {item.name for item in items}:
+            left_out.append(f"{prefix} (made by msbench)")
+        else:
+            waiting += [(f"{prefix}{item.name}/", above | {real}) for item in items if is_folder(item)]
+            names += [prefix + item.name for item in items if not is_folder(item)]
+    return sorted(names), sorted(left_out)
 
+
+def is_folder(item: os.DirEntry[str]) -> bool:
+    """Whether `item` is a folder or a link to one; False for a loop of links, which Python raises."""
     try:
-        visit(root, "", frozenset())
-    except OSError as error:
-        raise MsbenchError(f"cannot list {root}: {error.strerror or error}") from error
-    return sorted(names)
+        return item.is_dir()
+    except OSError:
+        return False
 
 
 def open_tar(path: Path) -> TarSource:
-    """Index an uncompressed tar: names of its plain files, without a leading `./`.
+    """Index an uncompressed tar: names of its files, links and devices, without a leading `./`.
 
     Raises:
-        MsbenchError: missing, not a tar, compressed, cut short, holding sparse files or one name twice.
+        MsbenchError: missing, not a tar, compressed, damaged or cut short, holding sparse files or one name twice.
     """
-    members: dict[str, tuple[int, int]] = {}
+    members: dict[str, tuple[int, int] | str] = {}
+    last = ""
     try:
         length = path.stat().st_size
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 name = str(PurePosixPath(member.name))
-                if member.islnk() and (linked := members.get(str(PurePosixPath(member.linkname)))):
-                    members[name] = linked  # a hard link shares the data of an earlier member
-                if not member.isreg():
-                    continue
+                if member.size < 0 or (member.isreg() and member.offset_data + member.size > length):
+                    raise tarfile.ReadError(f"{name} is incomplete or has an impossible size")
                 if member.issparse() or name in members:
-                    raise MsbenchError(f"{path}: cannot read {name} by its offset (sparse or stored twice); unpack the tar")
-                if member.offset_data + member.size > length:
-                    raise MsbenchError(f"{path} is cut short: {name} is incomplete; copy or download the tar again")
-                members[name] = (member.offset_data, member.size)
-    except tarfile.ReadError as error:
-        raise MsbenchError(f"{path}: {_tar_trouble(path, error)}") from error
+                    raise MsbenchError(
+                        f"{path}: cannot read {printable(name)} by its offset (sparse or stored twice); unpack the tar"
+                    )
+                if member.isreg():
+                    members[name] = (member.offset_data, member.size)
+                elif member.islnk():  # a hard link shares the data of an earlier member
+                    members[name] = members.get(str(PurePosixPath(member.linkname)), "a hard link to nothing in this tar")
+                elif not member.isdir():
+                    members[name] = "a link, FIFO or device, not a file"
+                last = name
+            _check_end(path, archive.offset)
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError) as error:
+        raise MsbenchError(f"{path}{_tar_trouble(path, last, error)}") from error
     except OSError as error:
         raise MsbenchError(f"cannot read {path}: {error.strerror or error}") from error
     return TarSource(path, members)
 
 
-def _tar_trouble(path: Path, error: Exception) -> str:
+def _check_end(path: Path, offset: int) -> None:
+    """Raise `tarfile.ReadError` unless zeros alone follow. tarfile itself stops in silence at a header it cannot read."""
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        block = stream.read(tarfile.BLOCKSIZE)
+        if len(block) < tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("the end mark is missing")
+        while block:
+            if any(block):
+                raise tarfile.ReadError("no header, but data follow")
+            block = stream.read(1 << 20)
+
+
+def _tar_trouble(path: Path, last: str, error: Exception) -> str:
     with path.open("rb") as stream:
         head = stream.read(4)
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")):  # gzip, bzip2, xz, zstd
-        return "is compressed and cannot be read by offset; uncompress it (for .tgz: gunzip) or unpack it"
-    if "unexpected end" in str(error):
-        return "is cut short; copy or download the tar again"
-    return f"is not a tar ({error})"
+        return " is compressed and cannot be read by offset; uncompress it (for .tgz: gunzip) or unpack it"
+    if not last:
+        return f" is not a tar, or damaged at its start ({error})"
+    return f" is cut short or damaged after {printable(last)} ({printable(str(error))}); copy or download the tar again"
 
 
 def make_keys(names: Iterable[str]) -> dict[str, str]:

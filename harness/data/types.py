@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+MIN_RESOLUTION = 32
+"""smallest side of an image in pixels: the metric networks halve it up to five times"""
+MAX_RESOLUTION = 8192
+"""largest side of an image in pixels"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,10 @@ class DatasetInfo:
     """images left after `max_samples`; broken files are found only when read and still count here"""
     classes: int
     """number of classes; 0 where there are no labels"""
+    partial: bool
+    """true where the dataset should hold more images than it does here"""
+    subset: str
+    """how `max_samples` chose: "stratified by class", "stratified by photograph" or "unlabelled"; empty for everything"""
     demo: bool
     """true for a set too small for its rFID to be more than a smoke test"""
     note: str

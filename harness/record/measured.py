@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from harness.metrics.pixel import mean_psnr
 from harness.metrics.registry import METRICS
-from harness.record.features import read_features
-from harness.record.record import Record
+from harness.record.run import Run
 from harness.stats.estimate import Estimate
 from harness.stats.extrapolate import Extrapolation, rfid_infinity
 from harness.stats.kid import kid_statistic
@@ -157,20 +156,16 @@ def clusters_of(keys: Sequence[str], photographs: Sequence[Any]) -> tuple[str, .
     return tuple(named) if len(set(named)) < len(named) else None
 
 
-def read_measured(record: Record, decoder: str, label: str) -> Measured:
-    """One decoder of a run, from its folder's samples and features.
+def read_measured(run: Run, row: str, label: str) -> Measured:
+    """One row of a run, from its folder's samples and features; `label` is what tables will call it.
 
     Raises:
-        MsbenchError: files of the folder are missing or damaged.
+        MsbenchError: its features are damaged.
     """
-    samples = record.samples()
-    mine = samples[samples["decoder"] == decoder]
-    seeds = sorted(mine["noise_seed"].unique())
-    first = mine[mine["noise_seed"] == seeds[0]]
-    keys = tuple(first["key"])
-    metrics = [name for name, info in METRICS.items() if info.per_image and name in mine]
-    parts = [mine[mine["noise_seed"] == seed].set_index("key").loc[list(keys), metrics] for seed in seeds]
+    mine = run.of(row)
+    parts = [mine[mine["noise_seed"] == seed] for seed in run.seeds(row)]
+    metrics = [name for name, facts in run.record.data.metrics.items() if facts.per_image and name in mine]
     per_image = {name: np.mean([part[name].to_numpy(np.float64) for part in parts], axis=0) for name in metrics}
-    kept = read_features(record.folder, decoder)
+    kept = run.features(row)
     features = tuple((kept[0], decoded) for decoded in kept[1]) if kept else ()
-    return Measured(label, keys, clusters_of(keys, list(first["source_photo"])), per_image, features)
+    return Measured(label, run.keys, clusters_of(run.keys, list(parts[0]["source_photo"])), per_image, features)

@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-SCHEMA_VERSION = 2
 DEFAULT_MARGINS = "rfid=5%,kid=5%,psnr=0.2,ssim=0.01,lpips=0.01,spectral=0.2,latent_error=0.02"
 """Losses that count as none unless a run states others. A convention of this project, not thresholds of perception."""
 
@@ -54,5 +53,5 @@ class Protocol:
 
     def hash(self) -> str:
         """First 16 hex digits of the SHA-256 of the fields as JSON."""
-        text = json.dumps({"schema": SCHEMA_VERSION, **asdict(self)}, sort_keys=True)
+        text = json.dumps({"schema": 2, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

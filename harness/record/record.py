@@ -1,17 +1,23 @@
-"""The record of a run: `record.json` and `samples.parquet` in one folder. Written atomically, read back with a check."""
+"""The record of a run, `record.json` in its folder: written from `RunData` and read back into it, every value checked."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from harness.data.types import DatasetInfo
 from harness.errors import MsbenchError
-from harness.files import atomic_path, write_text
-from harness.record.protocol import SCHEMA_VERSION
+from harness.files import write_text
+from harness.record.marks import row_marks
+from harness.record.schema import SCHEMA_VERSION, Result, RunData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,45 +31,62 @@ class Record:
 
     folder: Path
     """where it lies"""
-    data: dict[str, Any]
+    data: RunData
     """the content of record.json"""
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """One row per decoder, keys as in `--json`; missing numbers are None. rfid_infinity is taken from details."""
-        lines = {name: details.get("rfid_infinity") or {} for name, details in self.data["decoders"].items()}
-        return [{**row, "rfid_infinity": lines[row["decoder"]].get("value")} for row in self.data["results"]]
+        """One flat row per decoder, keys as in `--json`; missing numbers are None. Beside the record's own keys: `marks`, what
+        a reader must know of it, and `rfid_warning`."""
+        found = []
+        for result in self.data.results:
+            details = self.data.decoders[result.label]
+            marks = row_marks(result, details, self.data.dataset)
+            found.append({**as_row(result), "marks": marks, "rfid_warning": details.rfid_warning})
+        return found
 
     def rows_for_people(self) -> list[dict[str, Any]]:
         """`results` with the infinite PSNR of exact reconstructions put back, which JSON cannot hold."""
-        exact = {name: details["psnr_exact_images"] for name, details in self.data["decoders"].items()}
-        return [{**row, "psnr": math.inf} if exact[row["decoder"]] == row["n"] else row for row in self.results]
+        exact = {label: details.psnr_exact_images for label, details in self.data.decoders.items()}
+        return [{**row, "psnr": math.inf} if exact[row["label"]] == row["n"] else row for row in self.results]
 
     @property
     def protocol_hash(self) -> str:
         """Hash of the protocol; equal hashes compare."""
-        return str(self.data["protocol_hash"])
+        return self.data.protocol_hash
 
     def provenance(self) -> str:
         """One line that says how to get these figures again: protocol, machine, code and command.
 
         Absolute paths of the command are cut to their last part: the line is made to be published, the record keeps them whole.
         """
-        facts, config = self.data["environment"], self.data["config"]
-        machine = ", ".join(gpu["name"] for gpu in facts["gpus"]) if config["device"] != "cpu" else facts["cpu_model"]
-        count = facts["torch_threads"]
-        threads = f", {count} thread{'' if count == 1 else 's'}" if config["device"] == "cpu" else ""
+        facts: Mapping[str, Any] = self.data.environment
+        on_cpu, count = self.data.setting.device == "cpu", facts["torch_threads"]
+        machine = facts["cpu_model"] if on_cpu else ", ".join(gpu["name"] for gpu in facts["gpus"])
+        threads = f", {count} thread{'' if count == 1 else 's'}" if on_cpu else ""
         commit = (facts["git"]["commit"] or "unknown")[:10] + (" with local changes" if facts["git"]["dirty"] else "")
         return (
-            f"Protocol `{self.protocol_hash}`, {self.data['date'][:10]}, {machine}{threads}, torch {facts['torch']}, "
-            f"msbench {facts['msbench']} ({commit}): `{_without_places(self.data['command'])}`"
+            f"Protocol `{self.protocol_hash}`, {self.data.date[:10]}, {machine}{threads}, torch {facts['torch']}, "
+            f"msbench {facts['msbench']} ({commit}): `{_without_places(self.data.command)}`"
         )
 
+    def as_json(self) -> dict[str, Any]:
+        """The content of record.json in JSON types."""
+        return flatten(self.data)
+
     def samples(self) -> pd.DataFrame:
-        """The per-image values: decoder, key, label, source_photo, psnr, ssim, lpips."""
+        """The per-image values, one row per decoder, noise seed and image.
+
+        Raises:
+            MsbenchError: the file is missing or damaged.
+        """
         import pandas as pd
 
-        return pd.read_parquet(self.folder / SAMPLES)
+        path = self.folder / SAMPLES
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+            raise MsbenchError(f"{path} cannot be read ({error}): run it again") from error
 
     def document(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -74,42 +97,104 @@ def _without_places(command: str) -> str:
     return " ".join(f"…/{Path(word).name}" if word.startswith("/") else word for word in command.split(" "))
 
 
+def as_row(result: Result) -> dict[str, Any]:
+    """One result flat, in JSON types: its metrics beside its other keys."""
+    row: dict[str, Any] = {}
+    for key, value in dataclasses.asdict(result).items():
+        row |= value if key == "metrics" else {key: value}
+    return plain(row)  # type: ignore[no-any-return]
+
+
 def document(records: Sequence[Record]) -> dict[str, Any]:
     """One JSON document for one run or several of one protocol."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "status": "complete" if all(record.data["status"] == "complete" for record in records) else "incomplete",
+        "status": "complete" if all(record.data.status == "complete" for record in records) else "incomplete",
         "protocol_hash": records[0].protocol_hash,
         "results": [row for record in records for row in record.results],
     }
 
 
-def write_record(folder: Path, data: Mapping[str, Any], samples: pd.DataFrame) -> Record:
-    """Write both files; the record last, so that a folder with a record is complete."""
-    with atomic_path(folder / SAMPLES) as temporary:
-        samples.to_parquet(temporary, index=False)
-    clean = plain(data)
-    write_text(folder / RECORD, json.dumps(clean, indent=1, allow_nan=False) + "\n")
-    return Record(folder, clean)
+def write_record(folder: Path, data: RunData) -> Record:
+    """Write record.json atomically; what is returned is as `read_record` gives it."""
+    text = json.dumps(flatten(data), indent=1, allow_nan=False) + "\n"
+    parsed = parse_record(text, folder / RECORD)
+    write_text(folder / RECORD, text)
+    return Record(folder, parsed)
 
 
 def read_record(path: Path) -> Record:
     """Read a run by its folder or its record.json.
 
     Raises:
-        MsbenchError: no record there, not JSON, or of another schema.
+        MsbenchError: no record there, or not one of this schema; the message names the key and what was wanted.
     """
     folder = path.parent if path.name == RECORD else path
     file = folder / RECORD
-    if not file.is_file():
-        raise MsbenchError(f"{path} holds no {RECORD}: give the folder that `msbench run` printed")
     try:
-        data = json.loads(file.read_text())
-    except ValueError as error:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise MsbenchError(f"{path} holds no {RECORD}: give the folder that `msbench run` printed") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise MsbenchError(f"{file} cannot be read ({error})") from error
+    return Record(folder, parse_record(text, file))
+
+
+def parse_record(text: str, file: Path) -> RunData:
+    """The content of a record.
+
+    Raises:
+        MsbenchError: as `read_record`.
+    """
+    try:
+        data = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
         raise MsbenchError(f"{file} is not JSON ({error})") from error
-    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
-        raise MsbenchError(f"{file} is not a record of schema {SCHEMA_VERSION}; run it again with this version")
-    return Record(folder, data)
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        what = f"a record of schema {version}" if isinstance(version, int) else "no record of a run"
+        raise MsbenchError(f"{file} is {what}: run it again with this version, which writes schema {SCHEMA_VERSION}")
+    try:
+        return _adapter().validate_json(json.dumps(nest(data)), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"] if part not in ("metrics", "info"))
+        got = "" if first["type"] == "missing" else f", not {str(first['input'])[:60]!r}"
+        raise MsbenchError(f"{file}: {key}: {first['msg']}{got}: run it again") from error
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+@cache
+def _adapter() -> TypeAdapter[RunData]:
+    return TypeAdapter(RunData)
+
+
+_INFO = tuple(field.name for field in dataclasses.fields(DatasetInfo))
+
+
+def flatten(data: RunData) -> dict[str, Any]:
+    """JSON types; metrics stand beside the other keys of their row, and what is known of the dataset beside its counts."""
+    content: dict[str, Any] = plain(dataclasses.asdict(data))
+    content["results"] = [as_row(result) for result in data.results]
+    content["dataset"] |= content["dataset"].pop("info")
+    return content
+
+
+def nest(content: dict[str, Any]) -> dict[str, Any]:
+    """The reverse of `flatten`; what has another form stays as it is, for the validator to name."""
+    rows, dataset, metrics = content.get("results"), content.get("dataset"), content.get("metrics")
+    if isinstance(rows, list) and isinstance(metrics, dict):
+        content = {**content, "results": [_nest_row(row, metrics) if isinstance(row, dict) else row for row in rows]}
+    if isinstance(dataset, dict):
+        content = {**content, "dataset": {**dataset, "info": {key: dataset[key] for key in _INFO if key in dataset}}}
+    return content
+
+
+def _nest_row(row: dict[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "metrics": {name: row[name] for name in metrics if name in row}}
 
 
 def plain(value: Any) -> Any:

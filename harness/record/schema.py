@@ -15,6 +15,7 @@ from harness.cost.cost import Cost
 from harness.data.types import DatasetInfo, Skipped
 from harness.decoder import DecoderSpec
 from harness.record.protocol import Protocol
+from harness.stopwatch import Timing
 
 SCHEMA_VERSION = 3
 Status = Literal["running", "quality", "complete", "failed"]
@@ -186,28 +187,6 @@ class Setting:
     """eager, compile or cudagraph"""
     batch_size: int
     """images a call"""
-
-
-@dataclass(frozen=True, slots=True)
-class StageTime:
-    """Time of one stage of a run."""
-
-    seconds: float
-    """spent in it"""
-    share: float
-    """of the whole run"""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Where a run's time went."""
-
-    seconds: float
-    """in all"""
-    stages: Mapping[str, StageTime]
-    """longest first"""
-    unaccounted: StageTime
-    """between the stages"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 A result is a mapping with the keys of `--json`: label, decoder, dataset, n, each metric, rfid_infinity, octaves_db {octave: dB;
 0 the finest}, ms_per_image {batch: value}, gflops, parameters, peak_memory_mb, trained_on; and, where known, intervals
-{metric: [low, high]}, marks (`row_marks`) and rfid_warning. A missing or None value is shown as "–", an infinite PSNR as "∞".
+{metric: [low, high]}, marks (`harness.record.marks`) and rfid_warning. A missing or None value is shown as "–", an infinite
+PSNR as "∞".
 """
 
 from __future__ import annotations
@@ -10,13 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from harness.metrics.registry import METRICS
 from harness.report.table import Cell, Column, Table, significant
-
-if TYPE_CHECKING:
-    from harness.record.schema import DatasetFacts, Details
 
 Result = Mapping[str, Any]
 Form = Callable[[float], str]
@@ -24,8 +22,6 @@ Form = Callable[[float], str]
 SMALL_N = 10_000
 """Below this many images FID and KID are not put beside published figures."""
 NOT_COMPARABLE = "rFID and KID are not comparable with 50k figures"
-CLAMPED = 0.01
-"""Share of output values outside [-1, 1] from which a row says so."""
 _IN_A_BLOCK = 5  # metrics with intervals that 80 columns hold
 
 
@@ -145,24 +141,6 @@ def best_rows(figure: Figure, results: Sequence[Result]) -> set[int]:
             top = max(rivals.values()) if figure.better == "higher" else min(rivals.values())
             best |= {index for index, value in rivals.items() if figure.text(value) == figure.text(top)}
     return best
-
-
-def row_marks(result: Result, details: Details, dataset: DatasetFacts) -> list[str]:
-    """What a reader must know of one row before quoting it, a few words each; empty for most."""
-    noise, marks = details.noise, []
-    if noise.global_draws:
-        marks.append("draws its own random numbers")
-    if (noise.batch_dependence or 0.0) > 1.0:  # one level is rounding
-        marks.append(f"depends on its batch: up to {noise.batch_dependence:.3g} levels of 255 between batches of other sizes")
-    if details.clamped > CLAMPED:
-        marks.append(f"{100 * details.clamped:.3g} % of its values lay outside [-1, 1] and were clamped")
-    if result.get("disturbed"):
-        marks.append("timed while other work ran on the machine: its times say nothing")
-    if dataset.excluded:
-        marks.append(f"{len(dataset.excluded)} images left out because a decoder failed on them")
-    if getattr(dataset.info, "partial", False):
-        marks.append(f"a partial data set of {dataset.n_samples.original:,} images")
-    return marks
 
 
 def _marks(result: Result) -> Sequence[str]:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data.dataset import Dataset
+from harness.data.dataset import Dataset, prefetch
 from harness.data.types import Example
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
@@ -24,7 +24,6 @@ from harness.files import features_dir
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.suite import MetricSuite, Prepared
 from harness.noise import SampleNoise
-from harness.prefetch import prefetch
 from harness.run.config import RunConfig
 from harness.run.reconstruct import latent_error, reconstruct
 from harness.run.savers import ImageSaver
@@ -43,11 +42,14 @@ class Pass:
     """per-image metrics and octaves, arrays [B]"""
     features: list[NDArray[np.float32]] = field(default_factory=list)
     """Inception features, one array [B, 2048] a batch"""
+    clamped: list[float] = field(default_factory=list)
+    """values outside [-1, 1], in images, one number a batch"""
 
     def repeat(self, other: Pass) -> None:
         """Take over the last batch of another pass."""
         self.batches.append(other.batches[-1])
         self.features.append(other.features[-1])
+        self.clamped.append(other.clamped[-1])
 
     def values(self) -> Values:
         """Per-image values over all batches, arrays [n]."""
@@ -70,6 +72,11 @@ class Gathered:
     """reconstructions of the sheet's images under the first seed, [H, W, 3] each"""
     latents: list[Tensor] = field(default_factory=list)
     """latents of the first images, kept for timing"""
+
+    @property
+    def clamped(self) -> float:
+        """Share of output values outside [-1, 1]."""
+        return sum(sum(one.clamped) for one in self.passes) / max(1, sum(len(f) for one in self.passes for f in one.features))
 
     def different(self, seeds: Sequence[int]) -> dict[int, Pass]:
         """Seed -> pass; without noise the first alone, since the others repeat it."""
@@ -172,7 +179,9 @@ def _measure(
     decoder: Decoder, prepared: Prepared, noise: SampleNoise, suite: MetricSuite, into: Pass, stages: Stages
 ) -> tuple[Tensor, NDArray[np.uint8]]:
     """One batch through one decoder under one seed; returns latents and reconstructions [B, H, W, 3]."""
-    latents, output = reconstruct(decoder, prepared.images, noise, stages)
+    found = reconstruct(decoder, prepared.images, noise, stages)
+    latents, output = found.latents, found.pixels
+    into.clamped.append(found.clamped / output[0].numel())
     with stages.stage("encode again"):
         faithfulness = latent_error(decoder, latents, output)
     into.batches.append({**suite.per_image(prepared, output), "latent_error": faithfulness})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,19 @@ from harness.decoder import Decoder, NoiseSource
 from harness.stopwatch import Stages
 
 
-def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource, stages: Stages | None = None) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """What one batch became."""
+
+    latents: Tensor
+    """[B, ...] as the encoder gave them"""
+    pixels: Tensor
+    """uint8 [B, 3, H, W] after the one rounding of the protocol"""
+    clamped: int
+    """values that lay outside [-1, 1]"""
+
+
+def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource, stages: Stages | None = None) -> Reconstruction:
     """Encode and decode a batch of any size: padded by repeating its edge to the decoder's factor, cropped after.
 
     Args:
@@ -20,9 +34,6 @@ def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource, stages: St
         pixels: uint8 [B, 3, H, W].
         noise: one stream per sample.
         stages: stopwatch of the run, told of "encode" and "decode".
-
-    Returns:
-        latents, and uint8 [B, 3, H, W] after the one rounding of the protocol.
     """
     height, width = pixels.shape[-2:]
     stages = stages or Stages(pixels.device)
@@ -30,8 +41,8 @@ def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource, stages: St
         with stages.stage("encode"):
             latents = decoder.encode(_padded(pixels, decoder.spec.down_factor))
         with stages.stage("decode"):
-            output = to_uint8(decoder.decode(latents, noise)[..., :height, :width])
-    return latents, output
+            output = decoder.decode(latents, noise)[..., :height, :width]
+            return Reconstruction(latents, to_uint8(output), int((output.abs() > 1.0).sum()))
 
 
 def latent_error(decoder: Decoder, latents: Tensor, reconstruction: Tensor) -> NDArray[np.float64]:

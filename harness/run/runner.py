@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from harness.cost.cost import Cost, measure_cost
+from harness.cost.cost import measure_cost
 from harness.cost.modes import in_mode
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
@@ -22,16 +22,26 @@ from harness.errors import MsbenchError
 from harness.metrics.registry import METRICS
 from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
-from harness.record.features import write_features
-from harness.record.protocol import DEFAULT_MARGINS, SCHEMA_VERSION, Protocol
-from harness.record.record import Record, write_record
+from harness.record.protocol import DEFAULT_MARGINS, Protocol
+from harness.record.record import Record, plain, write_record
+from harness.record.run import write_features, write_samples
+from harness.record.schema import (
+    SCHEMA_VERSION,
+    DatasetFacts,
+    Details,
+    MetricFacts,
+    Result,
+    RunData,
+    SampleCounts,
+    Setting,
+)
 from harness.registry import build_decoder
 from harness.report.sheet import write_sheet
-from harness.run.config import RunConfig, check_config, check_device, new_run_folder
-from harness.run.figures import decoder_figures
+from harness.run.config import DTYPES, RunConfig, check_config, check_device, new_run_folder
+from harness.run.figures import decoder_figures, with_cost
 from harness.run.quality import Gathered, Progress, Reference, quality_pass
 from harness.stats.verdict import merge_margins
-from harness.stopwatch import Stages
+from harness.stopwatch import Stages, Timing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,17 +79,23 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
     _refuse_random_weights(decoders)
     suite = MetricSuite(device, config.offline, extra=config.extra_metrics, stages=stages)
     gathered, reference = quality_pass(config, dataset, decoders, suite, device, report, stages)
-    costs: dict[str, Cost | None] = dict.fromkeys(decoders)
-    if config.cost is not None:
-        for index, (name, decoder) in enumerate(decoders.items()):
-            report(f"timing {name}", index, len(decoders))
-            latents = torch.cat(gathered[name].latents)
-            with stages.stage("measuring cost"):
-                costs[name] = measure_cost(decoder, latents, _noise_for(config.seed, device), config.cost, device)
-        report("timing", len(decoders), len(decoders))
     with stages.stage("statistics"):
-        data = record_data(config, dataset, decoders, gathered, reference, costs, start)
-    seeds = config.noise_seed_list()
+        seeds = config.noise_seed_list()
+        options = plain({"steps": config.steps, "scales": config.scales, "checkpoint": config.checkpoint})
+        given = {key: value for key, value in options.items() if value is not None}
+        name = dataset.info.name
+        rows = {
+            label: decoder_figures(label, decoder, given, name, gathered[label], reference, seeds)
+            for label, decoder in decoders.items()
+        }
+    if config.cost is not None:
+        for index, (label, decoder) in enumerate(decoders.items()):
+            report(f"timing {label}", index, len(decoders))
+            latents = torch.cat(gathered[label].latents)
+            with stages.stage("measuring cost"):
+                cost = measure_cost(decoder, latents, _noise_for(config.seed, device), config.cost, device)
+                rows[label] = with_cost(*rows[label], cost)
+        report("timing", len(decoders), len(decoders))
     with stages.stage("writing"):
         write_features(
             folder,
@@ -89,8 +105,8 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
                 for name, kept in gathered.items()
             },
         )
-    data["timing"] = stages.as_record()
-    record = write_record(folder, data, samples_frame(gathered, reference, seeds))
+        write_samples(folder, samples_frame(gathered, reference, seeds))
+    record = write_record(folder, record_data(config, dataset, rows, reference, start, stages.timing()))
     if reference.shown:
         draw_sheet(folder / "sheet.png", gathered, reference)
     return record
@@ -115,12 +131,11 @@ def _noise_for(seed: int, device: torch.device) -> Callable[[int], NoiseSource]:
 def record_data(
     config: RunConfig,
     dataset: Dataset,
-    decoders: dict[str, Decoder],
-    gathered: dict[str, Gathered],
+    rows: Mapping[str, tuple[Result, Details]],
     reference: Reference,
-    costs: dict[str, Cost | None],
     start: Start,
-) -> dict[str, Any]:
+    timing: Timing,
+) -> RunData:
     """The content of record.json."""
     info = dataset.info
     everything = config.max_samples is None or config.max_samples >= info.n_available
@@ -137,47 +152,38 @@ def record_data(
         extra_metrics=",".join(sorted(config.extra_metrics)),
     )
     sources = hashlib.sha256("".join(f"{e.key}\0{e.source_sha256}\n" for e in reference.examples).encode()).hexdigest()
-    results, details = [], {}
-    for name, decoder in decoders.items():
-        kept, cost, spec = gathered[name], costs[name], decoder.spec
-        figures = decoder_figures(name, kept, reference, config.noise_seed_list())
-        row = {
-            "decoder": name,
-            "dataset": info.name,
-            "n": len(reference.examples),
-            **figures.metrics,
-            "intervals": figures.intervals,
-            "noise_spread": figures.noise_spread,
-            "octaves_db": {str(ring): value for ring, value in enumerate(figures.octaves_db)},
-            "ms_per_image": cost.ms_per_image if cost else {},
-            "gflops": cost.gflops if cost else None,
-            "parameters": spec.parameters,
-            "peak_memory_mb": cost.peak_memory_mb if cost else None,
-            "trained_on": spec.trained_on,
-        }
-        results.append(row)
-        details[name] = {"spec": asdict(spec), **figures.details, "cost": cost.as_record() if cost else None}
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "status": "complete",
-        "protocol": asdict(protocol),
-        "protocol_hash": protocol.hash(),
-        "results": results,
-        "decoders": details,
-        "dataset": {
-            **asdict(info),
-            "n_samples": {"original": info.n_available, "selected": info.n_selected, "effective": len(reference.examples)},
-            "skipped": [asdict(skipped) for skipped in dataset.skipped],
-            "source_sha256": sources,
-            "reference_sha256": reference.pixels.hexdigest(),
+    measured = [one for one in METRICS.values() if not one.extra or one.name in config.extra_metrics]
+    dtypes = {value: name for name, value in DTYPES.items()}
+    return RunData(
+        schema_version=SCHEMA_VERSION,
+        status="complete",
+        failure=None,
+        protocol=protocol,
+        protocol_hash=protocol.hash(),
+        metrics={
+            one.name: MetricFacts(getattr(protocol, one.name, one.description), one.direction, one.unit, one.per_image)
+            for one in measured
         },
-        "config": {**asdict(config), "cost": asdict(config.cost) if config.cost else None, "dtype": str(config.dtype)},
-        "higher_is_better": {name: info.direction == "higher" for name, info in METRICS.items()},
-        "command": " ".join(["msbench", *sys.argv[1:]]),
-        "date": start.date,
-        "seconds": start.seconds(),
-        "environment": start.facts,
-    }
+        higher_is_better={one.name: one.direction == "higher" for one in measured},
+        results=tuple(result for result, _ in rows.values()),
+        decoders={label: details for label, (_, details) in rows.items()},
+        dataset=DatasetFacts(
+            info,
+            SampleCounts(info.n_available, info.n_selected, len(reference.examples)),
+            tuple(dataset.skipped),
+            (),
+            sources,
+            reference.pixels.hexdigest(),
+        ),
+        setting=Setting(config.device, dtypes[config.dtype], config.mode, config.batch_size),
+        config=plain(asdict(config)),
+        command=" ".join(["msbench", *sys.argv[1:]]),
+        date=start.date,
+        seconds=start.seconds(),
+        environment=plain(start.facts),
+        warnings=(),
+        timing=timing,
+    )
 
 
 def samples_frame(gathered: dict[str, Gathered], reference: Reference, seeds: Sequence[int]) -> pd.DataFrame:

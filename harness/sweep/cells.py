@@ -20,8 +20,8 @@ from harness.data.registry import open_dataset
 from harness.decoder import Decoder, DecoderOptions, NoiseSource
 from harness.metrics.registry import METRICS
 from harness.noise import SampleNoise
-from harness.record.protocol import SCHEMA_VERSION
 from harness.record.record import RECORD, Record, plain, read_record
+from harness.record.schema import SCHEMA_VERSION
 from harness.registry import build_decoder
 from harness.run.config import RunConfig
 from harness.run.runner import evaluate

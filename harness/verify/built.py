@@ -58,7 +58,7 @@ def latency_checks(opened: Opened, decoder: str) -> list[Check]:
     """Medians and percentiles from the kept samples, and the times an image that follow from them."""
     row, cost = opened.rows[decoder], opened.details(decoder).get("cost") or {}
     checks: list[Check] = []
-    asked = (opened.record.data["config"].get("cost") or {}).get("batch_sizes") or []
+    asked = (opened.data["config"].get("cost") or {}).get("batch_sizes") or []
     for index, cell in enumerate(cost.get("cells") or []):
         base = f"details.cost.cells.{index}"
         batch = dict(enumerate(asked)).get(index)
@@ -93,7 +93,7 @@ def _cell_checks(decoder: str, base: str, latency: Mapping[str, Any]) -> list[Ch
 
 def _hash_check(opened: Opened, decoder: str, name: str, recorded: Any, rebuilt: str | None) -> Check:
     """A weights hash: of the given file where one was given, else as the decoder hashes what it ships with."""
-    number, given = f"details.spec.{name}", opened.record.data["config"].get("checkpoint")
+    number, given = f"details.spec.{name}", opened.data["config"].get("checkpoint")
     if name == "weights_sha256" and given and Path(given).is_file():
         digest = hashlib.sha256(Path(given).read_bytes()).hexdigest()
         return same(decoder, number, recorded, digest, f"SHA-256 of {given}")
@@ -105,7 +105,7 @@ def _gflops(opened: Opened, built: Decoder) -> float | None:
     import torch
 
     factor = built.spec.down_factor
-    side = int(opened.record.data["protocol"]["resolution"])
+    side = int(opened.data["protocol"]["resolution"])
     side += -side % factor
     with torch.inference_mode():
         latents = built.encode(torch.full((1, 3, side, side), -1.0))

@@ -27,7 +27,7 @@ NO_FEATURES = "needs features.safetensors with this decoder's features: run it a
 def uncovered(opened: Opened, checks: Iterable[Check]) -> list[Check]:
     """One unchecked entry for every number and hash of the record that `checks` do not name."""
     covered = {check.covers for check in checks}
-    data = opened.record.data
+    data = opened.data
     found = []
     for name in ("schema_version", "protocol_hash", "seconds", "dataset"):
         found += [("", number, value) for number, value in _numbers(data.get(name), name)]

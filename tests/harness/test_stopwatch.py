@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from harness.stopwatch import Stages, timing_line
+from harness.stopwatch import Stages, StageTime, Timing, timing_line
 
 
 def test_stages_do_not_overlap_and_everything_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -13,10 +13,8 @@ def test_stages_do_not_overlap_and_everything_adds_up(monkeypatch: pytest.Monkey
     stages = Stages()
     with stages.stage("outer"), stages.stage("inner"):
         pass
-    timing = stages.as_record()
-    assert timing["seconds"] == 10.0
-    assert timing["stages"] == {"inner": {"seconds": 3.0, "share": 0.3}, "outer": {"seconds": 2.0, "share": 0.2}}
-    assert timing["unaccounted"] == {"seconds": 5.0, "share": 0.5}
+    timing = stages.timing()
+    assert timing == Timing(10.0, {"inner": StageTime(3.0, 0.3), "outer": StageTime(2.0, 0.2)}, StageTime(5.0, 0.5))
     assert timing_line(timing) == "10.0 s: inner 30%, outer 20%, between them 50.0%"
     assert timing_line(timing, most=1) == "10.0 s: inner 30%, 1 others 20%, between them 50.0%"
 
@@ -29,4 +27,4 @@ def test_a_stage_that_fails_is_counted_and_repeats_add_up(monkeypatch: pytest.Mo
         raise ZeroDivisionError
     with stages.stage("decode"):
         pass
-    assert stages.as_record()["stages"] == {"decode": {"seconds": 3.0, "share": 0.75}}
+    assert stages.timing().stages == {"decode": StageTime(3.0, 0.75)}

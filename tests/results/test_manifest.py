@@ -18,7 +18,7 @@ import typer
 
 from harness.cli import app
 from harness.metrics.registry import METRICS
-from harness.record.protocol import SCHEMA_VERSION
+from harness.record.schema import SCHEMA_VERSION
 from harness.report import published
 from harness.report.comparison import difference_columns
 from harness.report.results import results_table

@@ -14,6 +14,7 @@ from harness.compare.comparison import Compared, Comparison
 from harness.errors import MsbenchError, UnknownNameError
 from harness.metrics.registry import EXTRA, METRICS
 from harness.record.measured import read_measured
+from harness.record.run import open_run
 from harness.stats.rfid import rfid_value
 from tests.harness.conftest import PROTOCOL, MakeRun
 
@@ -37,11 +38,9 @@ def test_known_shifts_are_found_and_nothing_else(tmp_path: Path, make_run: MakeR
 
 
 def test_rfid_difference_is_that_of_the_features(tmp_path: Path, make_run: MakeRun) -> None:
-    from harness.record.features import read_features
-
     run = make_run(tmp_path / "a", {"vae": 0.0, "other": 0.6})
     one = found(compare([(run, None)]), "rfid", "other")
-    pairs = {name: read_features(run.folder, name) for name in ("vae", "other")}
+    pairs = {name: open_run(run).features(name) for name in ("vae", "other")}
     values = {name: rfid_value(pair[0], pair[1][0]) for name, pair in pairs.items() if pair}
     assert one.diff == pytest.approx(values["other"] - values["vae"])
     assert one.verdict == "worse"
@@ -61,7 +60,8 @@ def test_a_label_says_how_many_steps_were_asked_for(tmp_path: Path, make_run: Ma
     runs = []
     for steps, shift in ((4, 0.0), (10, 0.1), (None, 0.2)):
         run = make_run(tmp_path / f"steps-{steps}", {"diffusion": shift})
-        runs.append((replace(run, data={**run.data, "config": {**run.data["config"], "steps": steps}}), None))
+        asked = tuple(replace(row, options={"steps": steps} if steps else {}) for row in run.data.results)
+        runs.append((replace(run, data=replace(run.data, results=asked)), None))
     comparison = compare(runs, baseline="diffusion@steps=10")
     labels = [row["label"] for row in comparison.table_rows()]
     assert labels == ["diffusion@steps=4", "diffusion@steps=10", "diffusion"]
@@ -168,7 +168,7 @@ def test_cost_ratios_have_intervals_on_one_machine_only(tmp_path: Path, make_run
     assert time.ci is not None
     assert 2.8 < time.ci[0] <= 3.0 <= time.ci[1] < 3.2
     other = make_run(tmp_path / "b", {"fast": 0.0}, calls=calls)
-    other.data["environment"]["torch_threads"] = 8
+    other = replace(other, data=replace(other.data, environment={**other.data.environment, "torch_threads": 8}))
     refused = compare([(run, "vae"), (other, None)])
     assert [one.quantity for one in refused.costs] == ["GFLOPs"]
     assert any("threads 2 against 8" in warning for warning in refused.warnings)
@@ -209,7 +209,7 @@ def test_other_protocols_and_sources_are_refused(tmp_path: Path, make_run: MakeR
 
 def test_rows_are_gathered_in_order_and_other_pixels_warned_of(tmp_path: Path, make_run: MakeRun) -> None:
     first, second = make_run(tmp_path / "a", {"vae": 0.0, "jpeg": 0.1}), make_run(tmp_path / "b", {"jpeg": 0.1})
-    second.data["dataset"]["reference_sha256"] = "other"
+    second = replace(second, data=replace(second.data, dataset=replace(second.data.dataset, reference_sha256="other")))
     comparison = compare([(first, None), (second, "jpeg")])
     assert [row["decoder"] for row in comparison.results] == ["vae", "jpeg", "jpeg"]
     assert [row["label"] for row in comparison.results] == ["vae", "a:jpeg", "b:jpeg"]
@@ -222,7 +222,7 @@ def test_rows_are_gathered_in_order_and_other_pixels_warned_of(tmp_path: Path, m
 
 def test_a_value_is_that_of_its_estimate(tmp_path: Path, make_run: MakeRun) -> None:
     run = make_run(tmp_path / "a", {"vae": 0.1}, photographs=20)
-    measured = read_measured(run, "vae", "vae")
+    measured = read_measured(open_run(run), "vae", "vae")
     for metric in USUAL:
         assert measured.value(metric) == pytest.approx(measured.estimate(metric).value, rel=1e-12), metric
 

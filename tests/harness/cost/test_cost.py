@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 import pytest
@@ -117,10 +116,8 @@ def test_out_of_memory_is_recorded_for_its_batch_size_alone() -> None:
         (4, "out of memory", True),
     ]
     assert list(cost.ms_per_image) == [1]
-    record = json.loads(json.dumps(cost.as_record()))
-    assert list(record["ms_per_image"]) == ["1"]
-    assert record["cells"][1] == {"batch_size": 4, "status": "out of memory", "latency": None}
-    assert len(record["cells"][0]["latency"]["samples_ms"]) >= QUICK.min_calls
+    assert cost.cells[0].latency is not None
+    assert len(cost.cells[0].latency.samples_ms) >= QUICK.min_calls
 
 
 def test_out_of_memory_everywhere_leaves_an_empty_cost() -> None:

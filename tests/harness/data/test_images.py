@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import struct
+import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, ImageOps, features
 
 from harness.data.images import ImageError, center_crop, decode, image_size, native_crop
+from harness.data.registry import open_dataset
+
+PICTURES = Path(__file__).resolve().parents[4] / "shared" / "cases" / "pictures.tar.gz"
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -69,6 +76,96 @@ def test_exif_rotation_is_applied(encode, picture):
     data = encode(upright.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
     assert image_size(data) == (12, 20)
     assert np.array_equal(np.asarray(decode(data)), np.asarray(upright))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_upright(encode, picture, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(picture(12, 20), "PNG", exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    assert np.array_equal(np.asarray(decode(data)), np.asarray(expected))
+    assert image_size(data) == expected.size
+
+
+def with_exif(jpeg, payload):
+    """A JPEG with an APP1 segment of these bytes behind its start."""
+    segment = b"Exif\0\0" + payload
+    return jpeg[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + jpeg[2:]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"garbage, not TIFF",
+        b"II*\0\x08\0\0\0",
+        b"II*\0\x08\0\0\0\x05\0\x12\x01",
+        b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x08\0\0\0\xff\xff\xff\x7f\0\0\0\0",
+        b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x03up\0\0\0\0\0\0",
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_exif_leaves_the_pixels_as_they_are(encode, picture, payload):
+    jpeg = encode(picture(24, 16), "JPEG")
+    data = with_exif(jpeg, payload)
+    assert np.array_equal(np.asarray(decode(data)), np.asarray(decode(jpeg)))
+    assert image_size(data) == (24, 16)
+
+
+def test_damage_elsewhere_in_exif_keeps_its_orientation(encode, picture):
+    """A resolution of 1/0, which Pillow cannot write back, beside a readable orientation."""
+    tags = b"\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x01\x1a\0\x05\0\0\0\x01\0\0\0\x26\0\0\0\0\0\0\0\x01\0\0\0\0"
+    jpeg = encode(picture(24, 16), "JPEG")
+    data = with_exif(jpeg, b"MM\0*\0\0\0\x08" + tags)
+    turned = Image.fromarray(np.asarray(decode(jpeg))).transpose(Image.Transpose.ROTATE_270)
+    assert np.array_equal(np.asarray(decode(data)), np.asarray(turned))
+    assert image_size(data) == (16, 24)
+
+
+def test_exif_that_pillow_cannot_read_at_all(encode, picture, monkeypatch):
+    jpeg = encode(picture(24, 16), "JPEG")
+
+    def damaged(self):
+        raise struct.error("unpack requires a buffer of 12 bytes")
+
+    monkeypatch.setattr(Image.Image, "getexif", damaged)
+    assert decode(jpeg).size == image_size(jpeg) == (24, 16)
+
+
+def test_too_many_pixels_are_named(encode, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ImageError, match=r"^too large: over 200 pixels$"):
+        decode(encode(Image.new("RGB", (20, 20))))
+
+
+@pytest.mark.skipif(not PICTURES.is_file(), reason="the shared cases are not beside this checkout")
+@pytest.mark.parametrize(
+    ("folder", "usable", "skipped"),
+    [
+        ("exif", 9, {}),
+        ("modes", 12, {"10_float.tif": "white", "12_cut.jpg": "truncated"}),
+        ("bomb", 3, {"big195MP.png": "too large"}),
+        ("names_latin1_class", 4, {}),
+        ("names_latin1_broken", 4, {"caf\\xe9.png": "not an image"}),
+        ("flat", 4, {}),
+        ("one", 1, {}),
+        ("two", 2, {}),
+        ("shards/val-000.tar", 6, {}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_the_shared_pictures(tmp_path, folder, usable, skipped):
+    top = folder.partition("/")[0]
+    with tarfile.open(PICTURES) as archive:
+        members = [member for member in archive if member.name.partition("/")[0] == top]
+        archive.extractall(tmp_path, members, filter="data")
+    dataset = open_dataset(f"folder:{tmp_path / folder}", data_dir=None, resolution=None, max_samples=None, seed=0)
+    assert len(list(dataset)) == usable
+    reasons = {skip.name: skip.reason for skip in dataset.skipped}
+    assert reasons.keys() == skipped.keys()
+    assert all(words in reasons[name] for name, words in skipped.items())
 
 
 def test_broken_files_are_named(encode, picture):

@@ -1,33 +1,26 @@
-"""Records: JSON types only, complete or absent, refused where they are not ours."""
+"""Records: JSON types only, read back as written, refused in one line where they are not ours."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from harness.errors import MsbenchError
-from harness.record.protocol import SCHEMA_VERSION, Protocol
 from harness.record.record import Record, plain, read_record, write_record
+from tests.harness.records import PROTOCOL, details, result, run_data
 
-PROTOCOL = Protocol("photos", None, 256, "native-grid-crop-v1", None, 0, 0)
+Change = Callable[[dict[str, Any]], object]
 
 
-def make(folder: Path, psnr: float = 20.0) -> Record:
-    data: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "status": "complete",
-        "protocol": asdict(PROTOCOL),
-        "protocol_hash": PROTOCOL.hash(),
-        "results": [{"decoder": "vae", "n": 2, "psnr": psnr}, {"decoder": "jpeg", "n": 2, "psnr": 30.0}],
-        "decoders": {"vae": {"psnr_exact_images": 2 if np.isinf(psnr) else 0}, "jpeg": {"psnr_exact_images": 0}},
-    }
-    return write_record(folder, data, pd.DataFrame({"key": ["a", "b"], "psnr": [1.0, 2.0]}))
+def make(folder: Path, psnr: float = 20.0, **changes: Any) -> Record:
+    rows = [(result("vae", psnr=psnr, rfid=3.0), details(2 if np.isinf(psnr) else 0)), (result("jpeg", psnr=30.0), details())]
+    return write_record(folder, run_data(rows, **changes))
 
 
 def test_plain_leaves_json_types_only() -> None:
@@ -40,18 +33,59 @@ def test_record_round_trip_and_infinite_psnr(tmp_path: Path) -> None:
     record = make(tmp_path / "run", psnr=float("inf"))
     again = read_record(tmp_path / "run" / "record.json")
     assert again.data == record.data
+    assert again.data.results[1] == result("jpeg", psnr=30.0)
+    assert again.data.decoders["vae"] == details(2)
     assert again.results[0]["psnr"] is None
     assert again.rows_for_people()[0]["psnr"] == float("inf")
-    assert list(again.samples()["key"]) == ["a", "b"]
+    data = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert data["results"][1]["psnr"] == 30.0
+    assert data["dataset"]["name"] == "photos"
+    assert again.as_json() == data
+
+
+def _deep(data: dict[str, Any]) -> str:
+    return '{"schema_version": 3, "a": ' + "[" * 200_000 + "]" * 200_000 + "}"
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "holds no record.json"), ("{", "not JSON"), ('{"schema_version": 0}', "schema")]
+    ("change", "words"),
+    [
+        (lambda data: data["results"][0].update(rfid="12"), r"results\.0\.rfid: .*number.*'12'"),
+        (lambda data: data["results"][0].update(rfid=float("nan")), "not JSON .NaN"),
+        (lambda data: data["results"].__setitem__(0, None), r"results\.0: .*None"),
+        (lambda data: data.update(schema_version=2), "record of schema 2: run it again"),
+        (lambda data: data.update(schema_version=99), "record of schema 99"),
+        (lambda data: data["decoders"]["vae"]["spec"].update(steps="many"), r"decoders\.vae\.spec\.steps: .*'many'"),
+        (lambda data: data["dataset"].pop("source_sha256") and None, r"dataset\.source_sha256: Field required"),
+        (lambda data: data["dataset"].pop("name") and None, r"dataset\.name: Field required"),
+        (lambda data: data.pop("results"), "results: Field required"),
+        (lambda data: data.pop("decoders"), "decoders: Field required"),
+        (lambda data: data.pop("environment"), "environment: Field required"),
+        (lambda data: data.pop("protocol"), "protocol: Field required"),
+        (lambda data: data.clear(), "no record of a run"),
+        (lambda data: json.dumps(data)[:100], "not JSON"),
+        (lambda data: "[]", "no record of a run"),
+        (lambda data: "", "not JSON"),
+        (_deep, "not JSON .*recursion"),
+    ],
 )
-def test_what_is_no_record_is_refused(tmp_path: Path, content: str | None, words: str) -> None:
-    if content is not None:
-        (tmp_path / "record.json").write_text(content)
-    with pytest.raises(MsbenchError, match=words):
+def test_a_damaged_record_is_one_line(tmp_path: Path, change: Change, words: str) -> None:
+    make(tmp_path)
+    file = tmp_path / "record.json"
+    data = json.loads(file.read_text())
+    text = change(data)
+    file.write_text(text if isinstance(text, str) else json.dumps(data))
+    with pytest.raises(MsbenchError, match=words) as caught:
+        read_record(tmp_path)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_record_and_binary_ones(tmp_path: Path) -> None:
+    with pytest.raises(MsbenchError, match=r"holds no record\.json"):
+        read_record(tmp_path)
+    (tmp_path / "record.json").write_bytes(b"\xff\xfe\x00garbage")
+    with pytest.raises(MsbenchError, match="cannot be read"):
         read_record(tmp_path)
 
 
@@ -61,17 +95,14 @@ def test_hash_depends_on_every_field() -> None:
 
 
 def test_provenance_names_command_and_machine_but_no_place(tmp_path: Path) -> None:
-    record = make(tmp_path / "run")
     facts = {"cpu_model": "Some CPU", "torch": "2.9", "msbench": "0.1", "git": {"commit": "abcdef0123456789", "dirty": True}}
-    config = {"device": "cpu"}
-    data = {
-        **record.data,
-        "environment": {**facts, "gpus": [], "torch_threads": 1},
-        "config": config,
-        "date": "2026-01-02T03:04:05Z",
-        "command": "msbench run --decoder vae --data-dir /home/me/images --output-dir runs/a",
-    }
-    line = Record(record.folder, data).provenance()
+    record = make(
+        tmp_path / "run",
+        environment={**facts, "gpus": [], "torch_threads": 1},
+        date="2026-01-02T03:04:05Z",
+        command="msbench run --decoder vae --data-dir /home/me/images --output-dir runs/a",
+    )
+    line = record.provenance()
     assert "`msbench run --decoder vae --data-dir …/images --output-dir runs/a`" in line
     assert "Some CPU, 1 thread, torch 2.9" in line
     assert "abcdef0123 with local changes" in line

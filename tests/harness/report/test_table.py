@@ -8,10 +8,7 @@ import io
 import pytest
 from rich.console import Console
 
-from harness.data.types import DatasetInfo, Skipped
-from harness.decoder import DecoderSpec
-from harness.record.schema import DatasetFacts, Details, NoiseFacts, SampleCounts
-from harness.report.results import results_table, row_marks
+from harness.report.results import results_table
 from harness.report.table import Cell, Column, Table, csv_text, latex, listing, markdown, terminal, visible
 from tests.harness.report.rows import result
 
@@ -107,25 +104,6 @@ def test_a_terminal_prints_a_block_below_the_other_and_leaves_out_rows_without_a
 def test_rows_of_another_width_are_refused() -> None:
     with pytest.raises(ValueError, match="2 columns"):
         Table([Column("a"), Column("b")], [[Cell("x")]])
-
-
-def details(clamped: float = 0.0, draws: bool = False, batch: float | None = None) -> Details:
-    noise = NoiseFacts(False, (0,), {}, None, global_draws=draws, batch_dependence=batch)
-    spec = DecoderSpec("d", 8, 4, 1, 1, 0, None, None, "nothing")
-    return Details(spec, None, 0.95, {}, 0, clamped, noise, None, None, None)
-
-
-def dataset(excluded: int = 0) -> DatasetFacts:
-    info = DatasetInfo("photos", None, 256, 16, 16, 0, True, "", "p")
-    skipped = tuple(Skipped(f"{place}.png", "r") for place in range(excluded))
-    return DatasetFacts(info, SampleCounts(16, 16, 16 - excluded), (), skipped, "s", "r")
-
-
-def test_a_row_says_what_must_be_known_before_it_is_quoted() -> None:
-    assert row_marks(result("a"), details(0.009, batch=1.0), dataset()) == []
-    marks = row_marks(result("a", disturbed=True), details(0.25, True, 2.0), dataset(3))
-    for words in ("own random numbers", "depends on its batch", "25 % of its values", "other work ran", "3 images left out"):
-        assert any(words in mark for mark in marks), words
 
 
 def test_marks_stand_at_the_label_and_below_and_travel_with_the_figures() -> None:

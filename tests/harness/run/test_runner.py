@@ -14,8 +14,9 @@ from PIL import Image
 from harness.decoder import DecoderOptions
 from harness.errors import MsbenchError
 from harness.metrics.registry import PER_IMAGE
-from harness.record.features import read_features
 from harness.record.record import Record, read_record
+from harness.record.run import open_run
+from harness.record.schema import SampleCounts
 from harness.registry import build_decoder
 from harness.run.config import RunConfig
 from harness.run.reconstruct import to_uint8
@@ -133,14 +134,14 @@ def test_record_is_complete_and_reads_back(full_run: tuple[Record, Path]) -> Non
     record, _ = full_run
     again = read_record(record.folder)
     assert again.data == record.data
-    assert record.data["dataset"]["n_samples"] == {"original": 15, "selected": 15, "effective": 15}
+    assert record.data.dataset.n_samples == SampleCounts(15, 15, 15)
     assert len(record.samples()) == 15 * len(record.results)
     assert (record.folder / "sheet.png").is_file()
     document = record.document()
     assert {"schema_version", "status", "protocol_hash", "results"} == set(document)
     keys = (
-        "decoder dataset n rfid kid psnr ssim lpips spectral latent_error intervals noise_spread octaves_db rfid_infinity "
-        "ms_per_image gflops parameters peak_memory_mb trained_on"
+        "label decoder options dataset n rfid kid psnr ssim lpips spectral latent_error intervals noise_spread octaves_db "
+        "rfid_infinity ms_per_image gflops parameters peak_memory_mb trained_on disturbed"
     )
     assert set(keys.split()) == set(document["results"][0])
     json.dumps(document, allow_nan=False)
@@ -152,11 +153,12 @@ def test_record_holds_intervals_and_what_they_rest_on(full_run: tuple[Record, Pa
         assert set(row["intervals"]) == {*PER_IMAGE, "rfid", "kid"}
         for metric, (low, high) in row["intervals"].items():
             assert low < row[metric] < high, metric
-        details = record.data["decoders"][row["decoder"]]
-        assert details["interval_notes"]["rfid"]["units"] == record.samples()["source_photo"].nunique()
-        assert "not comparable with 50k" in details["rfid_warning"]
-        assert row["rfid_infinity"] == pytest.approx(row["rfid"] - details["rfid_infinity"]["bias"])
-        references, decoded = read_features(record.folder, row["decoder"]) or (None, [])
+        details = record.data.decoders[row["label"]]
+        assert details.interval_notes["rfid"].units == record.samples()["source_photo"].nunique()
+        assert "not comparable with 50k" in (details.rfid_warning or "")
+        assert details.rfid_infinity is not None
+        assert row["rfid_infinity"] == pytest.approx(row["rfid"] - details.rfid_infinity.bias)
+        references, decoded = open_run(record).features(row["decoder"]) or (None, [])
         assert references is not None
         assert references.shape == decoded[0].shape == (15, 2048)
         assert rfid_value(references, decoded[0]) == pytest.approx(row["rfid"], rel=1e-6)
@@ -191,8 +193,8 @@ def test_noise_seeds_are_averaged_and_their_spread_kept(tmp_path: Path) -> None:
     samples = both.samples()
     assert sorted(samples[samples["decoder"] == LEARNED]["noise_seed"].unique()) == [5, 6]
     assert sorted(samples[samples["decoder"] == "bicubic"]["noise_seed"].unique()) == [5]
-    assert both.data["decoders"]["bicubic"]["noise"]["drawn"] is False
-    assert both.data["protocol"]["noise_seeds"] == 2
+    assert both.data.decoders["bicubic"].noise.drawn is False
+    assert both.data.protocol.noise_seeds == 2
 
 
 def test_extra_metrics_come_on_request(tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def test_extra_metrics_come_on_request(tmp_path: Path) -> None:
     record = evaluate(config)
     assert 0.0 < record.results[0]["dists"] < 1.0
     assert "dists" in record.results[0]["intervals"]
-    assert record.data["protocol"]["extra_metrics"] == "dists"
+    assert record.data.protocol.extra_metrics == "dists"
 
 
 def test_identity_is_exact(tmp_path: Path) -> None:
@@ -223,7 +225,7 @@ def test_the_record_names_the_code_that_began_the_run(tmp_path: Path, monkeypatc
         state.update(commit="b" * 40, dirty=True)
 
     config = RunConfig(decoders=("identity",), output_dir=tmp_path / "run", max_samples=2, cost=None)
-    assert evaluate(config, commit).data["environment"]["git"] == {"commit": "a" * 40, "dirty": False}
+    assert evaluate(config, commit).data.environment["git"] == {"commit": "a" * 40, "dirty": False}
     assert state["dirty"]
 
 
@@ -243,8 +245,8 @@ def test_one_folder_in_two_places_is_one_protocol(tmp_path: Path) -> None:
         )
         records.append(evaluate(config))
     assert records[0].protocol_hash == records[1].protocol_hash
-    for part in ("source_sha256", "reference_sha256"):
-        assert records[0].data["dataset"][part] == records[1].data["dataset"][part]
+    first, second = (record.data.dataset for record in records)
+    assert (first.source_sha256, first.reference_sha256) == (second.source_sha256, second.reference_sha256)
 
 
 def test_rounding_is_half_to_even_once() -> None:

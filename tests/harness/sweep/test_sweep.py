@@ -19,15 +19,14 @@ from decoders.checkpoint import Manifest, read_checkpoint, save_checkpoint, ship
 from decoders.denoiser import Denoiser
 from decoders.presets import SIZES, denoiser_config
 from harness.errors import MsbenchError, UnknownNameError
-from harness.files import write_text
-from harness.record.protocol import SCHEMA_VERSION
-from harness.record.record import Record
+from harness.record.record import Record, write_record
 from harness.run.config import RunConfig
 from harness.sweep import cells as cells_module
 from harness.sweep.plan import Cell, plan_cells
 from harness.sweep.plots import write_plots
 from harness.sweep.sweep import run_sweep
 from harness.sweep.table import sweep_frame
+from tests.harness.records import details, result, run_data
 from tests.harness.sweep.sweep_requests import QUICK, request, timed
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -44,10 +43,8 @@ class Counter:
         (name,) = config.decoders
         self.runs.append((name, config.scales, config.steps))
         assert config.output_dir is not None
-        row = {"decoder": name, "n": config.max_samples, "rfid": 10.0, "lpips": 0.5, "intervals": {"rfid": [9.0, 11.0]}}
-        data = {"schema_version": SCHEMA_VERSION, "results": [row], "decoders": {name: {}}, "protocol_hash": "p"}
-        write_text(config.output_dir / "record.json", json.dumps(data))
-        return Record(config.output_dir, data)
+        row = result(name, n=config.max_samples, rfid=10.0, lpips=0.5, intervals={"rfid": (9.0, 11.0)})
+        return write_record(config.output_dir, run_data([(row, details())]))
 
     def measure_modes(self, decoder: Any, *_: object) -> dict[str, Any]:
         self.costs.append((decoder.spec.name, decoder.spec.scales, decoder.spec.steps))

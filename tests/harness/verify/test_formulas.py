@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import linalg
+from torch import Tensor
 
 from harness.data.types import Example
-from harness.record.features import FEATURES, write_features
-from harness.record.record import Record, plain
+from harness.decoder import NoiseSource
+from harness.record.record import Record
+from harness.record.run import FEATURES, write_features
 from harness.run.figures import decoder_figures
 from harness.run.quality import Gathered, Pass, Reference
 from harness.verify.check import close
@@ -21,6 +23,7 @@ from harness.verify.intervals import FEW, HANDFUL, interval_checks
 from harness.verify.opened import Opened
 from harness.verify.samples import sample_checks
 from tests.harness.conftest import bad
+from tests.harness.records import SPEC, run_data
 
 
 def test_a_missing_number_agrees_with_what_is_not_finite_only() -> None:
@@ -55,6 +58,18 @@ def test_kid_by_counting_pairs() -> None:
     assert kid(x, y) == pytest.approx(expected, rel=1e-9)
 
 
+class _Decoder:
+    """Says what it is and does nothing."""
+
+    spec = SPEC
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
+        return latents
+
+
 def made_up(folder: Path, n: int, photographs: int, seeds: int, exact: int = 0) -> Opened:
     """A run of random values and features through the harness's own figures: no networks, any number of images."""
     generator = np.random.default_rng(n)
@@ -72,14 +87,11 @@ def made_up(folder: Path, n: int, photographs: int, seeds: int, exact: int = 0) 
         passes.append(Pass([values], [features]))
         base = {"key": keys, "label": None, "source_photo": photos, "source_sha256": "0" * 64}
         frames.append(pd.DataFrame({"decoder": "made-up", "noise_seed": seed, **base, **values}))
-    figures = decoder_figures("made-up", Gathered(passes, noisy=True), reference, range(seeds))
-    row = {"decoder": "made-up", "n": n, **figures.metrics, "intervals": figures.intervals}
-    row["noise_spread"] = figures.noise_spread
-    data = {"results": [row], "decoders": {"made-up": figures.details}, "protocol": {}, "dataset": {}, "config": {}}
+    rows = [decoder_figures("made-up", _Decoder(), {}, "photos", Gathered(passes, noisy=True), reference, range(seeds))]
     write_features(folder, reference.features[0], {"made-up": {s: one.all_features() for s, one in enumerate(passes)}})
     from safetensors.numpy import load_file
 
-    return Opened(Record(folder, plain(data)), pd.concat(frames, ignore_index=True), load_file(folder / FEATURES), None)
+    return Opened(Record(folder, run_data(rows)), pd.concat(frames, ignore_index=True), load_file(folder / FEATURES), None)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.cost.cost import CostProtocol
-from harness.record.features import FEATURES
+from harness.record.run import FEATURES
 from harness.run.config import RunConfig
 from harness.run.runner import evaluate
 from harness.verify.coverage import NO_FEATURES, UNKNOWN
@@ -228,11 +228,11 @@ def test_a_number_that_no_check_knows_is_listed(copied: Path) -> None:
     def add(data: dict[str, Any]) -> None:
         _row(data)["niqe"] = 3.5
         _row(data)["intervals"]["niqe"] = [3.0, 4.0]
-        data["decoders"][LEARNED]["new"] = {"deep": [1, 2]}
+        data["metrics"]["niqe"] = {"definition": "", "direction": "lower", "unit": "", "per_image": False}
 
     alter(copied, add)
     unknown = {check.covers for check in verify(copied).checks if check.how == UNKNOWN}
-    numbers = ("niqe", "intervals.niqe.0", "intervals.niqe.1", "details.new.deep.0", "details.new.deep.1")
+    numbers = ("niqe", "intervals.niqe.0", "intervals.niqe.1")
     assert unknown == {(LEARNED, number) for number in numbers}
 
 
@@ -251,7 +251,7 @@ def test_a_decoder_that_is_gone_leaves_its_facts_unchecked(copied: Path) -> None
         (lambda folder: (folder / "samples.parquet").unlink(), "samples.parquet"),
         (lambda folder: (folder / "samples.parquet").write_bytes(b"PAR1"), "samples.parquet"),
         (lambda folder: (folder / FEATURES).write_bytes(b"no"), FEATURES),
-        (lambda folder: alter(folder, lambda data: data.pop("protocol")), "no record of a run"),
+        (lambda folder: alter(folder, lambda data: data.pop("protocol")), "protocol: Field required"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(copied: Path, prepare: Callable[[Path], object], words: str) -> None:
