@@ -50,7 +50,8 @@ def compare_command(
     """Put runs of one protocol side by side: differences with intervals and verdicts, or a gate against a reference."""
     if table_format not in _FORMATS:
         raise UnknownNameError("format", table_format, _FORMATS)
-    _refuse_contradictions(against, fail_on_regression, update, force, published, baseline, margin, table_format)
+    idle = {"--force": force, "--published": published, "--baseline": baseline, "--margin": margin}
+    _refuse_contradictions(against, fail_on_regression, update, {**idle, "--format": table_format != "table"})
     chosen = [_run_argument(run) for run in runs]
     if against is not None:
         from harness.cli.gate import apply_gate
@@ -89,31 +90,15 @@ def compare_command(
         print_json(_document(comparison))
 
 
-def _refuse_contradictions(
-    against: str | None,
-    fail: bool,
-    update: bool,
-    force: bool,
-    published: bool,
-    baseline: str | None,
-    margin: str,
-    table_format: str,
-) -> None:
-    """Raise `MsbenchError` for options of which one would silently do nothing."""
+def _refuse_contradictions(against: str | None, fail: bool, update: bool, idle: dict[str, Any]) -> None:
+    """Raise `MsbenchError` for options of which one would do nothing; `idle` are those that the gate does not look at."""
     if against is None and (fail or update):
         raise MsbenchError("--fail-on-regression and --update need a reference: add --against NAME or PATH")
     if fail and update:
         raise MsbenchError("--update writes the reference and checks nothing: leave out --fail-on-regression")
-    idle = {
-        "--force": force,
-        "--published": published,
-        "--baseline": baseline is not None,
-        "--margin": bool(margin),
-        "--format": table_format != "table",
-    }
-    given = [option for option, said in idle.items() if said]
+    given = ", ".join(option for option, said in idle.items() if said)
     if against is not None and given:
-        raise MsbenchError(f"--against prints the gate alone: leave out {', '.join(given)}")
+        raise MsbenchError(f"--against prints the gate alone: leave out {given}")
 
 
 def _demo(comparison: Comparison) -> tuple[str, ...]:

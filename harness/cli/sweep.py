@@ -7,25 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.shared import (
-    DataDir,
-    DecoderList,
-    Device,
-    Dtype,
-    JsonFlag,
-    MaxSamples,
-    Offline,
-    Resolution,
-    Seconds,
-    Seed,
-    parse_dtype,
-    parse_integers,
-    parse_names,
-    print_json,
-    progress_bar,
-    say,
-    show,
-)
+from harness.cli import shared
 from harness.report.table import Cell, Table, listing, number
 
 if TYPE_CHECKING:
@@ -52,7 +34,7 @@ _SHOWN = {
 
 
 def sweep_command(
-    decoder: DecoderList = "ms-diffusion-cascade",
+    decoder: shared.DecoderList = "ms-diffusion-cascade",
     scales: Annotated[str, typer.Option(help="Numbers of scales K, separated by commas.")] = "1,2,3,4",
     steps: Annotated[str, typer.Option(help="Network calls per image over all scales, separated by commas.")] = "4,10,20,50",
     baselines: Annotated[
@@ -62,23 +44,23 @@ def sweep_command(
         Path | None, typer.Option(help="Checkpoints below this folder go before the shipped ones, where decoder and K fit.")
     ] = None,
     dataset: Annotated[str, typer.Option(help="photos, imagenette, imagenet-val or folder:PATH.")] = "photos",
-    data_dir: DataDir = None,
+    data_dir: shared.DataDir = None,
     split: Annotated[str, typer.Option(help="Part of the dataset: val or train.")] = "val",
-    resolution: Resolution = None,
-    max_samples: MaxSamples = None,
-    seed: Seed = 0,
+    resolution: shared.Resolution = None,
+    max_samples: shared.MaxSamples = None,
+    seed: shared.Seed = 0,
     batch_sizes: Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")] = "1,8",
-    cell_seconds: Seconds = 10.0,
+    cell_seconds: shared.Seconds = 10.0,
     cost_only: Annotated[bool, typer.Option("--cost-only", help="Measure no quality: no dataset, no metric networks.")] = False,
-    device: Device = "cpu",
-    dtype: Dtype = "fp32",
+    device: shared.Device = "cpu",
+    dtype: shared.Dtype = "fp32",
     mode: Annotated[str, typer.Option(help="How decoders are run, separated by commas: eager, compile, cudagraph.")] = "eager",
     output_dir: Annotated[
         Path | None,
         typer.Option(help="Cells, runs, table and plots; what is there is not measured again. Default: below runs/."),
     ] = None,
-    offline: Offline = False,
-    as_json: JsonFlag = False,
+    offline: shared.Offline = False,
+    as_json: shared.JsonFlag = False,
 ) -> None:
     """Measure quality and cost over a grid of scales and steps; resumable. Untrained cells get cost alone."""
     from harness.cost.cost import CostProtocol
@@ -91,13 +73,13 @@ def sweep_command(
 
     what = "cost" if cost_only else dataset.partition(":")[0]
     folder = output_dir or runs_root() / f"sweep-{what}-{device.replace(':', '')}"
-    sizes = tuple(parse_integers("--batch-sizes", batch_sizes))
+    sizes = tuple(shared.parse_integers("--batch-sizes", batch_sizes))
     request = SweepRequest(
-        decoders=parse_names(decoder),
-        scales=tuple(parse_integers("--scales", scales)),
-        steps=tuple(parse_integers("--steps", steps)),
+        decoders=shared.parse_names(decoder),
+        scales=tuple(shared.parse_integers("--scales", scales)),
+        steps=tuple(shared.parse_integers("--steps", steps)),
         output_dir=folder,
-        baselines=parse_names(baselines),
+        baselines=shared.parse_names(baselines),
         checkpoint_dir=checkpoint_dir,
         dataset=dataset,
         data_dir=data_dir,
@@ -106,13 +88,13 @@ def sweep_command(
         max_samples=max_samples,
         seed=seed,
         device=device,
-        dtype=parse_dtype(dtype),
-        modes=parse_names(mode),
+        dtype=shared.parse_dtype(dtype),
+        modes=shared.parse_names(mode),
         cost=CostProtocol(batch_sizes=sizes, max_seconds=cell_seconds),
         cost_only=cost_only,
         offline=offline,
     )
-    with progress_bar() as progress:
+    with shared.progress_bar() as progress:
         sweep = run_sweep(request, progress)
     frame = sweep_frame(sweep)
     table = folder / "sweep.parquet"
@@ -120,13 +102,13 @@ def sweep_command(
         frame.to_parquet(temporary, index=False)
     write_text(folder / "sweep.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     plots, omitted = write_plots(frame, folder)
-    show(sweep_table(frame), stderr=as_json)
+    shared.show(sweep_table(frame), stderr=as_json)
     reasons = dict.fromkeys(text for text in (*frame["reason"], *frame["quality_reason"]) if isinstance(text, str))
     for line in (*reasons, *omitted):
-        say(line, as_json)
-    say(f"{sweep.cells_run} of {len(sweep.cells)} cells measured now; table, cells and plots in {folder}", as_json)
+        shared.say(line, as_json)
+    shared.say(f"{sweep.cells_run} of {len(sweep.cells)} cells measured now; table, cells and plots in {folder}", as_json)
     if as_json:
-        print_json(
+        shared.print_json(
             {
                 "schema_version": 1,
                 "status": "complete",

@@ -8,6 +8,7 @@ are the harness's own and stay as they are.
 from __future__ import annotations
 
 import csv
+import html
 import io
 import math
 import re
@@ -187,25 +188,29 @@ def _grid(table: Table, places: Sequence[int], everybody: bool) -> RenderableTyp
     return grid
 
 
+def _people(table: Table) -> tuple[list[Column], list[list[Cell]]]:
+    """The columns that people read, and their cells."""
+    shown = [place for place, column in enumerate(table.columns) if column.header]
+    return [table.columns[place] for place in shown], [[row[place] for place in shown] for row in table.rows]
+
+
 # Markdown
 
 
-def markdown(table: Table, title: bool = True) -> str:
+def markdown(table: Table) -> str:
     """A GitHub table under its bold title, notes as a list below; ends with a newline."""
-    shown = [place for place, column in enumerate(table.columns) if column.header]
-    lines = [[" ".join(table.columns[place].header.split("\n")) for place in shown]]
-    lines.append(["--:" if table.columns[place].numeric else ":--" for place in shown])
-    lines += [[_markdown_cell(table.columns[place], row[place]) for place in shown] for row in table.rows]
-    head = f"**{markdown_text(table.title)}**\n\n" if table.title and title else ""
+    columns, rows = _people(table)
+    lines = [[column.header.replace("\n", " ") for column in columns]]
+    lines.append(["--:" if column.numeric else ":--" for column in columns])
+    lines += [[_markdown_cell(*pair) for pair in zip(columns, row, strict=True)] for row in rows]
+    head = f"**{markdown_text(table.title)}**\n\n" if table.title else ""
     body = "".join("| " + " | ".join(line) + " |\n" for line in lines)
     return head + body + "\n" * bool(table.notes) + "".join(f"- {markdown_text(note)}\n" for note in table.notes)
 
 
 def markdown_text(text: str) -> str:
     """Text from outside, of which Markdown and HTML interpret nothing."""
-    for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
-        text = text.replace(sign, entity)
-    return re.sub(r"[\\`*\[\]|~]", r"\\\g<0>", visible(text))
+    return re.sub(r"[\\`*\[\]|~]", r"\\\g<0>", html.escape(visible(text), quote=False))
 
 
 def _markdown_cell(column: Column, cell: Cell) -> str:
@@ -225,48 +230,30 @@ def csv_text(table: Table) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(table.columns[place].key for place in shown)
-    for row in table.rows:
-        values = (row[place].value for place in shown)
-        writer.writerow(_inert(value) if isinstance(value, str) else value for value in values)
+    writer.writerows([_inert(row[place].value) for place in shown] for row in table.rows)
     return stream.getvalue()
 
 
-def _inert(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
-    return ("'" if text.lstrip().startswith(("=", "+", "-", "@")) else "") + visible(text)
+def _inert(value: str | float | None) -> str | float | None:
+    """A text that a spreadsheet does not take for a formula."""
+    if not isinstance(value, str):
+        return value
+    return "'" * value.lstrip().startswith(("=", "+", "-", "@")) + visible(value)
 
 
 # LaTeX
 
-_CHARACTERS = {
-    **{sign: "\\" + sign for sign in "{}_%&#$"},
-    **{sign: f"${sign}$" for sign in "<>|"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "`": r"\textasciigrave{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "→": r"$\rightarrow$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "·": r"$\cdot$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "≈": r"$\approx$",
-    "−": "$-$",
-    "∞": r"$\infty$",
-    "ε": r"$\varepsilon$",
-    "Δ": r"$\Delta$",
-    "α": r"$\alpha$",
-    "²": "$^2$",
-    "‖": r"$\|$",
-    "√": r"$\surd$",
-    "†": r"$\dagger$",
-    "–": "--",
-    "—": "---",
-    "…": r"\dots{}",
-}
+_MATHEMATICS = r"""↑ \uparrow ↓ \downarrow → \rightarrow ± \pm × \times · \cdot ≤ \leq ≥ \geq ≈ \approx − - ∞ \infty
+    ε \varepsilon Δ \Delta α \alpha ² ^2 ‖ \| √ \surd † \dagger < < > > | |"""
+_TEXT = r"""\ \textbackslash{} ~ \textasciitilde{} ^ \textasciicircum{} ` \textasciigrave{} – -- — --- … \dots{}
+    { \{ } \} _ \_ % \% & \& # \# $ \$"""
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+_CHARACTERS = _pairs(_TEXT.split()) | {sign: f"${text}$" for sign, text in _pairs(_MATHEMATICS.split()).items()}
 # A minus sign before a number, and the first of two hyphens, which TeX would join to a dash.
 _TOKEN = re.compile(r"(?P<minus>(?<![\w-])-(?=[\d.∞]))|(?P<hyphen>-(?=-))|[" + re.escape("".join(_CHARACTERS)) + "]")
 
@@ -284,12 +271,12 @@ def tex(text: str) -> str:
 
 def latex(table: Table) -> str:
     """A booktabs `tabular` (`\\usepackage{booktabs}`), its title and notes as small print below; ends with a newline."""
-    shown = [place for place, column in enumerate(table.columns) if column.header]
-    headers = [tex(table.columns[place].header.replace("\n", " ")) for place in shown]
-    rows = [[_latex_cell(table.columns[place], row[place]) for place in shown] for row in table.rows]
-    aligns = "".join("r" if table.columns[place].numeric else "l" for place in shown)
-    below = (*([f"{table.title}."] if table.title else ()), *table.notes)
-    lines = [rf"\begin{{tabular}}{{{aligns}}}", r"\toprule", _line(headers), r"\midrule", *map(_line, rows)]
+    columns, rows = _people(table)
+    headers = [tex(column.header.replace("\n", " ")) for column in columns]
+    body = [[_latex_cell(*pair) for pair in zip(columns, row, strict=True)] for row in rows]
+    aligns = "".join("r" if column.numeric else "l" for column in columns)
+    below = [f"{table.title}."] * bool(table.title) + list(table.notes)
+    lines = [rf"\begin{{tabular}}{{{aligns}}}", r"\toprule", _line(headers), r"\midrule", *map(_line, body)]
     lines += [r"\bottomrule", r"\end{tabular}", *(rf"\par\noindent{{\footnotesize {tex(note)}}}" for note in below)]
     return "\n".join(lines) + "\n"
 
