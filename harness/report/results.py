@@ -22,6 +22,7 @@ Form = Callable[[float], str]
 SMALL_N = 10_000
 """Below this many images FID and KID are not put beside published figures."""
 NOT_COMPARABLE = "rFID and KID are not comparable with 50k figures"
+_UNRANKED = frozenset({"latent_error"})  # decoders of other encoders stand beside each other
 _IN_A_BLOCK = 5  # metrics with intervals that 80 columns hold
 
 
@@ -115,7 +116,8 @@ def figures(results: Sequence[Result]) -> Iterator[Figure]:
     for name, entry in METRICS.items():
         title, digits = _title_digits(name)
         form = significant if digits is None else _fixed(digits)
-        for figure in (Figure(name, title, entry.direction, form), beside.get(name)):
+        better = None if name in _UNRANKED else entry.direction
+        for figure in (Figure(name, metric_title(name) if better is None else title, better, form), beside.get(name)):
             if figure and any(figure.value(result) is not None for result in results):
                 yield figure
     for size in sorted({int(size) for result in results for size in (result.get("ms_per_image") or {})}):
