@@ -66,6 +66,13 @@ def test_images_that_do_not_pair_are_refused(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_names_that_no_font_can_draw_are_drawn_as_escapes(tmp_path: Path) -> None:
+    hostile, plain = "caf\udce9\n\x1b[31m", r"caf\xe9\n\x1b[31m"
+    for file, name in (("hostile.png", hostile), ("plain.png", plain)):
+        write_sheet(tmp_path / file, [flat(RED, 256)], {name: [flat(BLUE, 256)]}, [name], {name: [name]})
+    assert (tmp_path / "hostile.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
+
+
 def speedups() -> pd.DataFrame:
     rows = [
         (scales, batch, 0.5 + 0.5 * scales / batch, scales * 0.7, scales * 0.75) for scales in range(1, 5) for batch in (1, 8)
