@@ -18,9 +18,8 @@ from harness.record.record import Record
 from harness.record.run import Run, open_run
 from harness.record.schema import Details
 from harness.stats.estimate import Estimate
-from harness.stats.multiple import Corrected, holm
 from harness.stats.ratio import median_ratio
-from harness.stats.verdict import Direction, Margin, decide, merge_margins, parse_margins
+from harness.stats.verdict import Corrected, Direction, Margin, decide, holm, merge_margins, parse_margins
 
 LEVEL = 0.95
 Progress = Callable[[str, int, int], None]
@@ -104,7 +103,7 @@ def compare(
         comparisons = _compared(pairs, parse_margins(merged, METRICS), progress or (lambda stage, done, total: None))
         costs, refused = _cost_ratios([pair for pair in pairs if pair[0] in rows])
         warnings += refused
-        if any(not row.measured.features for row in rows):
+        if any(not row.measured.wholes for row in rows):
             warnings.append("some runs kept no Inception features: their rFID and KID are not tested")
     return Comparison(
         tuple(record for record, _ in runs),
@@ -191,6 +190,7 @@ def _compared(pairs: Sequence[tuple[_Row, _Row]], margins: dict[str, Margin], re
         decision = decide(
             interval,
             METRICS[metric].direction,
+            value=estimate.value,
             rejected=outcome.rejected,
             margin=margin,
             margin_interval=estimate.interval(excluded.level) if excluded else None,

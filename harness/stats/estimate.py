@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -119,7 +120,12 @@ class Student:
             return 1.0
         if self.standard_error == 0.0:
             return min(1.0, 2.0 ** (1 - self.units))
-        return float(2.0 * stats.t.sf(abs(value - null) / self.standard_error, self.units - 1))
+        return two_sided(abs(value - null) / self.standard_error, self.units - 1)
+
+
+def two_sided(t: float, freedom: int) -> float:
+    """Student's two-sided p-value of t ≥ 0; never below the least number, as 0 would claim more than can be known."""
+    return max(min(1.0, 2.0 * float(stats.t.sf(t, freedom))), sys.float_info.min)
 
 
 def no_interval(value: float, n: int, units: int, reason: str) -> Estimate:

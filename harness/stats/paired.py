@@ -7,11 +7,12 @@ photograph with many crops weighs as it does in the table.
 The bias-corrected and accelerated ends (Efron, JASA 1987) are computed here from those draws, because the acceleration of a
 ratio of sums needs no n x n jackknife; a test holds them against scipy's. Levels are widened from normal to Student quantiles
 ("expanded", Hesterberg, The American Statistician 2015), which matters for a few dozen photographs and vanishes for many
-images. p-values invert the interval.
+images. Beyond the draws, of which the outermost say little, the studentised score goes on in a straight line, as Student's t
+does; so ends and p-values of any level are resolved. p-values invert the interval.
 
 Exact images have an infinite PSNR. They are left out of a mean, as they are of the table's. A difference leaves out the images
-that are exact in either decoder, and says how many. Where none is left, the difference is 0 if both are exact everywhere and
-infinite, without a test, if one is.
+that are exact in either decoder, and says how many. Where none is left, the difference is 0 if both are exact everywhere; else
+it is infinite, has no interval, and a sign test over the units decides.
 """
 
 from __future__ import annotations
@@ -23,16 +24,29 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from harness.stats.estimate import FEW_UNITS, Clusters, Estimate, Student, Values, few_units_note, no_interval, unit_numbers
+from harness.stats.estimate import (
+    FEW_UNITS,
+    Clusters,
+    Estimate,
+    Student,
+    Values,
+    few_units_note,
+    no_interval,
+    two_sided,
+    unit_numbers,
+)
 
 RESAMPLES = 9_999
+_OUTERMOST = 10  # draws at either end that say too little: beyond them the score rises in a line
+_STEEP = 2.0  # of this many per standard error, so that Student's t, which rises by one, is soon what counts
+_LOPSIDED = 0.1  # least share of draws on either side of the mean for the correction of bias to be one
 _MOST_DRAWS = 200_000_000  # resamples x units: a few seconds
 _BATCH = 4_000_000  # values gathered at once: 32 MB
 
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """Bias-corrected and accelerated bootstrap."""
+    """Bias-corrected and accelerated bootstrap, but no surer than Student's t."""
 
     draws: Values
     """sorted bootstrap means"""
@@ -40,41 +54,81 @@ class Bootstrap:
     """z₀: normal quantile of the share of draws below the value"""
     acceleration: float
     """a: a sixth of the skewness of the influence values, over √units"""
-    units: int
-    """independent units resampled"""
+    student: Student
+    """from the same influence values"""
 
     @property
     def method(self) -> str:
         """A few words for a caption."""
-        return f"BCa bootstrap, {len(self.draws):,} resamples"
+        return f"BCa bootstrap, {len(self.draws):,} resamples, or Student t where that is wider"
 
     @property
     def standard_error(self) -> float:
-        """Standard deviation of the draws."""
-        return float(self.draws.std(ddof=1))
+        """Of Student's t."""
+        return self.student.standard_error
 
     def interval(self, value: float, level: float) -> tuple[float, float]:
-        """Ends of the interval; `value` is part of the draws already."""
-        z = math.sqrt(self.units / (self.units - 1)) * float(stats.t.ppf(0.5 + level / 2.0, self.units - 1))
-        low, high = np.quantile(self.draws, [self._share(-z), self._share(z)])
-        return float(low), float(high)
+        """Ends of the interval; the bootstrap's part of `value` is in the draws already."""
+        low, high = self.student.interval(value, level)
+        z = self._widening * float(stats.t.ppf(0.5 + level / 2.0, self.student.units - 1))
+        return min(low, self._end(-z)), max(high, self._end(z))
 
     def p_value(self, value: float, null: float) -> float:
-        """Two-sided p-value by inversion; never below 1 / resamples, where the draws end."""
-        below, upto = np.searchsorted(self.draws, null, "left"), np.searchsorted(self.draws, null, "right")
-        share = _between(self.draws, null) if below == upto else (below + upto - 1) / 2.0
-        floor = 0.5 / len(self.draws)
-        w = float(stats.norm.ppf(min(max(share / (len(self.draws) - 1), floor), 1.0 - floor))) - self.bias
-        bend = 1.0 + self.acceleration * w
-        z = w / bend - self.bias if bend > 0.0 else math.copysign(math.inf, w)
-        p = 2.0 * float(stats.t.sf(abs(z) * math.sqrt((self.units - 1) / self.units), self.units - 1))
-        return min(1.0, max(p, 2.0 * floor))
+        """Two-sided p-value by inversion."""
+        own = two_sided(abs(self._score(null)) / self._widening, self.student.units - 1)
+        return max(own, self.student.p_value(value, null))
 
-    def _share(self, z: float) -> float:
-        """Share of the draws below the end that a normal quantile z asks for."""
+    @property
+    def _widening(self) -> float:
+        return math.sqrt(self.student.units / (self.student.units - 1))
+
+    def _score(self, null: float) -> float:
+        """The normal quantile of the level whose end of the bootstrap's interval is `null`."""
+        for place, sign in self._outermost():
+            beyond = float(null - self.draws[place])
+            if beyond * sign > 0.0:
+                return self._quantile(place) + _STEEP * beyond / self.standard_error
+        below, upto = np.searchsorted(self.draws, null, "left"), np.searchsorted(self.draws, null, "right")
+        return self._quantile(_between(self.draws, null) if below == upto else float(below + upto - 1) / 2.0)
+
+    def _end(self, z: float) -> float:
+        """Where the score is z."""
+        for place, sign in self._outermost():
+            beyond = z - self._quantile(place)
+            if beyond * sign > 0.0:
+                return float(self.draws[place]) + beyond * self.standard_error / _STEEP
         shifted = self.bias + z
-        bend = 1.0 - self.acceleration * shifted
-        return float(stats.norm.cdf(self.bias + shifted / bend)) if bend > 0.0 else float(shifted > 0.0)
+        share = float(stats.norm.cdf(self.bias + shifted / (1.0 - self.acceleration * shifted)))
+        return float(np.quantile(self.draws, share))
+
+    def _quantile(self, place: float) -> float:
+        """The score at a place among the draws, counted from 0."""
+        w = float(stats.norm.ppf(place / (len(self.draws) - 1))) - self.bias
+        return w / (1.0 + self.acceleration * w) - self.bias
+
+    def _outermost(self) -> tuple[tuple[int, float], tuple[int, float]]:
+        """(place, side) of the draws up to which the bootstrap is taken at its word."""
+        return (_OUTERMOST, -1.0), (len(self.draws) - 1 - _OUTERMOST, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """A sign test of an infinite difference."""
+
+    p: float
+    """two-sided p-value of units being as often exact in one decoder alone as in the other alone"""
+    method: str = "sign test"
+    """how tables name it"""
+    standard_error: float = math.inf
+    """not known"""
+
+    def interval(self, value: float, level: float) -> tuple[float, float]:
+        """None."""
+        return -math.inf, math.inf
+
+    def p_value(self, value: float, null: float) -> float:
+        """Of any finite null."""
+        return self.p
 
 
 def mean_estimate(values: ArrayLike, clusters: Clusters = None, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
@@ -122,8 +176,12 @@ def paired_difference(
         n, count = len(first), len(np.unique(units))
         if exact.all() and exact_baseline.all():
             return Estimate(0.0, n, count, Student(0.0, max(count, 2), "exact"), "every image is exact in both")
-        sign = np.sign(int(exact.sum()) - int(exact_baseline.sum()))
-        return no_interval(float(sign) * math.inf if sign else 0.0, n, count, note)
+        balance = np.bincount(units, weights=exact.astype(np.float64) - exact_baseline)
+        won, lost = int((balance > 0.0).sum()), int((balance < 0.0).sum())
+        value = math.copysign(math.inf, won - lost) if won != lost else 0.0
+        p = float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
+        reason = f"a sign test: {won} exact here alone, {lost} in the baseline alone"
+        return Estimate(value, n, count, Signs(p), _join(note, reason))
     return _estimate(first[kept] - second[kept], units[kept], clusters is not None, resamples, seed, note)
 
 
@@ -146,12 +204,12 @@ def _estimate(numbers: Values, units: NDArray[np.intp], clustered: bool, resampl
         return Estimate(value, n, count, student, note)
     draws = _draws(sums, sizes, resamples, seed)
     share = float((np.count_nonzero(draws < value) + np.count_nonzero(draws <= value)) / (2 * len(draws)))
-    if not 0.0 < share < 1.0:
+    if not _LOPSIDED < share < 1.0 - _LOPSIDED:
         return Estimate(value, n, count, student, _join(note, "bootstrap degenerate: Student t instead"))
     without = (sums.sum() - sums) / (sizes.sum() - sizes)
     pulls = without.mean() - without
     acceleration = float((pulls**3).sum() / (6.0 * np.square(pulls).sum() ** 1.5))
-    return Estimate(value, n, count, Bootstrap(draws, float(stats.norm.ppf(share)), acceleration, count), note)
+    return Estimate(value, n, count, Bootstrap(draws, float(stats.norm.ppf(share)), acceleration, student), note)
 
 
 def _draws(sums: Values, sizes: Values, resamples: int, seed: int) -> Values:

@@ -1,8 +1,12 @@
-"""rFID and its exact value without each unit, from one singular value decomposition.
+"""rFID, the Fréchet distance of Heusel et al. (NeurIPS 2017) on pairs, and its exact value without each unit.
 
 With A, B the centred features of references and reconstructions, Σ = AᵀA / (n - 1) and so on, and M = A Bᵀ = U S Vᵀ,
 
-    rFID = ‖μ₁ - μ₂‖² + Tr Σ₁ + Tr Σ₂ - 2 ‖M‖_* / (n - 1).
+    rFID = ‖μ₁ - μ₂‖² + Tr Σ₁ + Tr Σ₂ - 2 Tr √(Σ₁Σ₂),      Tr √(Σ₁Σ₂) = ‖M‖_* / (n - 1).
+
+More images than dimensions D go through R_A R_Bᵀ [D, D], which has the singular values of M: A = Q_A R_A by QR up to 10,000
+images, R_AᵀR_A = AᵀA by Cholesky above, summed over blocks of rows. U = A R_Bᵀ Z / S and V = B R_Aᵀ W / S with
+R_A R_Bᵀ = W S Zᵀ are then made a block of rows at a time, so that float32 features of any number of images need no copy.
 
 Leaving a unit c of m pairs out takes J C Jᵀ off the identity between the factors, where J picks the unit's rows and
 C = I + 11ᵀ / (n - m) moves the means along: the new singular values are the roots of the eigenvalues of E M E Mᵀ,
@@ -25,38 +29,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.stats.estimate import Clusters, Values, unit_numbers
-from harness.stats.sets import SetStatistic, chosen_units, no_interaction
+from harness.stats.sets import MANY, SetStatistic, checked_pairs, chosen_units, no_interaction
 
 _STEP = 1.0  # of log t: six digits of what leaving a unit out changes
 _BELOW = 36.0  # how far log t reaches below the least squared singular value: √t has vanished there
 _ABOVE = 16.0  # and above the largest: the logarithm is proportional to 1 / t from there on, and still has nine digits
-_ROWS = 4096  # rows taken through the quadrature at once
+_ROWS = 4096  # rows in float64 at once
 _WHOLE = 48  # a unit of more pairs than this is left out by recomputing
 
+Features = NDArray[np.floating]
 
-def rfid_value(reference: NDArray[np.floating], reconstruction: NDArray[np.floating]) -> float:
-    """rFID of features [n, D], row i of both from pair i; ≥ 0.
+
+def rfid_value(reference: Features, reconstruction: Features) -> float:
+    """rFID of features [n, D], row i of both from pair i; ≥ 0, 0 for equal sets.
 
     Raises:
         ValueError: shapes differ or n < 2.
     """
-    return _Pairs.of(reference, reconstruction).value()
+    x, y = checked_pairs(reference, reconstruction)
+    first, second, means = _factors(x, y)
+    singular = np.linalg.svd(first @ second.T, compute_uv=False)
+    return _distance(means[0] - means[1], _squares(first, second), float(singular.sum()), len(x))
 
 
-def rfid_statistic(
-    reference: NDArray[np.floating], reconstruction: NDArray[np.floating], clusters: Clusters = None
-) -> SetStatistic:
+def rfid_statistic(reference: Features, reconstruction: Features, clusters: Clusters = None) -> SetStatistic:
     """rFID of features [n, D] with its value without each unit, row i of both from pair i.
 
     Raises:
         ValueError: shapes differ, n < 2, or clusters of another length.
     """
-    pairs = _Pairs.of(reference, reconstruction)
-    n = len(pairs.a)
+    pairs = _Pairs.of(*checked_pairs(reference, reconstruction))
+    n, value = len(pairs.x), pairs.value()
     units = unit_numbers(clusters, n)
     sizes = np.bincount(units)
     if len(sizes) < 2 or n - sizes.max() < 2:
-        return SetStatistic(pairs.value(), np.full(len(sizes), np.nan), no_interaction(), n, tuple(units.tolist()))
+        return SetStatistic(value, np.full(len(sizes), np.nan), no_interaction(), n, tuple(units.tolist()))
     members = np.split(np.argsort(units, kind="stable"), np.cumsum(sizes)[:-1])
     without = np.empty(len(sizes))
     single = sizes == 1
@@ -69,49 +76,92 @@ def rfid_statistic(
     interaction = no_interaction(len(chosen))
     rows, columns = np.tril_indices(len(chosen), -1)
     both = _without_two(pairs, quadrature, [members[unit] for unit in chosen])
-    interaction[rows, columns] = pairs.value() - without[chosen[rows]] - without[chosen[columns]] + both
+    interaction[rows, columns] = value - without[chosen[rows]] - without[chosen[columns]] + both
     interaction += interaction.T
-    return SetStatistic(pairs.value(), without, interaction, n, tuple(units.tolist()))
+    return SetStatistic(value, without, interaction, n, tuple(units.tolist()))
+
+
+def _factors(x: Features, y: Features) -> tuple[Values, Values, tuple[Values, Values]]:
+    """(F, G, both means), F Gᵀ having the singular values of M: A and B, or R_A and R_B where these are shorter."""
+    means = x.mean(axis=0, dtype=np.float64), y.mean(axis=0, dtype=np.float64)
+    shorten = _centred if len(x) <= x.shape[1] else _orthogonal if len(x) <= MANY else _cholesky
+    return shorten(x, means[0]), shorten(y, means[1]), means
+
+
+def _centred(features: Features, mean: Values) -> Values:
+    return np.asarray(features - mean, dtype=np.float64)
+
+
+def _orthogonal(features: Features, mean: Values) -> Values:
+    return np.asarray(np.linalg.qr(features - mean, mode="r"), dtype=np.float64)
+
+
+def _cholesky(features: Features, mean: Values) -> Values:
+    products = np.zeros((len(mean), len(mean)))
+    for start in range(0, len(features), _ROWS):
+        rows = features[start : start + _ROWS] - mean
+        products += rows.T @ rows
+    try:
+        return np.asarray(np.linalg.cholesky(products).T, dtype=np.float64)
+    except np.linalg.LinAlgError:  # of low rank
+        values, vectors = np.linalg.eigh(products)
+        return np.asarray(np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T, dtype=np.float64)
+
+
+def _squares(first: Values, second: Values) -> float:
+    """(n - 1) (Tr Σ₁ + Tr Σ₂)."""
+    return float(np.square(first).sum() + np.square(second).sum())
+
+
+def _distance(gap: Values, squares: float, nuclear: float, n: int) -> float:
+    """The distance; rounding leaves equal sets a hair below zero."""
+    return max(float(gap @ gap) + (squares - 2.0 * nuclear) / (n - 1), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Pairs:
-    """Centred features and the decomposition of A Bᵀ."""
+    """Features and the decomposition of A Bᵀ."""
 
-    a: Values
-    """[n, D] references, centred"""
-    b: Values
-    """[n, D] reconstructions, centred"""
-    gap: Values
-    """[D] difference of the means"""
+    x: Features
+    """[n, D] references"""
+    y: Features
+    """[n, D] reconstructions"""
+    means: tuple[Values, Values]
+    """[D] of each"""
+    squares: float
+    """‖A‖² + ‖B‖²"""
     left: Values
-    """[n, r] U"""
+    """[n, r] U where n ≤ D, else [D, r], which A turns into U"""
     singular: Values
     """[r] S, all positive"""
     right: Values
-    """[n, r] V"""
+    """the same of V and B"""
 
     @classmethod
-    def of(cls, reference: NDArray[np.floating], reconstruction: NDArray[np.floating]) -> _Pairs:
-        x, y = np.asarray(reference, dtype=np.float64), np.asarray(reconstruction, dtype=np.float64)
-        if x.shape != y.shape or x.ndim != 2 or len(x) < 2:
-            raise ValueError(f"pairs need two arrays [n, D] of one shape, n ≥ 2; got {x.shape} and {y.shape}")
-        a, b = x - x.mean(axis=0), y - y.mean(axis=0)
-        if len(a) <= a.shape[1]:
-            left, singular, right = np.linalg.svd(a @ b.T)
-            right = right.T
-        else:
-            basis_a, short_a = np.linalg.qr(a)
-            basis_b, short_b = np.linalg.qr(b)
-            inner_left, singular, inner_right = np.linalg.svd(short_a @ short_b.T)
-            left, right = basis_a @ inner_left, basis_b @ inner_right.T
+    def of(cls, x: Features, y: Features) -> _Pairs:
+        first, second, means = _factors(x, y)
+        left, singular, right = np.linalg.svd(first @ second.T)
         kept = singular > 1e-13 * max(float(singular[0]), 1e-300)
-        return cls(a, b, x.mean(axis=0) - y.mean(axis=0), left[:, kept], singular[kept], right[:, kept])
+        left, singular, right = left[:, kept], singular[kept], right[kept].T
+        if len(x) > x.shape[1]:
+            left, right = second.T @ (right / singular), first.T @ (left / singular)
+        return cls(x, y, means, _squares(first, second), left, singular, right)
+
+    @property
+    def gap(self) -> Values:
+        """[D] difference of the means."""
+        return self.means[0] - self.means[1]
 
     def value(self) -> float:
-        """The distance; rounding leaves equal sets a hair below zero."""
-        traces = np.square(self.a).sum() + np.square(self.b).sum()
-        return max(float(self.gap @ self.gap + (traces - 2.0 * self.singular.sum()) / (len(self.a) - 1)), 0.0)
+        """The distance."""
+        return _distance(self.gap, self.squares, float(self.singular.sum()), len(self.x))
+
+    def rows(self, rows: NDArray[np.intp]) -> tuple[Values, Values, Values, Values]:
+        """These rows of A, B, U and V."""
+        a, b = self.x[rows] - self.means[0], self.y[rows] - self.means[1]
+        if len(self.x) <= self.x.shape[1]:
+            return a, b, self.left[rows], self.right[rows]
+        return a, b, a @ self.left, b @ self.right
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,32 +191,28 @@ class _Quadrature:
 
 def _without_each(pairs: _Pairs, quadrature: _Quadrature, rows: NDArray[np.intp]) -> Values:
     """The distance without each of the given pairs alone."""
-    n = len(pairs.a)
+    n, gap, nuclear = len(pairs.x), pairs.gap, pairs.singular.sum()
     c = n / (n - 1)
     found = np.empty(len(rows))
-    traces, nuclear = np.square(pairs.a).sum() + np.square(pairs.b).sum(), pairs.singular.sum()
     for start in range(0, len(rows), _ROWS):
-        part = rows[start : start + _ROWS]
-        u, v = pairs.left[part], pairs.right[part]
+        a, b, u, v = pairs.rows(rows[start : start + _ROWS])
         u2, v2 = np.square(u), np.square(v)
         # 1 - c Σ u² a = (1 - c Σ u²) + c Σ u² (1 - a): no digits are lost where a is near one
         first = np.maximum(1.0 - c * u2.sum(axis=1), 0.0)[:, None] + c * (u2 @ quadrature.rest)
         second = np.maximum(1.0 - c * v2.sum(axis=1), 0.0)[:, None] + c * (v2 @ quadrature.rest)
         determinant = first * second + np.square(c * ((u * v) @ quadrature.odd))
         change = np.log(np.maximum(determinant, 1e-300)) @ quadrature.weights
-        a, b = pairs.a[part], pairs.b[part]
-        gap = pairs.gap - (a - b) / (n - 1)
-        spread = traces - c * (np.square(a).sum(axis=1) + np.square(b).sum(axis=1)) - 2.0 * (nuclear + change)
-        found[start : start + _ROWS] = np.square(gap).sum(axis=1) + spread / (n - 2)
+        gaps = gap - (a - b) / (n - 1)
+        spread = pairs.squares - c * (np.square(a).sum(axis=1) + np.square(b).sum(axis=1)) - 2.0 * (nuclear + change)
+        found[start : start + _ROWS] = np.square(gaps).sum(axis=1) + spread / (n - 2)
     return found
 
 
 def _without_unit(pairs: _Pairs, quadrature: _Quadrature, rows: NDArray[np.intp]) -> float:
     """The distance without several pairs at once."""
     if len(rows) > _WHOLE:
-        kept = np.setdiff1d(np.arange(len(pairs.a)), rows)
-        # the gap is put back on one side: centred features have lost it
-        return _Pairs.of(pairs.a[kept] + pairs.gap, pairs.b[kept]).value()
+        kept = np.setdiff1d(np.arange(len(pairs.x)), rows)
+        return rfid_value(pairs.x[kept], pairs.y[kept])
     return float(_Removal.of(pairs, quadrature, rows).without(np.arange(len(rows))[None])[0])
 
 
@@ -197,7 +243,7 @@ class _Removal:
     @classmethod
     def of(cls, pairs: _Pairs, quadrature: _Quadrature, rows: NDArray[np.intp]) -> _Removal:
         """Among the given rows."""
-        a, b, u, v = pairs.a[rows], pairs.b[rows], pairs.left[rows], pairs.right[rows]
+        a, b, u, v = pairs.rows(rows)
         cross = _products(u, v, quadrature.odd)
         upper = np.stack([_products(u, u, quadrature.even), cross], axis=2)
         lower = np.stack([-cross.transpose(0, 2, 1), _products(v, v, quadrature.even)], axis=2)
@@ -205,15 +251,14 @@ class _Removal:
 
     def without(self, chosen: NDArray[np.intp]) -> Values:
         """The distance without each set of m of those pairs, chosen [sets, m]: [sets]."""
-        n, (count, m) = len(self.pairs.a), chosen.shape
+        n, (count, m) = len(self.pairs.x), chosen.shape
         c = np.eye(m) + 1.0 / (n - m)
         some, other = chosen[:, :, None], chosen[:, None, :]
         blocks = self.kernel[:, :, some, :, other].transpose(0, 3, 4, 1, 5, 2).reshape(count, -1, 2 * m, 2 * m)
         logs = np.linalg.slogdet(np.eye(2 * m) - np.kron(np.eye(2), c) @ blocks).logabsdet
         change = np.maximum(logs, -700.0) @ self.quadrature.weights
         gaps = self.pairs.gap - self.apart[chosen].sum(axis=1) / (n - m)
-        taken = (c * self.inner[some, other]).sum(axis=(1, 2))
-        traces = np.square(self.pairs.a).sum() + np.square(self.pairs.b).sum() - taken
+        traces = self.pairs.squares - (c * self.inner[some, other]).sum(axis=(1, 2))
         nuclear = self.pairs.singular.sum() + change
         return np.asarray(np.square(gaps).sum(axis=1) + (traces - 2.0 * nuclear) / (n - m - 1), dtype=np.float64)
 

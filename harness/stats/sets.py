@@ -25,6 +25,10 @@ from numpy.typing import NDArray
 from harness.stats.estimate import Estimate, Interval, Student, Values, few_units_note, no_interval
 
 METHOD = "jackknife of pairs"
+MANY = 10_000
+"""pairs above which KID goes over blocks and rFID's factors come from sums of products"""
+GROUPS = 40
+"""groups of units that `grouped_statistic` leaves out in turn"""
 _INTERACTING = 24  # units whose interactions are measured: 276 pairs
 _FAR = 1e6  # a ratio's end this many times beyond its value is called infinite
 
@@ -36,18 +40,26 @@ class SetStatistic:
     value: float
     """over all pairs"""
     without: Values
-    """[units] the value with one unit left out, units in order of first appearance; NaN where too few pairs remain"""
+    """[units] the value with one unit (or group of units) left out, units in order of first appearance; NaN where too few pairs
+    remain"""
     interaction: Values
     """[q, q] for the units `chosen_units` names: value - without i - without j + without both; 0 on the diagonal"""
     n: int
     """number of pairs"""
     units: tuple[int, ...]
     """the unit of each pair: what must agree for two decoders to be compared"""
+    method: str = METHOD
+    """how tables name it"""
+
+    @property
+    def count(self) -> int:
+        """Number of units."""
+        return max(self.units) + 1
 
     @property
     def clustered(self) -> bool:
         """Some unit holds several pairs."""
-        return len(self.without) < self.n
+        return self.count < self.n
 
 
 def set_estimate(statistic: SetStatistic) -> Estimate:
@@ -61,7 +73,7 @@ def set_difference(decoder: SetStatistic, baseline: SetStatistic) -> Estimate:
     Raises:
         ValueError: the two are not of the same units.
     """
-    if decoder.units != baseline.units:
+    if (decoder.units, decoder.method) != (baseline.units, baseline.method):
         raise ValueError("a paired difference needs the same images and clusters in both")
     return _estimate(
         decoder.value - baseline.value,
@@ -126,19 +138,54 @@ def no_interaction(count: int = 0) -> Values:
     return np.zeros((count, count))
 
 
+def grouped_statistic(
+    value: Callable[[NDArray[np.intp]], float], units: NDArray[np.intp], groups: int = GROUPS
+) -> SetStatistic:
+    """Any metric of a whole set, with its value without each of some groups of units: a grouped jackknife.
+
+    Units are dealt to the groups in an order that their number alone decides, so that decoders of the same units compare.
+
+    Args:
+        value: the metric of the pairs whose row numbers it is given, in ascending order.
+        units: [n] the unit of each pair, as `estimate.unit_numbers` numbers them.
+        groups: at most this many; fewer units are left out one by one.
+    """
+    n, count = len(units), int(units.max()) + 1
+    groups = min(groups, count)
+    group = (np.random.default_rng(count).permutation(count) % groups)[units]
+    kept = [np.flatnonzero(group != gone) for gone in range(groups)]
+    without = np.array([value(rows) if len(rows) > 1 else math.nan for rows in kept], dtype=np.float64)
+    method = METHOD if groups == count else f"jackknife of {groups} groups of pairs"
+    return SetStatistic(float(value(np.arange(n))), without, no_interaction(), n, tuple(units.tolist()), method)
+
+
+def checked_pairs(
+    reference: NDArray[np.floating], reconstruction: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Features of pairs as they were given.
+
+    Raises:
+        ValueError: not two arrays [n, D] of one shape, n ≥ 2.
+    """
+    x, y = np.asarray(reference), np.asarray(reconstruction)
+    if x.shape != y.shape or x.ndim != 2 or len(x) < 2:
+        raise ValueError(f"pairs need two arrays [n, D] of one shape, n ≥ 2; got {x.shape} and {y.shape}")
+    return x, y
+
+
 def _estimate(value: float, without: Values, interaction: Values, like: SetStatistic) -> Estimate:
-    count = len(without)
-    if count < 2:
+    count, parts = like.count, len(without)
+    if parts < 2:
         return no_interval(
             value, like.n, count, f"{count} independent {'photograph' if like.clustered else 'image'}: no interval"
         )
     if not np.isfinite(without).all():
         return no_interval(value, like.n, count, "too few images remain without one unit: no interval")
-    variance = (count - 1) / count * float(np.square(without - without.mean()).sum())
+    variance = (parts - 1) / parts * float(np.square(without - without.mean()).sum())
     # the jackknife counts what two units do together twice; half of the excess stays in, against the noise of its own estimate
-    excess = (count - 1) ** 2 / 2.0 * _residual_variance(interaction)
+    excess = (parts - 1) ** 2 / 2.0 * _residual_variance(interaction)
     error = float(np.sqrt(max(variance - excess / 2.0, variance / 2.0)))
-    return Estimate(value, like.n, count, Student(error, count, METHOD), few_units_note(count, like.clustered))
+    return Estimate(value, like.n, count, Student(error, parts, like.method), few_units_note(count, like.clustered))
 
 
 def _residual_variance(interaction: Values) -> float:

@@ -1,12 +1,18 @@
-"""What may be said of a difference: better, worse, no difference shown, or non-inferior within a margin stated beforehand."""
+"""What may be said of differences: better, worse, no difference shown, or non-inferior within a margin stated beforehand.
+
+Many comparisons at once are corrected by Holm's step-down procedure (Scandinavian Journal of Statistics 1979), which holds for
+any dependence.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
+
+import numpy as np
 
 from harness.errors import MsbenchError, UnknownNameError
 from harness.stats.estimate import Interval
@@ -49,13 +55,54 @@ class Decision:
     difference: Verdict
     """better, worse or no difference shown, whatever the margin"""
     non_inferior: bool | None
-    """the interval excludes a loss of the margin or more; None where no margin was stated"""
+    """better, or the interval excludes a loss of the margin or more; None where no margin was stated"""
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """One hypothesis after correction."""
+
+    p_value: float
+    """Holm-adjusted: the smallest family-wise error rate at which it is rejected"""
+    rejected: bool
+    """decided at the family's error rate"""
+    level: float
+    """confidence level at which its own interval leaves the null out exactly when it is rejected; the intervals at these levels
+    show the decision and do not cover jointly, which takes 1 - alpha / m for all"""
+
+
+def holm(p_values: Sequence[float], alpha: float = 0.05) -> list[Corrected]:
+    """Correct a family of m p-values, in their order.
+
+    Sorted upwards, p₍ₖ₎ is multiplied by m - k + 1 and never let below its predecessor. Rejected are those at or below alpha;
+    each was tested at alpha / (m - k + 1), and all that were not at the level where the procedure stopped.
+
+    Raises:
+        ValueError: a p-value outside [0, 1] or NaN; alpha outside (0, 1).
+    """
+    if not 0.0 < alpha < 1.0:
+        raise ValueError(f"an error rate lies between 0 and 1, not {alpha}")
+    values = np.asarray(p_values, dtype=np.float64)
+    if np.isnan(values).any() or (values < 0.0).any() or (values > 1.0).any():
+        raise ValueError("p-values lie in [0, 1]")
+    m = len(values)
+    order = np.argsort(values, kind="stable")
+    remaining = m - np.arange(m)
+    adjusted = np.minimum(np.maximum.accumulate(values[order] * remaining), 1.0)
+    rejected = adjusted <= alpha
+    stop = int(rejected.sum())
+    found: list[Corrected] = [Corrected(1.0, False, 1.0 - alpha)] * m
+    for rank, index in enumerate(order):
+        step = min(rank, stop)
+        found[int(index)] = Corrected(float(adjusted[rank]), bool(rejected[rank]), 1.0 - alpha / float(m - step))
+    return found
 
 
 def decide(
     interval: Interval,
     direction: Direction,
     *,
+    value: float = 0.0,
     rejected: bool = True,
     margin: float | None = None,
     margin_interval: Interval | None = None,
@@ -64,12 +111,14 @@ def decide(
 
     A decoder is better or worse where its interval leaves out zero and the correction for many comparisons rejects equality. It
     is non-inferior where the interval lies on the good side of the margin, which a small but sure loss may do as well: then the
-    verdict says non-inferior and `difference` says worse.
+    verdict says non-inferior and `difference` says worse. An infinite difference (one decoder exact on every image) has no
+    interval; its sign decides, where equality is rejected. What is better is non-inferior at any margin.
 
     Args:
         interval: of the difference; its level is the confidence of the verdict.
         direction: which way the metric is better.
-        rejected: the outcome of `multiple.holm`; True where this is the only comparison.
+        value: of the difference; only an infinite one is looked at.
+        rejected: the outcome of `holm`; True where this is the only comparison.
         margin: the loss that counts as none, > 0, in the metric's unit.
         margin_interval: what the margin is held against, where a correction for many margins asks for another level.
 
@@ -78,14 +127,15 @@ def decide(
     """
     if margin is not None and not 0.0 < margin < math.inf:
         raise ValueError(f"a margin is a positive number, not {margin}")
-    least, most = _gain(interval, direction)
+    least, most = _gain(Interval(value, value, interval.level) if math.isinf(value) else interval, direction)
     difference = Verdict.NO_DIFFERENCE
     if rejected and least > 0.0:
         difference = Verdict.BETTER
     elif rejected and most < 0.0:
         difference = Verdict.WORSE
-    non_inferior = None if margin is None else _gain(margin_interval or interval, direction)[0] > -margin
-    shown = Verdict.NON_INFERIOR if non_inferior and difference is not Verdict.BETTER else difference
+    better = difference is Verdict.BETTER
+    non_inferior = None if margin is None else better or _gain(margin_interval or interval, direction)[0] > -margin
+    shown = Verdict.NON_INFERIOR if non_inferior and not better else difference
     return Decision(shown, difference, non_inferior)
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.record.measured import FEW_FOR_A_LINE
-from harness.stats.extrapolate import ENOUGH, PARTS
+from harness.stats.extrapolate import BENT, ENOUGH, PARTS
 from harness.verify.check import Check, close, same
 from harness.verify.formulas import KID_ABSOLUTE, KID_HOW, KID_REASON, RFID_HOW, RFID_REASON, RFID_SHARE, kid, rfid, rfid_line
 from harness.verify.formulas import traces_of as traces
@@ -58,10 +57,11 @@ def feature_checks(opened: Opened, decoder: str) -> list[Check]:
 def _warning_check(decoder: str, n: int, line: dict[str, Any], warning: str | None) -> Check:
     """The warning is there where it is due, with the record's own bias and extrapolation, which have checks of their own."""
     number = "details.rfid_warning"
-    if not FEW_FOR_A_LINE <= n < ENOUGH:
-        return same(decoder, number, warning, None, f"due from {FEW_FOR_A_LINE} to {ENOUGH:,} images")
+    if not 2 <= n < ENOUGH:
+        return same(decoder, number, warning, None, f"due from 2 to {ENOUGH:,} images")
     parts = [f"{line[name]:{form}}" for name, form in (("bias", ".3g"), ("value", ".4g")) if isinstance(line.get(name), float)]
-    told = warning is not None and len(parts) == 2 and all(part in warning for part in parts)
+    parts = parts if line else ["unknown, and large"]
+    told = warning is not None and bool(parts) and all(part in warning for part in parts)
     how = f"must state {' and '.join(parts)}"
     return same(decoder, number, warning, warning if told else None, how)
 
@@ -72,9 +72,12 @@ def _infinity_checks(opened: Opened, decoder: str) -> list[Check]:
     line, warning = details.get("rfid_infinity"), details.get("rfid_warning")
     n = len(reference)
     checks = [_warning_check(decoder, n, line or {}, warning)]
-    if n < FEW_FOR_A_LINE:
-        return [*checks, same(decoder, "details.rfid_infinity", line, None, f"none below {FEW_FOR_A_LINE} images")]
+    if n // max(PARTS) <= reference.shape[1]:
+        return [*checks, same(decoder, "details.rfid_infinity", line, None, "none where parts are below the dimensions")]
     sizes, means, infinity = rfid_line(reference, decoded, PARTS)
+    parabola = float(np.polyfit([1.0 / size for size in sizes], means, 2)[-1])
+    if abs(infinity - parabola) > BENT * abs(means[PARTS.index(1)] - infinity) + 1e-9:
+        return [*checks, same(decoder, "details.rfid_infinity", line, None, "none where line and parabola end apart")]
     held = line or {}
     # a part's traces vary around the whole's; the intercept weighs the means by at most 1 + parts
     absolute = 4.0 * RFID_SHARE * traces(reference, decoded)

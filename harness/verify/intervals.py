@@ -118,8 +118,11 @@ def _bca_ends(sums: Array, sizes: Array, values: Array, photographs: list[str], 
         method="BCa",
         rng=np.random.default_rng(0),
     )
-    low, high = result.confidence_interval
-    how = "scipy.stats.bootstrap, BCa"
+    residuals = sums - float(sums.sum() / sizes.sum()) * sizes
+    error = math.sqrt(units / (units - 1) * float((residuals**2).sum())) / float(sizes.sum())
+    student = stats.t.interval(level, units - 1, loc=float(sums.sum() / sizes.sum()), scale=error)
+    low, high = min(result.confidence_interval.low, student[0]), max(result.confidence_interval.high, student[1])
+    how = "scipy.stats.bootstrap, BCa, or scipy.stats.t where that is wider"
     # neighbouring draws are about 1e-4 of the width apart where the ends lie
     return _Ends(float(low), float(high), how, 1e-6 * float(high - low), "same seed and draws; ends by scipy instead of ours")
 

@@ -155,9 +155,9 @@ def test_record_holds_intervals_and_what_they_rest_on(full_run: tuple[Record, Pa
             assert low < row[metric] < high, metric
         details = record.data.decoders[row["label"]]
         assert details.interval_notes["rfid"].units == record.samples()["source_photo"].nunique()
+        assert "unknown, and large" in (details.rfid_warning or "")
         assert "not comparable with 50k" in (details.rfid_warning or "")
-        assert details.rfid_infinity is not None
-        assert row["rfid_infinity"] == pytest.approx(row["rfid"] - details.rfid_infinity.bias)
+        assert row["rfid_infinity"] is details.rfid_infinity is None  # of 15 images
         references, decoded = open_run(record).features(row["decoder"]) or (None, [])
         assert references is not None
         assert references.shape == decoded[0].shape == (15, 2048)

@@ -7,15 +7,42 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.metrics.frechet import frechet_distance
-from harness.metrics.kid import kid_pairs
+from harness.stats.estimate import unit_numbers
 from harness.stats.kid import kid_statistic
 from harness.stats.rfid import rfid_statistic
-from harness.stats.sets import SetStatistic, chosen_units, no_interaction, set_difference, set_estimate, set_ratio
+from harness.stats.sets import (
+    SetStatistic,
+    chosen_units,
+    grouped_statistic,
+    no_interaction,
+    set_difference,
+    set_estimate,
+    set_ratio,
+)
 
 Populations = dict[int, Any]
+
+
+def rfid_again(reference: Any, reconstruction: Any) -> float:
+    """By the nuclear norm of the centred features' product."""
+    a, b = reference - reference.mean(axis=0), reconstruction - reconstruction.mean(axis=0)
+    gap = reference.mean(axis=0) - reconstruction.mean(axis=0)
+    spread = np.square(a).sum() + np.square(b).sum() - 2.0 * np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    return float(gap @ gap + spread / (len(a) - 1))
+
+
+def kid_again(reference: Any, reconstruction: Any) -> float:
+    """By the whole kernel matrices."""
+    n, dimensions = reference.shape
+    xx, yy, xy = (
+        (a @ b.T / dimensions + 1.0) ** 3
+        for a, b in ((reference, reference), (reconstruction, reconstruction), (reference, reconstruction))
+    )
+    return float((xx + yy - 2.0 * xy)[~np.eye(n, dtype=bool)].mean())
+
+
 STATISTICS = pytest.mark.parametrize(
-    ("statistic", "metric"), [(rfid_statistic, frechet_distance), (kid_statistic, kid_pairs)], ids=["rfid", "kid"]
+    ("statistic", "metric"), [(rfid_statistic, rfid_again), (kid_statistic, kid_again)], ids=["rfid", "kid"]
 )
 
 
@@ -43,7 +70,7 @@ def test_rfid_without_a_unit_where_features_are_of_low_rank(populations: Populat
     reference, reconstruction = populations[16].draw(50, np.random.default_rng(0))
     reference, reconstruction = (np.concatenate([f, f[:, :4], np.zeros((50, 3))], axis=1) for f in (reference, reconstruction))
     found = rfid_statistic(reference, reconstruction)
-    expected = np.array([frechet_distance(*(np.delete(f, i, 0) for f in (reference, reconstruction))) for i in range(50)])
+    expected = np.array([rfid_again(*(np.delete(f, i, 0) for f in (reference, reconstruction))) for i in range(50)])
     assert np.abs(found.without - expected).max() < 1e-5 * np.abs(expected - found.value).max()
 
 
@@ -152,7 +179,7 @@ def test_constant_features_have_no_distance(statistic: Any, metric: Any) -> None
 def test_a_large_unit_is_recomputed_and_agrees(populations: Populations) -> None:
     reference, reconstruction = populations[16].draw(150, np.random.default_rng(0))
     found = rfid_statistic(reference, reconstruction, [0] * 60 + list(range(1, 91)))
-    assert found.without[0] == pytest.approx(frechet_distance(reference[60:], reconstruction[60:]), rel=1e-9)
+    assert found.without[0] == pytest.approx(rfid_again(reference[60:], reconstruction[60:]), rel=1e-9)
 
 
 @STATISTICS
@@ -186,3 +213,49 @@ def test_a_ratio_s_ends_are_where_the_difference_could_be_zero() -> None:
     assert math.isinf(wide.high)
     with pytest.raises(ValueError, match="positive baseline"):
         set_ratio(first, statistic(-1.0, 0.1))
+
+
+def _variance(values: np.ndarray) -> Any:
+    return lambda rows: float(np.var(values[rows], ddof=1))
+
+
+def test_few_units_are_left_out_one_by_one_and_many_in_forty_groups() -> None:
+    values = np.random.default_rng(0).normal(size=30)
+    found = grouped_statistic(_variance(values), unit_numbers(None, 30))
+    assert found.value == pytest.approx(values.var(ddof=1))
+    assert sorted(found.without) == pytest.approx(sorted(np.delete(values, i).var(ddof=1) for i in range(30)))
+    assert set_estimate(found).method == "jackknife of pairs"
+    clusters = unit_numbers([index // 3 for index in range(450)], 450)
+    left: list[np.ndarray] = []
+    many = grouped_statistic(lambda rows: float(left.append(rows) or len(rows)), clusters)
+    assert (len(many.without), many.count, set_estimate(many).units) == (40, 150, 150)
+    assert set_estimate(many).method == "jackknife of 40 groups of pairs"
+    for rows in left[1:]:  # whole photographs
+        assert not set(clusters[rows]) & set(clusters[np.setdiff1d(np.arange(450), rows)])
+    with pytest.raises(ValueError, match="same images"):
+        set_difference(found, grouped_statistic(_variance(values), unit_numbers(None, 30), groups=10))
+
+
+def test_a_grouped_jackknife_is_near_that_of_single_units(populations: Populations) -> None:
+    reference, reconstruction = populations[16].draw(400, np.random.default_rng(0))
+    single = set_estimate(replace(kid_statistic(reference, reconstruction), interaction=no_interaction()))
+    grouped = set_estimate(
+        grouped_statistic(lambda rows: kid_statistic(reference[rows], reconstruction[rows]).value, np.arange(400))
+    )
+    assert grouped.value == pytest.approx(single.value)
+    assert grouped.standard_error == pytest.approx(single.standard_error, rel=0.3)  # of 40 values: 11 %
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_grouped_intervals_hold_a_variance_and_its_difference(size: int) -> None:
+    held = wrong = 0
+    for draw in range(400):
+        generator = np.random.default_rng(draw)
+        first, second = np.repeat(generator.normal(size=(2, 300 // size)), size, axis=1)
+        units = np.repeat(np.arange(300 // size), size)
+        one, other = (grouped_statistic(_variance(values), units) for values in (first, second))
+        interval = set_estimate(one).interval()
+        held += interval.low <= 1.0 <= interval.high
+        wrong += set_difference(one, other).p_value() < 0.05
+    assert 0.91 <= held / 400 <= 0.98
+    assert wrong / 400 <= 0.08

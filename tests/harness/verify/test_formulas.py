@@ -102,6 +102,7 @@ def made_up(folder: Path, n: int, photographs: int, seeds: int, exact: int = 0) 
         (40, 7, 1, 3),  # Student, photographs of unequally many crops, exact images
         (47, 12, 2, 5),  # bootstrap of a ratio
         (90, 90, 1, 0),  # more units than are left out for real, more images than dimensions
+        (480, 480, 1, 0),  # quarters of more images than dimensions: rFID is extrapolated
     ],
 )
 def test_intervals_and_spreads_agree_by_other_routes(tmp_path: Path, n: int, photographs: int, seeds: int, exact: int) -> None:
@@ -113,7 +114,8 @@ def test_intervals_and_spreads_agree_by_other_routes(tmp_path: Path, n: int, pho
     for metric in ("rfid", "kid", "psnr", "ssim"):
         assert {f"intervals.{metric}.0", f"intervals.{metric}.1"} <= numbers
         assert (f"noise_spread.{metric}" in numbers) == (seeds > 1)
-    assert "details.rfid_infinity.value" in numbers
+    assert ("details.rfid_infinity.value" in numbers) == (n == 480)
+    assert "details.rfid_warning" in numbers
     assert sum("without" in number for number in numbers) == (2 * HANDFUL if photographs > FEW else 0)
 
 
