@@ -34,8 +34,7 @@ METRIC = Metric(
     name="kid",
     direction="lower",
     description="kernel distance of the same features (cubic, unbiased, a pair's own cross term left out)",
-    definition="cubic kernel, unbiased, full set (above 10,000 images: seeded blocks of about 5,000), "
-    "pair cross terms left out",
+    definition="cubic kernel, unbiased, full set (above 10,000 images: seeded blocks of 5,000), pair cross terms left out",
     title="KID",
     digits=4,
     headline=True,

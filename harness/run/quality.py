@@ -63,7 +63,7 @@ class QualityPass:
         self._device, self._journal, self._stages = device, journal, stages
         rows = min(config.sheet_rows, len(dataset))
         self._shown = set(np.linspace(0, len(dataset) - 1, rows).round().astype(int).tolist())
-        self._latents = max(config.cost.batch_sizes) if config.cost else 0
+        self._latents = max(config.cost.batch_sizes, default=1) if config.cost else 0
 
     def run(self, report: Progress) -> str:
         """Measure what the journal lacks; returns `reference_sha256`, the hash over keys and pixels.

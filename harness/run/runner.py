@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,12 @@ from harness.cost.modes import in_mode
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
 from harness.data.types import Skipped
-from harness.decoder import Decoder, DecoderOptions, NoiseSource
+from harness.decoder import Decoder, DecoderOptions
 from harness.environment import Start
 from harness.errors import MsbenchError, plugin_boundary
 from harness.files import folder_lock, write_text
 from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
-from harness.noise import SampleNoise
 from harness.record.protocol import Protocol
 from harness.record.record import RECORD, Record, plain, read_record, write_record
 from harness.record.schema import (
@@ -179,7 +178,7 @@ class _Run:
             latents = concatenate(self._journal.tensors[f"latents:{label}"]).to(device)
             try:
                 with self._stages.stage("measuring cost"), plugin_boundary(f"decoder {label}", "measuring its cost"):
-                    cost = measure_cost(decoder, latents, _noise_for(config.seed, device), config.cost, device)
+                    cost = measure_cost(decoder, latents, config.seed, config.cost, device)
             except MsbenchError as error:
                 failures.append(str(error))
                 continue
@@ -307,13 +306,6 @@ def _refuse_random_weights(decoders: Mapping[str, Decoder]) -> None:
         raise MsbenchError(
             f"--decoder {','.join(random)}: random weights have a cost but no quality; leave it out and use `msbench speed`"
         )
-
-
-def _noise_for(seed: int, device: torch.device) -> Callable[[int], NoiseSource]:
-    def noise(batch: int) -> NoiseSource:
-        return SampleNoise.for_samples(seed, [f"cost-{i}" for i in range(batch)], device)
-
-    return noise
 
 
 def _caption(psnr: float, lpips: float) -> str:
