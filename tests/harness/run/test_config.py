@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from harness.cost.cost import CostProtocol
 from harness.errors import MsbenchError
 from harness.run.config import RunConfig, check_config, check_device
 
@@ -26,8 +25,6 @@ from harness.run.config import RunConfig, check_config, check_device
         ({"max_samples": -1}, "--max-samples -1"),
         ({"steps": 0}, "--steps 0"),
         ({"scales": 10**20}, "--scales"),
-        ({"cost": CostProtocol(batch_sizes=(1, 10**22))}, "--cost-batch-sizes 1"),
-        ({"cost": CostProtocol(max_seconds=float("nan"))}, "--cost-seconds nan"),
         ({"mode": "fast"}, "unknown mode"),
         ({"dtype": torch.int8}, "dtype torch.int8"),
         ({"resume": True}, "--output-dir"),

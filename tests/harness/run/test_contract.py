@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from harness.cli.run import run_command
 from harness.errors import MsbenchError
 from harness.record.record import read_record
 from tests.harness.run.conftest import LightRun
@@ -115,14 +112,3 @@ def test_dependence_on_the_batch_is_noticed(light: LightRun) -> None:
     assert record.data.decoders["odd-plain"].noise.batch_dependence == 0
     assert "odd-batchy: an image depends on its batch" in record.data.warnings[0]
     assert read_record(record.folder).data.warnings == record.data.warnings
-
-
-def test_a_plug_ins_prints_do_not_reach_stdout_under_json(
-    light: LightRun, images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    run_command("odd-prints", dataset=f"folder:{images}", resolution=32, output_dir=tmp_path / "json", cost=False, as_json=True)
-    written = capfd.readouterr()
-    document = json.loads(written.out)
-    assert document["status"] == "complete"
-    assert "raw words" in written.err
-    assert "words of the plug-in" in written.err
