@@ -91,7 +91,9 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
     if config.cost is not None:
         for index, (label, decoder) in enumerate(decoders.items()):
             report(f"timing {label}", index, len(decoders))
-            latents = torch.cat(gathered[label].latents)
+            first, *others = gathered[label].latents
+            alike = [first, *(one for one in others if one.shape[1:] == first.shape[1:])]  # codes differ in length
+            latents = torch.cat(alike)
             with stages.stage("measuring cost"):
                 cost = measure_cost(decoder, latents, config.seed, config.cost, device)
                 rows[label] = with_cost(*rows[label], cost)
