@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from importlib.metadata import EntryPoint, entry_points
-from typing import cast
+from typing import Any, cast
 
-from harness.decoder import Decoder, DecoderFactory, DecoderOptions
-from harness.errors import MsbenchError, UnknownNameError
+from harness.decoder import Decoder, DecoderFactory, DecoderOptions, DecoderSpec
+from harness.errors import MsbenchError, UnknownNameError, plugin_boundary
 
 GROUP = "msbench.decoders"
 
@@ -99,20 +99,55 @@ def build_decoder(name: str, options: DecoderOptions) -> Decoder:
     entries = decoder_entries()
     if name not in entries:
         raise UnknownNameError("decoder", name, entries)
-    decoder = load_factory(entries[name])(replace(options, name=name))
-    if not isinstance(decoder, Decoder):
-        raise MsbenchError(f"decoder {name!r} ({entries[name].target}) lacks spec, encode or decode")
+    factory = load_factory(entries[name])
+    with plugin_boundary(f"decoder {name}", "its factory"):
+        decoder = factory(replace(options, name=name))
+        if not isinstance(decoder, Decoder):
+            raise MsbenchError(f"decoder {name!r} ({entries[name].target}) lacks spec, encode or decode")
+        spec = checked_spec(name, decoder.spec)
+        if spec is not decoder.spec:
+            decoder.spec = spec
     return decoder
 
 
 def load_factory(entry: DecoderEntry) -> DecoderFactory:
     """Import the factory of an entry; a plug-in's failure names the plug-in."""
     module_name, _, attribute = entry.target.partition(":")
-    try:
+    with plugin_boundary(f"decoder {entry.name} of {entry.origin}", f"loading {entry.target}"):
         target: Callable[..., object] = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise MsbenchError(f"decoder {entry.name!r} of {entry.origin}: cannot load {entry.target} ({error})") from error
     return cast(DecoderFactory, target)
+
+
+def checked_spec(name: str, spec: object) -> DecoderSpec:
+    """What a decoder says about itself, if every field is there and of its type; another object's fields are taken over.
+
+    Raises:
+        MsbenchError: a field is missing, or is not what it must be.
+    """
+    values: dict[str, Any] = {one.name: getattr(spec, one.name, one.default) for one in fields(DecoderSpec)}
+    if missing := [key for key, value in values.items() if value is MISSING]:
+        raise MsbenchError(f"decoder {name}: its spec lacks {', '.join(missing)}")
+    for key, (kind, low, high) in _SPEC.items():
+        value = values[key]
+        if value is None and key in _OPTIONAL:
+            continue
+        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and not low <= value <= high):
+            wanted = "a text" if kind is str else f"a whole number from {low:,} to {high:,}"
+            raise MsbenchError(f"decoder {name}: its spec has {key} = {value!r}, wanted {wanted}")
+    return spec if isinstance(spec, DecoderSpec) else DecoderSpec(**values)
+
+
+_OPTIONAL = ("latent_channels", "weights_sha256", "encoder_sha256", "training_seed", "recipe_sha256", "teacher_sha256")
+_SPEC: dict[str, tuple[type, int, int]] = {
+    "down_factor": (int, 1, 1024),
+    "latent_channels": (int, 1, 2**20),
+    "steps": (int, 0, 10**6),
+    "scales": (int, 1, 64),
+    "parameters": (int, 0, 10**15),
+    "training_seed": (int, -(2**63), 2**63 - 1),
+    **dict.fromkeys(("name", "weights_sha256", "encoder_sha256", "trained_on", "recipe_sha256", "teacher_sha256"), (str, 0, 0)),
+}
+"""field of a spec -> its type, and least and largest number"""
 
 
 def _origin(point: EntryPoint) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -108,6 +109,23 @@ def progress_bar() -> Iterator[Progress]:
             bar.update(task, description=stage, completed=done, total=total)
 
         yield update
+
+
+@contextmanager
+def prints_to_stderr(wanted: bool) -> Iterator[None]:
+    """Where `wanted`, what is written to stdout inside goes to stderr, by its file descriptor too."""
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def print_json(document: Any) -> None:

@@ -19,7 +19,7 @@ _REASONS = (
         r"(^|\.)(intervals|interval_\w+|rfid_infinity|rfid_warning)(\.|$)",
         "intervals and extrapolation: held by msbench's tests",
     ),
-    (r"\.cost\.|memory|seconds|timing|\.noise\.|clamped", _OF_ITS_MOMENT),
+    (r"\.cost\.|memory|seconds|timing|\.noise\.|clamped|batch_dependence", _OF_ITS_MOMENT),
     (r"original|classes|n_available|selected|label|resolution|source_sha256", "needs the dataset"),
     (r"reference_sha256", "needs the saved reference images"),
 )
