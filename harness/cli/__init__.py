@@ -1,25 +1,58 @@
 """The command line: `msbench run | compare | claim | verify | speed | sweep | train-decoder | schema | ls | weights | doctor`.
 
 Everything heavy is imported inside the command that needs it, so that --help answers at once. Tables go to stdout; with --json,
-stdout is one JSON document and tables and progress go to stderr. Exit codes: 0 good, 1 a check failed, 2 bad input.
+stdout is one JSON document and everything else goes to stderr. Exit codes: see `EXIT_CODES`.
 """
 
 from __future__ import annotations
 
+import os
+from typing import Annotated
+
 import typer
 
-from harness.cli import claim, compare, maintain, schema, speed, sweep, train, verify
+from harness.cli import claim, compare, doctor, maintain, schema, speed, sweep, train, verify
 from harness.cli import run as run_
-from harness.environment import keep_freed_memory
+from harness.cli.shared import DEBUG, Commands, open_streams, say
+from harness.environment import keep_freed_memory, msbench_version
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 a check failed (gate, claim, verify, doctor); 2 bad input, or a file, decoder or memory that fails; "
+    "3 a fault of msbench itself, its traceback in a file it names; 130 interrupted; 141 the reader of the output has gone."
+)
 
 app = typer.Typer(
     name="msbench",
+    cls=Commands,
     help="Benchmark image tokenizer decoders: quality (rFID, KID, LPIPS, PSNR, SSIM) and cost (time, FLOPs, memory).",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        say(f"msbench {msbench_version() or 'unknown'}")
+        raise typer.Exit
+
+
+@app.callback()
+def _everywhere(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help=f"Print the traceback of whatever ends a command; also {DEBUG}=1.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ[DEBUG] = "1"  # processes that a command starts read it too
+
+
 app.command("run")(run_.run_command)
 app.command("compare")(compare.compare_command)
 app.command("claim")(claim.claim_command)
@@ -29,7 +62,7 @@ app.command("sweep")(sweep.sweep_command)
 app.command("train-decoder")(train.train_command)
 app.command("schema")(schema.schema_command)
 app.command("ls")(maintain.ls_command)
-app.command("doctor")(maintain.doctor_command)
+app.command("doctor")(doctor.doctor_command)
 weights_app = typer.Typer(help="Weights of the metric networks.", no_args_is_help=True)
 weights_app.command("fetch")(maintain.weights_fetch_command)
 weights_app.command("verify")(maintain.weights_verify_command)
@@ -38,5 +71,6 @@ app.add_typer(weights_app, name="weights")
 
 def main() -> None:
     """Entry point of the console script."""
+    open_streams()
     keep_freed_memory()
     app(prog_name="msbench")

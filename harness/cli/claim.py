@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.shared import JsonFlag, console_for, print_json, user_errors
+from harness.cli.shared import JsonFlag, finite, print_json, say
 from harness.errors import MsbenchError
 
 if TYPE_CHECKING:
@@ -24,27 +24,25 @@ def claim_command(
         str | None, typer.Option(help="The teacher's weights after three quarters of its training, RUN:DECODER.")
     ] = None,
     distillation_minutes: Annotated[
-        float | None, typer.Option(min=0.0, help="What the distillation took, for the break-even.")
+        float | None, typer.Option(min=0.0, callback=finite, help="What the distillation took, for the break-even.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Does a one-step student keep the quality of a teacher worth distilling? Exit 1 where that is not shown."""
-    with user_errors():
-        from harness.compare.claim import examine
+    from harness.compare.claim import examine
 
-        claim = examine(
-            [_candidate(one) for one in teacher],
-            _candidate(direct),
-            _candidate(student),
-            [_candidate(one) for one in control or ()],
-            _candidate(earlier) if earlier else None,
-            None if distillation_minutes is None else 60.0 * distillation_minutes,
-        )
-    console = console_for(as_json)
-    console.print(f"teacher: {claim.teacher.label}, rFID {claim.teacher.measured.value('rfid'):.4g}", soft_wrap=True)
+    claim = examine(
+        [_candidate(one) for one in teacher],
+        _candidate(direct),
+        _candidate(student),
+        [_candidate(one) for one in control or ()],
+        _candidate(earlier) if earlier else None,
+        None if distillation_minutes is None else 60.0 * distillation_minutes,
+    )
+    say(f"teacher: {claim.teacher.label}, rFID {claim.teacher.measured.value('rfid'):.4g}", as_json)
     for finding in (*claim.qualification, *claim.findings):
-        console.print(f"  {finding.outcome:<9}  {finding.condition}: {finding.evidence}", soft_wrap=True, markup=False)
-    console.print(claim.verdict, soft_wrap=True)
+        say(f"  {finding.outcome:<9}  {finding.condition}: {finding.evidence}", as_json)
+    say(claim.verdict, as_json)
     if as_json:
         print_json(
             {

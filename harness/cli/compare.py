@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.shared import JsonFlag, console_for, print_json, progress_bar, user_errors
+from harness.cli.shared import JsonFlag, print_json, progress_bar, say, show
 from harness.errors import MsbenchError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -47,63 +48,54 @@ def compare_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Put runs of one protocol side by side: differences with intervals and verdicts, or a gate against a reference."""
-    with user_errors():
-        if table_format not in _FORMATS:
-            raise UnknownNameError("format", table_format, _FORMATS)
-        chosen = [_run_argument(run) for run in runs]
-        if against is not None:
-            raise typer.Exit(_gate(chosen, against, fail_on_regression, update, as_json))
-        if fail_on_regression or update:
-            raise MsbenchError("--fail-on-regression and --update need a reference: add --against NAME or PATH")
-        from harness.compare.compare import compare
-
-        if console_for(True).is_terminal:
-            with progress_bar() as progress:
-                comparison = compare(chosen, force, baseline, margin, progress)
-        else:
-            comparison = compare(chosen, force, baseline, margin)
-        for warning in comparison.warnings:
-            console_for(True).print(f"warning: {warning}", soft_wrap=True)
-        if table_format == "table":
-            _print_tables(comparison, published, as_json)
-        else:
-            text = _text(comparison, table_format, published)
-            (sys.stderr if as_json else sys.stdout).write(text.rstrip("\n") + "\n")
-        if as_json:
-            print_json(_document(comparison))
-
-
-def _print_tables(comparison: Comparison, published: bool, as_json: bool) -> None:
-    from harness.report.comparison import comparison_tables
+    if table_format not in _FORMATS:
+        raise UnknownNameError("format", table_format, _FORMATS)
+    idle = {"--force": force, "--published": published, "--baseline": baseline, "--margin": margin}
+    _refuse_contradictions(against, fail_on_regression, update, {**idle, "--format": table_format != "table"})
+    chosen = [_run_argument(run) for run in runs]
+    if against is not None:
+        raise typer.Exit(_gate(chosen, against, fail_on_regression, update, as_json))
+    from harness.compare.compare import compare
+    from harness.report.comparison import comparison_tables, with_differences
     from harness.report.published import published_rows, published_table
-    from harness.report.table import results_table
+    from harness.report.results import results_table
+    from harness.report.table import csv_text, latex, markdown
 
-    console = console_for(as_json)
-    console.print(results_table(comparison.table_rows(), demo_datasets=_demo(comparison)))
-    for table in comparison_tables(comparison):
-        console.print(table)
-    if published:
-        console.print(published_table(published_rows()))
+    if sys.stderr.isatty():
+        with progress_bar() as progress:
+            comparison = compare(chosen, force, baseline, margin, progress)
+    else:
+        comparison = compare(chosen, force, baseline, margin)
+    for warning in comparison.warnings:
+        say(f"warning: {warning}", stderr=True)
+    results = results_table(comparison.table_rows(), demo_datasets=_demo(comparison))
+    tables = [results, *comparison_tables(comparison), *([published_table(published_rows())] if published else [])]
+    if table_format == "table":
+        show(*tables, stderr=as_json)
+    elif table_format == "csv":
+        text = csv_text(with_differences(results, comparison))
+        text += f"# {tables[-1].title}\n{csv_text(tables[-1])}" if published else ""
+    elif table_format == "latex":
+        text = "\n".join(map(latex, tables))
+    else:
+        sources = dict.fromkeys(record.provenance().replace("`", "") for record in comparison.records)
+        notes = [*results.notes, *(f"Warning: {line}" for line in comparison.warnings), *sources]
+        text = "\n".join(map(markdown, (replace(results, notes=notes), *tables[1:])))
+    if table_format != "table":
+        (sys.stderr if as_json else sys.stdout).write(text)
+    if as_json:
+        print_json(_document(comparison))
 
 
-def _text(comparison: Comparison, table_format: str, published: bool) -> str:
-    """The comparison as Markdown, CSV or LaTeX."""
-    from harness.report.comparison import comparison_latex, comparison_markdown, with_differences
-    from harness.report.latex import to_latex
-    from harness.report.published import published_csv, published_latex, published_markdown, published_rows
-    from harness.report.table import to_frame, to_markdown
-
-    rows, demo = comparison.table_rows(), _demo(comparison)
-    if table_format == "markdown":
-        sources = "".join(f"- {line}\n" for line in dict.fromkeys(record.provenance() for record in comparison.records))
-        warned = "".join(f"- Warning: {line}\n" for line in comparison.warnings)
-        text = to_markdown(rows, demo) + warned + sources + comparison_markdown(comparison)
-        return text + ("\n" + published_markdown(published_rows()) if published else "")
-    if table_format == "latex":
-        text = to_latex(rows, demo) + "\n" + comparison_latex(comparison)
-        return text + ("\n" + published_latex(published_rows()) if published else "")
-    text = with_differences(to_frame(rows), comparison).to_csv(index=False, lineterminator="\n")
-    return text + (published_csv(published_rows()) if published else "")
+def _refuse_contradictions(against: str | None, fail: bool, update: bool, idle: dict[str, Any]) -> None:
+    """Raise `MsbenchError` for options of which one would do nothing; `idle` are those that the gate does not look at."""
+    if against is None and (fail or update):
+        raise MsbenchError("--fail-on-regression and --update need a reference: add --against NAME or PATH")
+    if fail and update:
+        raise MsbenchError("--update writes the reference and checks nothing: leave out --fail-on-regression")
+    given = ", ".join(option for option, said in idle.items() if said)
+    if against is not None and given:
+        raise MsbenchError(f"--against prints the gate alone: leave out {given}")
 
 
 def _demo(comparison: Comparison) -> tuple[str, ...]:
@@ -115,7 +107,7 @@ def _demo(comparison: Comparison) -> tuple[str, ...]:
 def _document(comparison: Comparison) -> dict[str, Any]:
     from harness.record.record import document
     from harness.report.comparison import comparison_documents
-    from harness.report.table import caveats
+    from harness.report.results import caveats
 
     return {
         **document(comparison.records),
@@ -140,7 +132,7 @@ def _gate(chosen: list[tuple[Any, str | None]], against: str, fail: bool, update
         report = check(records, reference, decoders)
         lines, failed, document = report.lines(), not report.passed, report.document()
     for line in lines:
-        console_for(as_json).print(line, soft_wrap=True, markup=False, highlight=False)
+        say(line, as_json)
     if as_json:
         print_json(document)
     return int(fail and failed)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import importlib
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
+from typing import TYPE_CHECKING
 
-from harness import weights
-from harness.decoder import DecoderOptions
-from harness.environment import environment
+import typer
+
+from harness.cli.shared import JsonFlag, print_json, say
 from harness.errors import MsbenchError
-from harness.files import cache_dir
-from harness.registry import build_decoder, decoder_entries
+
+if TYPE_CHECKING:
+    from harness.registry import DecoderEntry
 
 _LIBRARIES = ("torch", "torchvision", "torch_fidelity", "lpips", "skimage", "sklearn", "pandas", "pyarrow", "safetensors")
-_SHIPS_NO_WEIGHTS = frozenset({"taef2", "ms-direct", "rate-bound", "vae-ft", "sd-vae-arch", "taesd-arch"})
-"""decoders that want --checkpoint, or an extra and random weights: their absence is no fault of an installation"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +31,54 @@ class Check:
     """what was found, and what to do where it is not ok"""
 
 
+def doctor_command(as_json: JsonFlag = False) -> None:
+    """Check this machine and installation: libraries, devices, weights, checkpoints; exit 1 where something is missing."""
+    checks = examine()
+    for check in checks:
+        say(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}", as_json)
+    good = all(check.ok for check in checks)
+    if as_json:
+        status = "complete" if good else "failed"
+        print_json({"schema_version": 1, "status": status, "results": [asdict(check) for check in checks]})
+    if not good:
+        raise typer.Exit(1)
+
+
 def examine() -> list[Check]:
     """Look at libraries, devices, cache, metric weights and shipped checkpoints; fetches nothing."""
-    facts = environment()
+    from harness import weights
+    from harness.environment import environment
+    from harness.registry import decoder_entries
+
     checks = [_library(name) for name in _LIBRARIES]
+    facts = environment()
     gpus = ", ".join(gpu["name"] for gpu in facts["gpus"]) or "none, decoders run on the CPU"
     checks.append(Check("machine", True, f"{facts['cpu_model']}, {facts['cpu_cores']} cores; GPUs: {gpus}"))
-    writable = os.access(_existing(cache_dir()), os.W_OK)
-    checks.append(Check("cache", writable, f"{cache_dir()}{'' if writable else ' cannot be written: set MSBENCH_CACHE'}"))
-    for status in weights.verify():
-        ok = status.state == "ok"
-        checks.append(
-            Check(f"weights {status.name}", ok, str(status.path) if ok else f"{status.state}; run: msbench weights fetch")
-        )
-    for name, entry in decoder_entries().items():
-        if name not in _SHIPS_NO_WEIGHTS and entry.origin == "msbench":
-            checks.append(_decoder(name))
-    return checks
+    cache = _cache()
+    if cache.ok:
+        for status in weights.verify():
+            ok = status.state == "ok"
+            detail = str(status.path) if ok else f"{status.state}; run: msbench weights fetch"
+            checks.append(Check(f"weights {status.name}", ok, detail))
+    shipped = [name for name, entry in decoder_entries().items() if entry.origin == "msbench" and _ships(entry)]
+    return [*checks, cache, *map(_decoder, shipped)]
+
+
+def _cache() -> Check:
+    from harness.files import cache_dir
+
+    try:
+        folder = cache_dir()
+    except MsbenchError as error:
+        return Check("cache", False, str(error))
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    writable = existing.is_dir() and os.access(existing, os.W_OK)
+    return Check("cache", writable, f"{folder}{'' if writable else ' cannot be written: set MSBENCH_CACHE'}")
+
+
+def _ships(entry: DecoderEntry) -> bool:
+    """Whether it builds as installed; until the entries say it, their descriptions name what they need."""
+    return bool(getattr(entry, "ships_weights", "needs " not in entry.description))
 
 
 def _library(name: str) -> Check:
@@ -60,17 +91,12 @@ def _library(name: str) -> Check:
 
 
 def _decoder(name: str) -> Check:
+    from harness.decoder import DecoderOptions
+    from harness.registry import build_decoder
+
     try:
         spec = build_decoder(name, DecoderOptions()).spec
     except MsbenchError as error:
         return Check(f"decoder {name}", False, str(error))
     sha256 = f", weights {spec.weights_sha256[:12]}" if spec.weights_sha256 else ""
     return Check(f"decoder {name}", True, f"{spec.steps} steps, {spec.scales} scales{sha256}")
-
-
-def _existing(path: os.PathLike[str]) -> str:
-    """The path itself or its nearest parent that exists."""
-    text = os.fspath(path)
-    while not os.path.exists(text):
-        text = os.path.dirname(text)
-    return text

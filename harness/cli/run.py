@@ -17,14 +17,14 @@ from harness.cli.shared import (
     MaxSamples,
     Offline,
     Resolution,
-    console_for,
     parse_dtype,
     parse_integers,
     parse_names,
     print_json,
     prints_to_stderr,
     progress_bar,
-    user_errors,
+    say,
+    show,
 )
 
 
@@ -69,59 +69,53 @@ def run_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure decoders on a dataset: quality, cost, a table and a sheet of images."""
-    with user_errors():
-        from harness.cost.cost import CostProtocol
-        from harness.cost.modes import parse_mode
-        from harness.report.table import results_table
-        from harness.run.config import RunConfig
-        from harness.run.runner import evaluate
-        from harness.stopwatch import timing_line
+    from harness.cost.cost import CostProtocol
+    from harness.cost.modes import parse_mode
+    from harness.report.results import results_table
+    from harness.run.config import RunConfig
+    from harness.run.runner import evaluate
+    from harness.stopwatch import timing_line
 
-        sizes = tuple(parse_integers("--cost-batch-sizes", cost_batch_sizes))
-        config = RunConfig(
-            decoders=parse_names(decoder),
-            dataset=dataset,
-            data_dir=data_dir,
-            split=split,
-            resolution=resolution,
-            max_samples=max_samples,
-            allow_upsampling=allow_upsampling,
-            seed=seed,
-            noise_seeds=noise_seeds,
-            margins=margin,
-            extra_metrics=parse_names(extra_metrics),
-            batch_size=batch_size,
-            device=device,
-            dtype=parse_dtype(dtype),
-            mode=parse_mode(mode),
-            checkpoint=checkpoint,
-            steps=steps,
-            scales=scales,
-            output_dir=output_dir,
-            save_images=save_images,
-            cost=CostProtocol(batch_sizes=sizes, max_seconds=cost_seconds) if cost else None,
-            keep_going=keep_going,
-            resume=resume,
-            offline=offline,
-        )
-        with prints_to_stderr(as_json), progress_bar() as progress:
-            record = evaluate(config, progress, " ".join(["msbench", *sys.argv[1:]]))
-        console = console_for(as_json)
-        demo = (dataset,) if record.data.dataset.info.demo else ()
-        console.print(
-            results_table(record.rows_for_people(), title=f"{dataset}, n = {record.results[0]['n']}", demo_datasets=demo)
-        )
-        for warning in record.data.warnings:
-            console_for(True).print(f"warning: {warning}", soft_wrap=True, markup=False)
-        skipped = record.data.dataset.skipped
-        if skipped:
-            console.print(f"{len(skipped)} files skipped, first: {skipped[0].name} ({skipped[0].reason})")
-        console.print(
-            f"protocol {record.protocol_hash} · record, per-image values and sheet in {record.folder}", soft_wrap=True
-        )
-        if record.data.timing:
-            console.print(timing_line(record.data.timing), soft_wrap=True)
-        if save_images:
-            console.print(f"images in {save_images}", soft_wrap=True)
-        if as_json:
-            print_json(record.document())
+    sizes = tuple(parse_integers("--cost-batch-sizes", cost_batch_sizes))
+    config = RunConfig(
+        decoders=parse_names(decoder),
+        dataset=dataset,
+        data_dir=data_dir,
+        split=split,
+        resolution=resolution,
+        max_samples=max_samples,
+        allow_upsampling=allow_upsampling,
+        seed=seed,
+        noise_seeds=noise_seeds,
+        margins=margin,
+        extra_metrics=parse_names(extra_metrics),
+        batch_size=batch_size,
+        device=device,
+        dtype=parse_dtype(dtype),
+        mode=parse_mode(mode),
+        checkpoint=checkpoint,
+        steps=steps,
+        scales=scales,
+        output_dir=output_dir,
+        save_images=save_images,
+        cost=CostProtocol(batch_sizes=sizes, max_seconds=cost_seconds) if cost else None,
+        keep_going=keep_going,
+        resume=resume,
+        offline=offline,
+    )
+    with prints_to_stderr(as_json), progress_bar() as progress:
+        record = evaluate(config, progress, " ".join(["msbench", *sys.argv[1:]]))
+    demo = (dataset,) if record.data.dataset.info.demo else ()
+    show(results_table(record.rows_for_people(), f"{dataset}, n = {record.results[0]['n']}", demo), stderr=as_json)
+    for warning in record.data.warnings:
+        say(f"warning: {warning}", stderr=True)
+    skipped = record.data.dataset.skipped
+    if skipped:
+        say(f"{len(skipped)} files skipped, first: {skipped[0].name} ({skipped[0].reason})", as_json)
+    say(f"protocol {record.protocol_hash} · record, per-image values and sheet in {record.folder}", as_json)
+    if record.data.timing:
+        say(timing_line(record.data.timing), as_json)
+    if save_images:
+        say(f"images in {save_images}", as_json)
+    if as_json:
+        print_json(record.document())

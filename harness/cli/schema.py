@@ -11,23 +11,20 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.cli.shared import JsonFlag, console_for, print_json, user_errors
+from harness.cli.shared import JsonFlag, print_json, say
 
 
 def schema_command(as_json: JsonFlag = False) -> None:
     """List every key of record.json with its type and meaning."""
-    with user_errors():
-        from harness.record.schema import SCHEMA_VERSION, RunData
+    from harness.record.schema import SCHEMA_VERSION, RunData
 
-        keys = list(describe(RunData))
-        if as_json:
-            print_json({"schema_version": SCHEMA_VERSION, "keys": keys})
-            return
-        console = console_for(False)
-        console.print(f"record.json, schema {SCHEMA_VERSION}", markup=False)
-        for key in keys:
-            line = f"{key['key']}  ({key['type']})  {key['meaning']}"
-            console.print(line, markup=False, soft_wrap=True)
+    keys = list(describe(RunData))
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "keys": keys})
+        return
+    say(f"record.json, schema {SCHEMA_VERSION}")
+    for key in keys:
+        say(f"{key['key']}  ({key['type']})  {key['meaning']}")
 
 
 def describe(section: type, path: str = "") -> Iterator[dict[str, str]]:

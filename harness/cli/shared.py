@@ -1,18 +1,23 @@
-"""What every command shares: options, one-line errors, the console, progress and JSON output."""
+"""What every command shares: options, the boundary where errors become exit codes, printing, progress and JSON output."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
+from typer.core import TyperGroup
 
 from harness.errors import MsbenchError, UnknownNameError
+from harness.report.table import Table, terminal, visible
 
 if TYPE_CHECKING:
     import torch
@@ -20,31 +25,127 @@ if TYPE_CHECKING:
 
     from harness.run.quality import Progress
 
+DEBUG = "MSBENCH_DEBUG"
+MIN_SIDE = 32
+"""Smallest side of an image in pixels: the metric networks and the decoders' grids need it."""
+MAX_SIDE = 16384
+MAX_SEED = 2**63 - 1
+_DOCUMENT = "document"  # attribute of stdout: where the JSON goes when stdout itself is turned to stderr
+_PIPE_WIDTH = 170  # a pipe has no width of its own
+
+
+def finite(value: float | None) -> float | None:
+    """Callback of options that take a number: `nan` and infinities are refused, which no range leaves out."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number")
+    return value
+
+
+def _keep_stdout(asked: bool) -> bool:
+    """With --json, whatever else is written to stdout, by a plug-in or a library it calls, goes to stderr."""
+    with suppress(OSError, ValueError, AttributeError):  # a stdout that is no file has no descriptor to keep
+        if asked and sys.stdout.fileno() == 1:
+            kept = os.fdopen(os.dup(1), "w")
+            os.dup2(2, 1)
+            setattr(sys.stdout, _DOCUMENT, kept)
+    return asked
+
+
+Seconds = Annotated[float, typer.Option(min=0.1, max=86_400.0, callback=finite, help="Measured seconds per timing cell.")]
 DecoderList = Annotated[str, typer.Option("--decoder", help="Decoder names, separated by commas (`msbench ls decoders`).")]
 DataDir = Annotated[Path | None, typer.Option(help="Where the dataset lies: a folder or a tar.")]
-Resolution = Annotated[int | None, typer.Option(min=16, help="Side of every image in pixels; default: the dataset's own.")]
+Resolution = Annotated[
+    int | None, typer.Option(min=MIN_SIDE, max=MAX_SIDE, help="Side of every image in pixels; default: the dataset's own.")
+]
 MaxSamples = Annotated[int | None, typer.Option(min=1, help="Seeded, class-stratified subset of this size.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seeds the subset and each sample's noise.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="Arithmetic of the decoders: fp32, bf16 or fp16.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; tables go to stderr.")]
+JsonFlag = Annotated[
+    bool, typer.Option("--json", callback=_keep_stdout, help="Print one JSON document on stdout; tables go to stderr.")
+]
+
+
+class Commands(TyperGroup):
+    """A group whose commands run inside `boundary`."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Read the options; --help is printed here."""
+        with boundary():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with boundary():
+            return super().invoke(ctx)
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
-    """Turn an error a user can act on into one line on stderr and exit code 2."""
+def boundary() -> Iterator[None]:
+    """Turn whatever ends a command into one line on stderr and an exit code; the codes are those of `msbench --help`."""
     try:
         yield
+        sys.stdout.flush()
+    except (typer.Abort, KeyboardInterrupt):
+        _leave("interrupted", 130)
+    except BrokenPipeError:
+        _leave("", 141)  # as a shell reports a command whose reader has gone
     except MsbenchError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(130) from None
+        _leave(str(error), 2)
+    except OSError as error:
+        names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        _leave(f"{names or 'reading or writing'}: {error.strerror or error}", 2)
+    except MemoryError as error:
+        _leave(f"out of memory ({error or 'no size given'}): take a smaller --batch-size, --resolution or --max-samples", 2)
+    except (Exception, SystemExit) as error:
+        if hasattr(error, "exit_code"):  # how a command leaves, and how bad options are told
+            raise
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        _leave(f"unexpected {what}{_at(error)}; {_keep_traceback()}", 3)
 
 
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"msbench: {' '.join(message.split())}", err=True)
-    raise typer.Exit(2) from None
+def _leave(message: str, code: int) -> NoReturn:
+    """Say why, and leave with `code`."""
+    if os.environ.get(DEBUG, "0") not in ("", "0") and code not in (130, 141):
+        with suppress(OSError):
+            traceback.print_exc()
+    if message:
+        with suppress(OSError):
+            print(f"msbench: {visible(' '.join(message.split()))}", file=sys.stderr, flush=True)
+    for stream in (sys.stdout, getattr(sys.stdout, _DOCUMENT, sys.stdout)):
+        try:
+            stream.flush()
+        except OSError:  # what is held back cannot be written at the end either
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    raise typer.Exit(code) from None
+
+
+def _at(error: BaseException) -> str:
+    """Where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+
+
+def _keep_traceback() -> str:
+    """Write the traceback of the current exception to a file; says which."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="msbench-", suffix=".txt", delete=False, errors="replace") as file:
+            traceback.print_exc(file=file)
+    except OSError:
+        return "see it with `msbench --debug`"
+    return f"traceback in {file.name}, or with `msbench --debug`"
+
+
+def open_streams() -> None:
+    """Make stdout and stderr take any text: signs that their encoding lacks are replaced, a closed one takes everything."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (as long as the process)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace" if name == "stdout" else "backslashreplace")
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -52,14 +153,14 @@ def parse_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def parse_integers(option: str, text: str) -> list[int]:
-    """Positive whole numbers from "1,8"; `option` names the culprit."""
+def parse_integers(option: str, text: str, least: int = 1, most: int = 1_000_000) -> list[int]:
+    """Whole numbers from "1,8"; `option` names the culprit of one outside `least` to `most`."""
     try:
         values = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise MsbenchError(f"{option} {text}: give whole numbers separated by commas, such as 1,8") from error
-    if not values or min(values) < 1:
-        raise MsbenchError(f"{option} {text}: every number must be at least 1")
+    if min(values) < least or max(values) > most:
+        raise MsbenchError(f"{option} {text}: every number must be at least {least} and at most {most:,}")
     return values
 
 
@@ -72,13 +173,29 @@ def parse_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def say(line: str, stderr: bool = False) -> None:
+    """Print one line, text from outside made visible."""
+    print(visible(line), file=sys.stderr if stderr else sys.stdout)
+
+
+def show(*tables: Table, stderr: bool = False) -> None:
+    """Print tables for people."""
+    console = console_for(stderr)
+    console.print(terminal(*tables, width=console.width))
+
+
 def console_for(stderr: bool) -> Console:
-    """stdout's or stderr's console."""
+    """stdout's or stderr's console; interprets nothing."""
     from rich.console import Console
 
-    # A pipe has no width of its own; 110 columns keep the tables readable in a log.
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=110)
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to `boundary`."""
+            raise BrokenPipeError
+
+    stream: TextIO = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return Plain(file=stream, highlight=False, markup=False, emoji=False, width=width)
 
 
 @contextmanager
@@ -95,18 +212,17 @@ def progress_bar() -> Iterator[Progress]:
             nonlocal printed
             share = done / max(1, total)
             if share >= printed + 0.1 or share < printed or done == total:
-                console.print(f"{100 * share:3.0f}% {stage}", soft_wrap=True)
+                say(f"{100 * share:3.0f}% {stage}", stderr=True)
                 printed = share
 
         yield line
         return
-    with Bar(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
-    ) as bar:
+    stage_column = TextColumn("{task.description}", markup=False)
+    with Bar(stage_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("starting", total=None)
 
         def update(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=stage, completed=done, total=total)
+            bar.update(task, description=visible(stage), completed=done, total=total)
 
         yield update
 
@@ -132,4 +248,6 @@ def print_json(document: Any) -> None:
     """The one document on stdout: JSON types only, NaN and infinities as null."""
     from harness.record.record import plain
 
-    sys.stdout.write(json.dumps(plain(document), allow_nan=False) + "\n")
+    stream = getattr(sys.stdout, _DOCUMENT, sys.stdout)
+    stream.write(json.dumps(plain(document), allow_nan=False) + "\n")
+    stream.flush()

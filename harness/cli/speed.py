@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.shared import Device, JsonFlag, console_for, parse_integers, parse_names, print_json, progress_bar, user_errors
+from harness.cli import shared
 from harness.errors import MsbenchError
 
 _DECODERS = (
@@ -26,51 +26,52 @@ def speed_command(
     dtype: Annotated[str, typer.Option(help="Arithmetic: fp32, bf16, fp16, separated by commas.")] = "fp32",
     resolution: Annotated[str, typer.Option(help="Sides of the images in pixels, separated by commas.")] = "256",
     cell_seconds: Annotated[
-        float, typer.Option(min=0.01, help="Measured seconds per cell; the warm-up may take as much.")
+        float,
+        typer.Option(min=0.01, max=86_400.0, callback=shared.finite, help="Measured seconds per cell; warm-up takes as much."),
     ] = 10.0,
     cores: Annotated[str, typer.Option(help="CPU cores to pin to: numbers or all, separated by commas.")] = "1,all",
-    budget_seconds: Annotated[float | None, typer.Option(min=0.0, help="Time for everything; the rest is skipped.")] = None,
-    device: Device = "cpu",
+    budget_seconds: Annotated[
+        float | None, typer.Option(min=0.0, callback=shared.finite, help="Time for everything; the rest is skipped.")
+    ] = None,
+    device: shared.Device = "cpu",
     output_dir: Annotated[Path | None, typer.Option(help="Folder of the record; default: a new one below runs/.")] = None,
-    as_json: JsonFlag = False,
+    as_json: shared.JsonFlag = False,
 ) -> None:
     """Time decoders side by side: every mode and batch, in turns, with a noise floor. Exit 1 where nothing was measured."""
-    with user_errors():
-        from harness.cost.modes import parse_mode
-        from harness.environment import Start
-        from harness.run.config import DTYPES, check_device, runs_root
-        from harness.speed.bench import open_photos
-        from harness.speed.protocol import SpeedProtocol, parse_batches, parse_contestants, parse_cores, parse_dtypes
-        from harness.speed.record import RECORD, document, write_speed
-        from harness.speed.report import speed_tables
-        from harness.speed.run import available_cores, measure_speed
+    from harness.cost.modes import parse_mode
+    from harness.environment import Start
+    from harness.run.config import DTYPES, check_device, runs_root
+    from harness.speed.bench import open_photos
+    from harness.speed.protocol import SpeedProtocol, parse_batches, parse_contestants, parse_cores, parse_dtypes
+    from harness.speed.record import RECORD, document, write_speed
+    from harness.speed.report import speed_tables
+    from harness.speed.run import available_cores, measure_speed
 
-        start = Start()
-        contestants = parse_contestants(parse_names(decoder))
-        on_gpu = check_device(device).type == "cuda"
-        protocol = SpeedProtocol(
-            batch_sizes=parse_batches(batch_sizes or ("1,8,32,max" if on_gpu else "1,8")),
-            modes=tuple(parse_mode(name) for name in dict.fromkeys(parse_names(mode))),
-            dtypes=parse_dtypes(dtype, DTYPES),
-            resolutions=tuple(dict.fromkeys(parse_integers("--resolution", resolution))),
-            cores=parse_cores(cores, available_cores()),
-            cell_seconds=cell_seconds,
-            budget_seconds=budget_seconds,
-        )
-        for side in protocol.resolutions:
-            open_photos(side)  # raises before anything is started
-        folder = output_dir or runs_root() / f"{time.strftime('%Y%m%d-%H%M%S')}-speed"
-        if (folder / RECORD).exists():
-            raise MsbenchError(f"{folder} already holds a run; give another --output-dir")
-        with progress_bar() as progress:
-            results = measure_speed(contestants, device, protocol, progress)
-        whole = document(contestants, device, protocol, results, start)
-        write_speed(folder, whole, results.samples)
-    console = console_for(as_json)
-    console.print(speed_tables(whole))
-    console.print(f"record and every timed call in {folder}", soft_wrap=True, markup=False)
+    start = Start()
+    contestants = parse_contestants(shared.parse_names(decoder))
+    on_gpu = check_device(device).type == "cuda"
+    protocol = SpeedProtocol(
+        batch_sizes=parse_batches(batch_sizes or ("1,8,32,max" if on_gpu else "1,8")),
+        modes=tuple(parse_mode(name) for name in dict.fromkeys(shared.parse_names(mode))),
+        dtypes=parse_dtypes(dtype, DTYPES),
+        resolutions=tuple(dict.fromkeys(shared.parse_integers("--resolution", resolution, shared.MIN_SIDE, shared.MAX_SIDE))),
+        cores=parse_cores(cores, available_cores()),
+        cell_seconds=cell_seconds,
+        budget_seconds=budget_seconds,
+    )
+    for side in protocol.resolutions:
+        open_photos(side)  # raises before anything is started
+    folder = output_dir or runs_root() / f"{time.strftime('%Y%m%d-%H%M%S')}-speed"
+    if (folder / RECORD).exists():
+        raise MsbenchError(f"{folder} already holds a run; give another --output-dir")
+    with shared.progress_bar() as progress:
+        results = measure_speed(contestants, device, protocol, progress)
+    whole = document(contestants, device, protocol, results, start)
+    write_speed(folder, whole, results.samples)
+    shared.show(*speed_tables(whole), stderr=as_json)
+    shared.say(f"record and every timed call in {folder}", as_json)
     if as_json:
-        print_json(whole)
+        shared.print_json(whole)
     if whole["status"] == "failed":
         typer.echo("msbench: nothing was measured: every cell failed or was skipped, for the reasons above", err=True)
         raise typer.Exit(1)

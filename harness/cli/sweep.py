@@ -7,25 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.shared import (
-    DataDir,
-    DecoderList,
-    Device,
-    Dtype,
-    JsonFlag,
-    MaxSamples,
-    Offline,
-    Resolution,
-    console_for,
-    parse_dtype,
-    parse_integers,
-    parse_names,
-    print_json,
-    progress_bar,
-    user_errors,
-)
+from harness.cli import shared
+from harness.report.table import Cell, Table, listing, number
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from harness.sweep.sweep import MeasuredCell
 
 _SHOWN = {
@@ -47,7 +34,7 @@ _SHOWN = {
 
 
 def sweep_command(
-    decoder: DecoderList = "ms-diffusion-cascade",
+    decoder: shared.DecoderList = "ms-diffusion-cascade",
     scales: Annotated[str, typer.Option(help="Numbers of scales K, separated by commas.")] = "1,2,3,4",
     steps: Annotated[str, typer.Option(help="Network calls per image over all scales, separated by commas.")] = "4,10,20,50",
     baselines: Annotated[
@@ -57,87 +44,92 @@ def sweep_command(
         Path | None, typer.Option(help="Checkpoints below this folder go before the shipped ones, where decoder and K fit.")
     ] = None,
     dataset: Annotated[str, typer.Option(help="photos, imagenette, imagenet-val or folder:PATH.")] = "photos",
-    data_dir: DataDir = None,
+    data_dir: shared.DataDir = None,
     split: Annotated[str, typer.Option(help="Part of the dataset: val or train.")] = "val",
-    resolution: Resolution = None,
-    max_samples: MaxSamples = None,
-    seed: Annotated[int, typer.Option(help="Seeds the subset and each sample's noise.")] = 0,
+    resolution: shared.Resolution = None,
+    max_samples: shared.MaxSamples = None,
+    seed: shared.Seed = 0,
     batch_sizes: Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")] = "1,8",
-    cell_seconds: Annotated[float, typer.Option(min=0.1, help="Measured seconds per cell and batch size.")] = 10.0,
+    cell_seconds: shared.Seconds = 10.0,
     cost_only: Annotated[bool, typer.Option("--cost-only", help="Measure no quality: no dataset, no metric networks.")] = False,
-    device: Device = "cpu",
-    dtype: Dtype = "fp32",
+    device: shared.Device = "cpu",
+    dtype: shared.Dtype = "fp32",
     mode: Annotated[str, typer.Option(help="How decoders are run, separated by commas: eager, compile, cudagraph.")] = "eager",
     output_dir: Annotated[
         Path | None,
         typer.Option(help="Cells, runs, table and plots; what is there is not measured again. Default: below runs/."),
     ] = None,
-    offline: Offline = False,
-    as_json: JsonFlag = False,
+    offline: shared.Offline = False,
+    as_json: shared.JsonFlag = False,
 ) -> None:
     """Measure quality and cost over a grid of scales and steps; resumable. Untrained cells get cost alone."""
-    with user_errors():
-        from harness.cost.cost import CostProtocol
-        from harness.files import atomic_path, write_text
-        from harness.run.config import runs_root
-        from harness.sweep.plan import SweepRequest
-        from harness.sweep.plots import write_plots
-        from harness.sweep.sweep import run_sweep
-        from harness.sweep.table import sweep_frame
+    from harness.cost.cost import CostProtocol
+    from harness.files import atomic_path, write_text
+    from harness.run.config import runs_root
+    from harness.sweep.plan import SweepRequest
+    from harness.sweep.plots import write_plots
+    from harness.sweep.sweep import run_sweep
+    from harness.sweep.table import sweep_frame
 
-        what = "cost" if cost_only else dataset.partition(":")[0]
-        folder = output_dir or runs_root() / f"sweep-{what}-{device.replace(':', '')}"
-        sizes = tuple(parse_integers("--batch-sizes", batch_sizes))
-        request = SweepRequest(
-            decoders=parse_names(decoder),
-            scales=tuple(parse_integers("--scales", scales)),
-            steps=tuple(parse_integers("--steps", steps)),
-            output_dir=folder,
-            baselines=parse_names(baselines),
-            checkpoint_dir=checkpoint_dir,
-            dataset=dataset,
-            data_dir=data_dir,
-            split=split,
-            resolution=resolution,
-            max_samples=max_samples,
-            seed=seed,
-            device=device,
-            dtype=parse_dtype(dtype),
-            modes=parse_names(mode),
-            cost=CostProtocol(batch_sizes=sizes, max_seconds=cell_seconds),
-            cost_only=cost_only,
-            offline=offline,
+    what = "cost" if cost_only else dataset.partition(":")[0]
+    folder = output_dir or runs_root() / f"sweep-{what}-{device.replace(':', '')}"
+    sizes = tuple(shared.parse_integers("--batch-sizes", batch_sizes))
+    request = SweepRequest(
+        decoders=shared.parse_names(decoder),
+        scales=tuple(shared.parse_integers("--scales", scales)),
+        steps=tuple(shared.parse_integers("--steps", steps)),
+        output_dir=folder,
+        baselines=shared.parse_names(baselines),
+        checkpoint_dir=checkpoint_dir,
+        dataset=dataset,
+        data_dir=data_dir,
+        split=split,
+        resolution=resolution,
+        max_samples=max_samples,
+        seed=seed,
+        device=device,
+        dtype=shared.parse_dtype(dtype),
+        modes=shared.parse_names(mode),
+        cost=CostProtocol(batch_sizes=sizes, max_seconds=cell_seconds),
+        cost_only=cost_only,
+        offline=offline,
+    )
+    with shared.progress_bar() as progress:
+        sweep = run_sweep(request, progress)
+    frame = sweep_frame(sweep)
+    table = folder / "sweep.parquet"
+    with atomic_path(table) as temporary:
+        frame.to_parquet(temporary, index=False)
+    write_text(folder / "sweep.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    plots, omitted = write_plots(frame, folder)
+    shared.show(sweep_table(frame), stderr=as_json)
+    reasons = dict.fromkeys(text for text in (*frame["reason"], *frame["quality_reason"]) if isinstance(text, str))
+    for line in (*reasons, *omitted):
+        shared.say(line, as_json)
+    shared.say(f"{sweep.cells_run} of {len(sweep.cells)} cells measured now; table, cells and plots in {folder}", as_json)
+    if as_json:
+        shared.print_json(
+            {
+                "schema_version": 1,
+                "status": "complete",
+                "cells_run": sweep.cells_run,
+                "cells": [_cell(one) for one in sweep.cells if not one.cell.baseline],
+                "baselines": [_cell(one) for one in sweep.cells if one.cell.baseline],
+                "table": table,
+                "plots": plots,
+                "plots_omitted": omitted,
+            }
         )
-        with progress_bar() as progress:
-            sweep = run_sweep(request, progress)
-        frame = sweep_frame(sweep)
-        table = folder / "sweep.parquet"
-        with atomic_path(table) as temporary:
-            frame.to_parquet(temporary, index=False)
-        write_text(folder / "sweep.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-        plots, omitted = write_plots(frame, folder)
-        console = console_for(as_json)
-        shown = frame[list(_SHOWN)].rename(columns=_SHOWN)
-        console.print(shown.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.4g}"), soft_wrap=True)
-        reasons = dict.fromkeys(text for text in (*frame["reason"], *frame["quality_reason"]) if isinstance(text, str))
-        for line in (*reasons, *omitted):
-            console.print(line, soft_wrap=True, markup=False)
-        console.print(
-            f"{sweep.cells_run} of {len(sweep.cells)} cells measured now; table, cells and plots in {folder}", soft_wrap=True
-        )
-        if as_json:
-            print_json(
-                {
-                    "schema_version": 1,
-                    "status": "complete",
-                    "cells_run": sweep.cells_run,
-                    "cells": [_cell(one) for one in sweep.cells if not one.cell.baseline],
-                    "baselines": [_cell(one) for one in sweep.cells if one.cell.baseline],
-                    "table": table,
-                    "plots": plots,
-                    "plots_omitted": omitted,
-                }
-            )
+
+
+def sweep_table(frame: pd.DataFrame) -> Table:
+    """What people read of a sweep: a row a cell, mode and batch size."""
+    rows = [[_shown(value) for value in row] for row in frame[list(_SHOWN)].astype(object).itertuples(index=False)]
+    return listing(list(_SHOWN.values()), rows, keys=5)
+
+
+def _shown(value: Any) -> Cell:
+    return Cell(value) if value is None or isinstance(value, str) else number(value, lambda figure: f"{figure:.4g}")
 
 
 def _cell(one: MeasuredCell) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.shared import DataDir, Device, MaxSamples, Offline, Resolution, console_for, progress_bar, user_errors
+from harness.cli.shared import DataDir, Device, MaxSamples, Offline, Resolution, progress_bar, say
 
 
 def train_command(
@@ -57,45 +57,44 @@ def train_command(
     offline: Offline = False,
 ) -> None:
     """Train or distil a decoder; writes a checkpoint with its model card."""
-    with user_errors():
-        from decoders.training.config import TrainConfig
-        from decoders.training.request import TrainRequest
-        from decoders.training.train import run_training
-        from harness.data.types import Request
-        from harness.run.config import check_device, runs_root
+    from decoders.training.config import TrainConfig
+    from decoders.training.request import TrainRequest
+    from decoders.training.train import run_training
+    from harness.data.types import Request
+    from harness.run.config import check_device, runs_root
 
-        config = TrainConfig(
-            max_steps=max_steps,
-            max_minutes=max_minutes,
-            max_pflops=max_pflops,
-            tensorboard=tensorboard,
-            stop_after=stop_after,
-            learning_rate=learning_rate,
-            warmup=warmup,
-            precision=precision,
-            seed=seed,
+    config = TrainConfig(
+        max_steps=max_steps,
+        max_minutes=max_minutes,
+        max_pflops=max_pflops,
+        tensorboard=tensorboard,
+        stop_after=stop_after,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        precision=precision,
+        seed=seed,
+    )
+    request = TrainRequest(
+        decoder=decoder,
+        data=Request(dataset, data_dir, resolution, max_samples, subset_seed, False, "train", offline),
+        output=output_dir or runs_root() / "train" / decoder,
+        preset=preset,
+        scales=scales,
+        settings=tuple(settings or ()),
+        config=config,
+        vae=vae,
+        teacher=teacher,
+        start=start_from,
+        device=check_device(device),
+        resume=resume,
+        offline=offline,
+    )
+    with progress_bar() as progress:
+        path = run_training(
+            request,
+            lambda line: say(line, stderr=True),
+            lambda step, loss, done: progress(f"step {step}, loss {loss:.4f}", int(1000 * min(done, 1.0)), 1000),
         )
-        request = TrainRequest(
-            decoder=decoder,
-            data=Request(dataset, data_dir, resolution, max_samples, subset_seed, False, "train", offline),
-            output=output_dir or runs_root() / "train" / decoder,
-            preset=preset,
-            scales=scales,
-            settings=tuple(settings or ()),
-            config=config,
-            vae=vae,
-            teacher=teacher,
-            start=start_from,
-            device=check_device(device),
-            resume=resume,
-            offline=offline,
-        )
-        console = console_for(True)
-        with progress_bar() as progress:
-            path = run_training(
-                request,
-                lambda line: console.print(line, soft_wrap=True),
-                lambda step, loss, done: progress(f"step {step}, loss {loss:.4f}", int(1000 * min(done, 1.0)), 1000),
-            )
-        if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
-            console_for(False).print(f"{path}\ntry it: msbench run --decoder {decoder} --checkpoint {path}", soft_wrap=True)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
+        say(str(path))
+        say(f"try it: msbench run --decoder {decoder} --checkpoint {path}")

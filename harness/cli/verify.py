@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.shared import JsonFlag, console_for, print_json, progress_bar, user_errors
+from harness.cli.shared import JsonFlag, print_json, progress_bar, say, show
+from harness.report.table import MISSING, Cell, Table, listing, number
 
-_LOG_WIDTH = 170  # a pipe has no width of its own; six columns need more than other tables
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from harness.verify.verification import Verification
 
 
@@ -24,54 +22,42 @@ def verify_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Compute every number of a run again and say what agrees; exit 1 where one does not."""
-    with user_errors():
-        from harness.verify.verification import verify
+    from harness.verify.verification import verify
 
-        with progress_bar() as progress:
-            found = verify(run, images, progress)
-        console = console_for(as_json)
-        if not console.is_terminal:
-            console.width = _LOG_WIDTH
-        console.print(verification_table(found))
-        for check in found.disagreements:
-            who = f"{check.decoder} " if check.decoder else ""
-            console.print(
-                f"DISAGREES: {who}{check.number}: recorded {_text(check.recorded)}, recomputed {_text(check.recomputed)} "
-                f"({check.how})",
-                soft_wrap=True,
-                markup=False,
-            )
-        if found.images is None:
-            console.print("no saved images: checks on pixels were left out; `msbench run --save-images DIR` keeps them")
-        console.print(found.summary(), soft_wrap=True)
-        if as_json:
-            print_json(found.document())
-        if found.status == "disagrees":
-            raise typer.Exit(1)
+    with progress_bar() as progress:
+        found = verify(run, images, progress)
+    show(verification_table(found), stderr=as_json)
+    for check in found.disagreements:
+        who = f"{check.decoder} " if check.decoder else ""
+        recorded, recomputed = _text(check.recorded), _text(check.recomputed)
+        say(f"DISAGREES: {who}{check.number}: recorded {recorded}, recomputed {recomputed} ({check.how})", as_json)
+    if found.images is None:
+        say("no saved images: checks on pixels were left out; `msbench run --save-images DIR` keeps them", as_json)
+    say(found.summary(), as_json)
+    if as_json:
+        print_json(found.document())
+    if found.status == "disagrees":
+        raise typer.Exit(1)
 
 
 def verification_table(found: Verification) -> Table:
     """One row a check."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("decoder", "number", "recorded", "recomputed", "within", "how", "verdict"):
-        numeric = column in ("recorded", "recomputed", "within")
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=column != "how")
-    styles = {"agrees": "green", "DISAGREES": "bold red", "not checked": "dim"}
+    rows = []
     for check in found.checks:
-        within = "" if check.tolerance is None else f"{check.tolerance:.1e}"
-        cells = (check.decoder, check.number, _text(check.recorded), _text(check.recomputed), within, check.how)
-        table.add_row(*map(escape, cells), f"[{styles[check.verdict]}]{check.verdict}[/]")
-    return table
+        within = number(check.tolerance, lambda value: f"{value:.1e}")
+        verdict = Cell(check.verdict, bold=check.verdict == "DISAGREES")
+        rows.append((check.decoder, check.number, _cell(check.recorded), _cell(check.recomputed), within, check.how, verdict))
+    return listing(("decoder", "number", "recorded", "recomputed", "within", "how", "verdict"), rows, wrap=("how",), keys=2)
+
+
+def _cell(value: Any) -> Cell:
+    return Cell(value, (_text(value),)) if isinstance(value, float) else Cell(_text(value))
 
 
 def _text(value: Any) -> str:
     """Eight figures of a number, twelve digits of a hash."""
     if value is None:
-        return "–"
+        return MISSING
     if isinstance(value, float):
         return f"{value:.8g}"
     text = str(value)

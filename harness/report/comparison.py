@@ -1,38 +1,20 @@
-"""A comparison as tables: differences with interval and verdict, ratios of cost, spread over training seeds; for the terminal,
-Markdown, LaTeX and as columns of the CSV.
+"""A comparison as tables: differences with interval and verdict, ratios of cost, spread over training seeds; and its columns
+beside the results in a CSV.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import Any
 
 from harness.compare.comparison import Compared, Comparison
-from harness.report.latex import latex_table, tex
-from harness.report.table import HEADERS, MISSING
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from rich.console import RenderableType
+from harness.report.results import metric_title
+from harness.report.table import MISSING, Cell, Column, Table, listing, number
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One table, all cells as text."""
-
-    title: str
-    """what it shows"""
-    headers: tuple[str, ...]
-    """one a column"""
-    rows: tuple[tuple[str, ...], ...]
-    """cells, as many a row as headers"""
-    notes: tuple[str, ...]
-    """one sentence each"""
-
-
-def number(value: float, like: float) -> str:
+def digits(value: float, like: float) -> str:
     """`value` with the decimals that leave two figures of `like` (an interval's half width), six significant ones at most."""
     if math.isnan(value):
         return MISSING
@@ -44,12 +26,12 @@ def number(value: float, like: float) -> str:
 
 
 def signed(value: float, like: float) -> str:
-    """`number` with its sign always shown."""
-    text = number(value, like)
+    """`digits` with its sign always shown."""
+    text = digits(value, like)
     return text if text.startswith("-") or text == MISSING else f"+{text}"
 
 
-def blocks(comparison: Comparison) -> list[Block]:
+def comparison_tables(comparison: Comparison) -> list[Table]:
     """The tables of a comparison; those without a row are left out."""
     found = []
     if comparison.comparisons:
@@ -61,7 +43,7 @@ def blocks(comparison: Comparison) -> list[Block]:
     return found
 
 
-def _differences(comparison: Comparison) -> Block:
+def _differences(comparison: Comparison) -> Table:
     several = len({one.baseline for one in comparison.comparisons}) > 1
     rows = []
     for one in comparison.comparisons:
@@ -69,19 +51,16 @@ def _differences(comparison: Comparison) -> Block:
         difference = signed(one.diff, half)
         if math.isfinite(half):
             difference += f" [{signed(one.ci[0], half)}, {signed(one.ci[1], half)}]"
-        names = [f"{one.decoder} − {one.baseline}" if several else one.decoder]
-        margin = MISSING if one.margin is None else f"{one.margin:.3g}"
-        rows.append((HEADERS.get(one.metric, one.metric), *names, difference, _p(one.p_holm), margin, _verdict(one)))
+        name = f"{one.decoder} − {one.baseline}" if several else one.decoder
+        figures = (Cell(one.diff, (difference,)), number(one.p_holm, _p), number(one.margin, lambda value: f"{value:.3g}"))
+        rows.append((metric_title(one.metric), name, *figures, _verdict(one)))
     first = comparison.comparisons[0]
     title = "Differences, decoder minus baseline" if several else f"Differences to {first.baseline}"
-    level = f"{first.level:.0%}".replace("%", " %")
+    stated = "CHOSEN AFTER THE RUNS, exploratory" if comparison.margins_after else "stated in the protocol before the runs"
     notes = [
-        f"Differences are paired by image, with {level} intervals of each alone; verdicts are corrected for all "
-        f"{len(rows)} comparisons (Holm), so that an interval may leave out zero and yet nothing be shown.",
-        f"Margins (losses that count as none): {comparison.margins}"
-        + (
-            "; CHOSEN AFTER THE RUNS, exploratory." if comparison.margins_after else "; stated in the protocol before the runs."
-        ),
+        f"Differences are paired by image, with {100 * first.level:.0f} % intervals of each alone; verdicts are corrected for "
+        f"all {len(rows)} comparisons (Holm), so that an interval may leave out zero and yet nothing be shown.",
+        f"Margins (losses that count as none): {comparison.margins}; {stated}.",
     ]
     units = {(one.n, one.units) for one in comparison.comparisons}
     notes += [f"{n} images of {count} photographs: photographs are resampled." for n, count in sorted(units) if n > count]
@@ -89,7 +68,8 @@ def _differences(comparison: Comparison) -> Block:
         f"{text} ({_where(comparison.comparisons, text)})."
         for text in dict.fromkeys(o.note for o in comparison.comparisons if o.note)
     ]
-    return Block(title, ("metric", "decoder", "difference", "p (Holm)", "margin", "verdict"), tuple(rows), tuple(notes))
+    headers = ("metric", "decoder", "difference", "p (Holm)", "margin", "verdict")
+    return listing(headers, rows, title, notes, ("decoder", "verdict"), grouped=True, keys=2)
 
 
 def _where(comparisons: Sequence[Compared], note: str) -> str:
@@ -108,37 +88,35 @@ def _verdict(one: Compared) -> str:
     return f"{one.verdict} (worse)" if hidden else one.verdict
 
 
-def _costs(comparison: Comparison) -> Block:
+def _costs(comparison: Comparison) -> Table:
     rows = []
     for one in comparison.costs:
-        text = f"{one.value:.3g}×"
+        text = _times(one.value)
         if one.ci is not None and math.isfinite(one.ci[0]):
-            text += f" [{one.ci[0]:.3g}, {one.ci[1]:.3g}]"
-        rows.append((one.quantity, f"{one.decoder} vs {one.baseline}", text, one.method))
-    notes = (
-        "Baseline over decoder: above 1 the decoder is cheaper. Intervals hold what varies between calls within these runs, "
-        "not what changes from run to run.",
+            text += f" [{_times(one.ci[0])}, {_times(one.ci[1])}]"
+        rows.append((one.quantity, f"{one.decoder} vs {one.baseline}", Cell(one.value, (text,)), one.method))
+    note = (
+        "Baseline over decoder: above 1× the decoder is cheaper. Intervals hold what varies between calls within these runs, "
+        "not what changes from run to run."
     )
-    return Block("Cost ratios", ("cost", "decoder", "ratio", "interval"), tuple(rows), notes)
+    return listing(("cost", "decoder", "ratio", "interval"), rows, "Cost ratios", (note,), ("decoder", "interval"), keys=2)
 
 
-def _seeds(comparison: Comparison) -> Block:
-    rows = []
+def _times(value: float) -> str:
+    return f"{value:.3g}×" if value < 999.5 else f"{value:,.0f}×"
+
+
+def _seeds(comparison: Comparison) -> Table:
+    rows: list[list[str | Cell | None]] = []
     for one in comparison.seeds:
         like = one.deviation or one.image_error
-        values = ", ".join(number(value, like) for value in one.values)
-        rows.append(
-            (
-                HEADERS.get(one.metric, one.metric),
-                f"{one.decoder}, seeds {', '.join(map(str, one.seeds))}",
-                values,
-                number(one.mean, like),
-                number(one.deviation, one.deviation),
-                number(one.image_error, one.image_error),
-            )
-        )
+        values = ", ".join(digits(value, like) for value in one.values)
+        spread = (one.deviation, one.deviation), (one.image_error, one.image_error)
+        figures = [Cell(value, (digits(value, scale),)) for value, scale in ((one.mean, like), *spread)]
+        name = f"{one.decoder}, seeds {', '.join(map(str, one.seeds))}"
+        rows.append([metric_title(one.metric), name, values, *figures])
     headers = ("metric", "decoder", "value of each seed", "mean", "SD over training seeds", "SE over images")
-    return Block("Training seeds", headers, tuple(rows), ())
+    return listing(headers, rows, "Training seeds", wrap=headers[1:3], grouped=True, keys=2)
 
 
 def _half(ci: tuple[float, float]) -> float:
@@ -150,84 +128,31 @@ def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
-def comparison_tables(comparison: Comparison) -> list[RenderableType]:
-    """For the terminal."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-    from rich.text import Text
-
-    found: list[RenderableType] = []
-    for block in blocks(comparison):
-        table = Table(
-            title=escape(block.title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False
-        )
-        for header in block.headers:
-            table.add_column(header, justify="left", overflow="fold")
-        before = None
-        for row in block.rows:
-            if before is not None and row[0] != before:
-                table.add_section()
-            table.add_row(*(escape("" if index == 0 and cell == before else cell) for index, cell in enumerate(row)))
-            before = row[0]
-        found += [table, *(Text(note, style="dim") for note in block.notes)]
-    return found
-
-
-def comparison_markdown(comparison: Comparison) -> str:
-    """GitHub tables under a bold title each; empty where there is nothing to show."""
-    text = ""
-    for block in blocks(comparison):
-        lines = [block.headers, tuple(":--" for _ in block.headers), *block.rows]
-        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        text += f"\n**{block.title}**\n\n{table}\n" + "".join(f"\n- {note}" for note in block.notes) + "\n"
-    return text
-
-
-def comparison_latex(comparison: Comparison) -> str:
-    """A booktabs table a block, its title among the notes below it; empty where there is nothing to show."""
-    return "\n".join(
-        latex_table(
-            [tex(header) for header in block.headers],
-            ["l"] * len(block.headers),
-            [[tex(cell) for cell in row] for row in block.rows],
-            [tex(f"{block.title}."), *(tex(note) for note in block.notes)],
-        )
-        for block in blocks(comparison)
-    )
-
-
 def difference_columns(metric: str) -> list[str]:
-    """Columns that `with_differences` adds for one metric."""
+    """CSV columns that `with_differences` adds for one metric: {metric}_diff and so on."""
     return [f"{metric}_{part}" for part in ("diff", "diff_low", "diff_high", "p_holm", "margin", "verdict")]
 
 
-def with_differences(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
-    """The results' frame (one row a label, in order) with columns baseline and, for each metric compared, {metric}_diff,
-    _diff_low, _diff_high, _p_holm, _margin and _verdict; empty where a row is not compared.
+def with_differences(table: Table, comparison: Comparison) -> Table:
+    """The results (one row a label, in order) with CSV columns baseline and, for each metric compared, `difference_columns`;
+    empty where a row is not compared.
     """
-    import pandas as pd
-
-    by_label: dict[str, list[Compared]] = {}
-    for one in comparison.comparisons:
-        by_label.setdefault(one.decoder, []).append(one)
-    rows: list[dict[str, Any]] = []
-    for result in comparison.results:
-        mine: Sequence[Compared] = by_label.get(result["label"], ())
-        row: dict[str, Any] = {"baseline": mine[0].baseline if mine else None}
-        for one in mine:
-            figures = (one.diff, *one.ci, one.p_holm, one.margin, one.verdict)
-            row |= dict(zip(difference_columns(one.metric), figures, strict=True))
-        rows.append(row)
     if not comparison.comparisons:
-        return frame
-    return pd.concat([frame.reset_index(drop=True), pd.DataFrame(rows)], axis=1)
+        return table
+    found: dict[str, dict[str, Any]] = {}
+    keys = ["baseline"]
+    for one in comparison.comparisons:
+        figures = (one.diff, *one.ci, one.p_holm, one.margin, one.verdict)
+        mine = dict(zip(difference_columns(one.metric), figures, strict=True))
+        found[one.decoder] = {"baseline": one.baseline} | found.get(one.decoder, {}) | mine
+        keys += [key for key in mine if key not in keys]
+    added = [[Cell(found.get(result["label"], {}).get(key)) for key in keys] for result in comparison.results]
+    rows = [(*row, *more) for row, more in zip(table.rows, added, strict=True)]
+    return replace(table, columns=[*table.columns, *(Column(key=key) for key in keys)], rows=rows)
 
 
 def comparison_documents(comparison: Comparison) -> dict[str, Any]:
     """The JSON keys: comparisons, costs, training_seeds, margins, margins_after."""
-    from dataclasses import asdict
-
     return {
         "comparisons": [asdict(one) for one in comparison.comparisons],
         "costs": [asdict(one) for one in comparison.costs],

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from harness.files import atomic_path
+from harness.report.table import visible
 
 Pixels = NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -63,7 +64,7 @@ def write_sheet(
     """
     _check(reference, reconstructions, keys, captions or {})
     rows = range(min(max_rows, len(reference)))
-    names = ["original", *reconstructions]
+    names = ["original", *map(visible, reconstructions)]
     cell_width = max(reference[row].shape[1] for row in rows)
     title_font = _font_for(names, cell_width, _TITLE_SIZES)
     note_font = ImageFont.load_default(size=_NOTE_SIZE)
@@ -84,11 +85,11 @@ def write_sheet(
         top += 2 * _GAP
         size = _patch_size(reference[row])
         corner = busiest_patch(reference[row], size)
-        for column, name in enumerate(names):
+        for column, name in enumerate(("original", *reconstructions)):
             left = _GAP + column * (cell_width + _GAP)
             image = reconstructions[name][row] if column else reference[row]
             note = (captions or {}).get(name, [""] * len(reference))[row] if column else keys[row]
-            draw.text((left, top), _shortened(note, note_font, cell_width), font=note_font, fill=_FAINT)
+            draw.text((left, top), _shortened(visible(note), note_font, cell_width), font=note_font, fill=_FAINT)
             _paste_cell(sheet, image, corner, size, (left, top + note_height + _GAP // 2), framed=column == 0)
         top += row_height
 

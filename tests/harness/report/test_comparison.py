@@ -14,14 +14,13 @@ from harness.compare.compare import compare
 from harness.compare.comparison import Comparison
 from harness.report.comparison import (
     comparison_documents,
-    comparison_latex,
-    comparison_markdown,
     comparison_tables,
-    number,
+    digits,
     signed,
     with_differences,
 )
-from harness.report.table import to_frame
+from harness.report.results import results_table
+from harness.report.table import csv_text, latex, markdown, terminal
 from tests.harness.conftest import MakeRun
 
 
@@ -44,7 +43,7 @@ def comparison(tmp_path: Path, make_run: MakeRun) -> Comparison:
     ],
 )
 def test_digits_follow_the_interval(value: float, like: float, text: str) -> None:
-    assert number(value, like) == text
+    assert digits(value, like) == text
 
 
 def test_differences_show_their_sign() -> None:
@@ -55,8 +54,7 @@ def test_differences_show_their_sign() -> None:
 def test_the_terminal_shows_metric_verdict_and_notes(comparison: Comparison) -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=110)
-    for table in comparison_tables(comparison):
-        console.print(table)
+    console.print(terminal(*comparison_tables(comparison), width=110))
     text = stream.getvalue()
     for word in (
         "Differences to vae",
@@ -71,21 +69,21 @@ def test_the_terminal_shows_metric_verdict_and_notes(comparison: Comparison) -> 
 
 
 def test_markdown_rows_have_one_width(comparison: Comparison) -> None:
-    lines = [line for line in comparison_markdown(comparison).splitlines() if line.startswith("|")]
+    lines = [line for line in "".join(map(markdown, comparison_tables(comparison))).splitlines() if line.startswith("|")]
     differences = lines[: 2 + len(comparison.comparisons)]
     assert {line.count("|") for line in differences} == {7}
     assert sum("worse" in line for line in differences) >= 3
 
 
 def test_latex_is_balanced_and_escaped(comparison: Comparison) -> None:
-    text = comparison_latex(comparison)
+    text = "".join(map(latex, comparison_tables(comparison)))
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
     assert r"fast\_one" in text
     assert "fast_one" not in text
 
 
 def test_csv_carries_differences_beside_the_figures(comparison: Comparison) -> None:
-    frame = pd.read_csv(io.StringIO(with_differences(to_frame(comparison.table_rows()), comparison).to_csv(index=False)))
+    frame = pd.read_csv(io.StringIO(csv_text(with_differences(results_table(comparison.table_rows()), comparison))))
     assert list(frame["decoder"]) == ["vae", "fast_one"]
     assert pd.isna(frame["lpips_diff"][0])
     assert frame["baseline"][1] == "vae"

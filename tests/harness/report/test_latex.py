@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.report.latex import latex_table, tex, to_latex
-from harness.report.table import caveats, columns
+from harness.report.results import caveats, results_table
+from harness.report.table import Table, latex, listing, tex
 from tests.harness.report.rows import result
 
 AWKWARD: dict[str, Any] = {"n": 15, "kid": -0.0012, "peak_memory_mb": None, "trained_on": "imagenette_train & 50% #1 {x}"}
@@ -26,24 +26,28 @@ RESULTS = [
 ]
 
 
-def body(latex: str) -> list[list[str]]:
+def to_latex(results: list[dict[str, Any]], demo_datasets: tuple[str, ...] = ("photos",)) -> str:
+    return latex(results_table(results, demo_datasets=demo_datasets))
+
+
+def body(text: str) -> list[list[str]]:
     """Cells of the header and of every row; an escaped & separates nothing."""
-    inside = latex[latex.index(r"\toprule") : latex.index(r"\end{tabular}")]
+    inside = text[text.index(r"\toprule") : text.index(r"\end{tabular}")]
     lines = [line.removesuffix(r" \\") for line in inside.splitlines() if line.endswith(r"\\")]
     return [re.split(r" (?<!\\)& ", line) for line in lines]
 
 
-def check_balanced(latex: str) -> None:
+def check_balanced(text: str) -> None:
     """Braces close, mathematics ends, environments end, nothing but ASCII is left."""
-    plain = re.sub(r"\\[\\{}$]", "", latex)
+    plain = re.sub(r"\\[\\{}$]", "", text)
     depth = 0
     for character in plain:
         depth += {"{": 1, "}": -1}.get(character, 0)
         assert depth >= 0
     assert depth == 0
     assert plain.count("$") % 2 == 0
-    assert re.findall(r"\\begin\{(\w+)\}", latex) == re.findall(r"\\end\{(\w+)\}", latex) == ["tabular"]
-    assert latex.isascii()
+    assert re.findall(r"\\begin\{(\w+)\}", text) == re.findall(r"\\end\{(\w+)\}", text) == ["tabular"]
+    assert text.isascii()
 
 
 @pytest.mark.parametrize(
@@ -67,17 +71,17 @@ def test_text_is_escaped(text: str, expected: str) -> None:
 
 def test_every_ascii_character_is_printed_or_escaped() -> None:
     everything = "".join(chr(code) for code in range(32, 127))
-    check_balanced(latex_table(["a"], ["l"], [[tex(everything)]]))
+    check_balanced(latex(listing(["a"], [[everything]])))
     assert not re.search(r"(?<!\\)[%&#_]", tex(everything))
 
 
 def test_the_table_has_every_column_in_every_row() -> None:
-    latex = to_latex(RESULTS)
-    check_balanced(latex)
-    rows = body(latex)
-    width = len(columns(RESULTS)) + 4  # decoder, dataset, n and trained on
+    text = to_latex(RESULTS)
+    check_balanced(text)
+    rows = body(text)
+    width = sum(bool(column.header) for column in results_table(RESULTS).columns)
     assert [len(row) for row in rows] == [width] * 4
-    (aligns,) = re.findall(r"\\begin\{tabular\}\{([lcr]+)\}", latex)
+    (aligns,) = re.findall(r"\\begin\{tabular\}\{([lcr]+)\}", text)
     assert len(aligns) == width
     assert rows[0][:5] == ["decoder", "dataset", "n", r"rFID $\downarrow$", r"KID $\downarrow$"]
     assert rows[2][0] == r"\texttt{my\_own-decoder}"
@@ -105,21 +109,16 @@ def test_the_caveats_are_footnotes_below() -> None:
 
 
 def test_no_results_is_a_table_without_rows() -> None:
-    latex = to_latex([])
-    check_balanced(latex)
-    assert len(body(latex)) == 1
+    text = to_latex([])
+    check_balanced(text)
+    assert len(body(text)) == 1
 
 
 def test_a_row_that_starts_with_a_bracket_is_no_option_of_the_line_break() -> None:
-    latex = latex_table(["a", "b"], ["l", "r"], [["x", "1"], ["[y]", "2"], ["*", "3"]])
-    assert "\n{}[y] & 2" in latex
-    assert "\n{}* & 3" in latex
+    text = latex(listing(["a", "b"], [["x", "1"], ["[y]", "2"], ["*", "3"]]))
+    assert "\n{}[y] & 2" in text
+    assert "\n{}* & 3" in text
 
 
-def test_tables_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 columns with 1 cells"):
-        latex_table(["a", "b"], ["l", "r"], [["x"]])
-    with pytest.raises(ValueError, match="2 columns with 3 cells"):
-        latex_table(["a", "b"], ["l", "r", "r"], [])
-    with pytest.raises(ValueError, match="only l, c and r"):
-        latex_table(["a"], ["p"], [])
+def test_the_title_stands_below() -> None:
+    assert r"\footnotesize 50\% of it.}" in latex(Table((), (), "50% of it"))

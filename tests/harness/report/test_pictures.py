@@ -61,3 +61,10 @@ def test_images_that_do_not_pair_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
         write_sheet(path, [], {}, [])
     assert not path.exists()
+
+
+def test_names_that_no_font_can_draw_are_drawn_as_escapes(tmp_path: Path) -> None:
+    hostile, plain = "caf\udce9\n\x1b[31m", r"caf\xe9\n\x1b[31m"
+    for file, name in (("hostile.png", hostile), ("plain.png", plain)):
+        write_sheet(tmp_path / file, [flat(RED, 256)], {name: [flat(BLUE, 256)]}, [name], {name: [name]})
+    assert (tmp_path / "hostile.png").read_bytes() == (tmp_path / "plain.png").read_bytes()

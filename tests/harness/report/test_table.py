@@ -1,177 +1,118 @@
-"""The table: columns, best values, missing and infinite values, caveats; the same in the terminal, Markdown and CSV."""
+"""The writers of a table: text from outside is inert in each, numbers are as they are."""
 
 from __future__ import annotations
 
+import csv
 import io
 
-import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness.metrics.registry import METRICS
-from harness.report.table import best_rows, caveats, columns, results_table, to_csv, to_frame, to_markdown
-from harness.run.figures import LEVEL
+from harness.report.results import results_table
+from harness.report.table import Cell, Column, Table, csv_text, latex, listing, markdown, terminal, visible
 from tests.harness.report.rows import result
 
-IDENTITY = result("identity", rfid=0.0, psnr=float("inf"), lpips=0.0, gflops=None, parameters=0, ms_per_image={"1": 0.0001})
-BICUBIC = result(
-    "bicubic", rfid=90.0, psnr=22.0, gflops=None, parameters=0, ms_per_image={"1": 2.0, "8": 2.0}, trained_on="nothing"
+HOSTILE = (
+    '=HYPERLINK("http://evil","x") <script>alert(1)</script> \\input{/etc/passwd} \x1b[31mRED\x1b[2J\x1b]0;t\x07 '
+    "| [red]x[/red] [/nope] ![i](j) :smile: `code`\nsecond line \u202eback\u2066 caf\udce9\r"
 )
-VAE = result("vae", intervals={"rfid": [50.0, 70.0]})
-STUDENT = result("ms-onestep", rfid=55.0, psnr=24.0, ms_per_image={1: 20.0}, gflops=1234.6)
-RESULTS = [IDENTITY, BICUBIC, VAE, STUDENT]
+SHOWN = (
+    '=HYPERLINK("http://evil","x") <script>alert(1)</script> \\input{/etc/passwd} \\x1b[31mRED\\x1b[2J\\x1b]0;t\\x07 '
+    "| [red]x[/red] [/nope] ![i](j) :smile: `code`\\nsecond line \\u202eback\\u2066 caf\\xe9\\r"
+)
+FORMULAS = ["=1+1", "@SUM(A1)", "+1", "-cmd|' /C calc'!A0", " =1+1", "=cmd|' /C calc'!A0 <b>\x1b[31m"]
 
 
-def cells(markdown: str) -> dict[str, dict[str, str]]:
-    """Row name -> header -> cell, of the Markdown table."""
-    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in markdown.splitlines() if line.startswith("|")]
-    return {row[0].strip("`"): dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
+def printed(table: Table, width: int = 110) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width, force_terminal=False).print(terminal(table, width=width))
+    return stream.getvalue()
 
 
-def test_markdown_has_every_column_with_its_arrow() -> None:
-    table = cells(to_markdown(RESULTS))
-    assert list(table) == ["identity", "bicubic", "vae", "ms-onestep"]
-    assert list(table["vae"]) == [
-        "decoder",
-        "dataset",
-        "n",
-        "rFID ↓",
-        "KID ↓",
-        "PSNR ↑",
-        "SSIM ↑",
-        "LPIPS ↓",
-        "ms/image, batch 1 ↓",
-        "ms/image, batch 8 ↓",
-        "GFLOPs ↓",
-        "Params",
-        "Peak MiB ↓",
-        "trained on",
-    ]
+def everywhere(text: str) -> Table:
+    """A table with one text in every place that takes text."""
+    columns = [Column("name", "name", code=True), Column("text", "text", wrap=True), Column("x", "x", numeric=True)]
+    return Table(columns, [[Cell(text), Cell(text, bold=True), Cell(-1.5, ("-1.50", "[-2, -1]"))]], text, [text])
 
 
-def test_markdown_marks_the_best_and_shows_what_is_missing_or_infinite() -> None:
-    table = cells(to_markdown(RESULTS))
-    assert table["identity"]["PSNR ↑"] == "∞"
-    assert table["identity"]["GFLOPs ↓"] == "–"
-    assert table["identity"]["ms/image, batch 1 ↓"] == "<0.001"
-    assert table["identity"]["rFID ↓"] == "0.000"  # best of all, not ranked
-    assert table["vae"]["rFID ↓"] == "60.0 [50.0, 70.0]"
-    assert table["ms-onestep"]["rFID ↓"] == "**55.0**"
-    assert table["vae"]["PSNR ↑"] == "**25.00**"
-    assert table["bicubic"]["ms/image, batch 1 ↓"] == "2.00"  # no network: does not compete in cost
-    assert table["ms-onestep"]["ms/image, batch 1 ↓"] == "**20.0**"
-    assert table["ms-onestep"]["GFLOPs ↓"] == "1,235"
-    assert table["vae"]["Params"] == "4.00M"
+@pytest.mark.parametrize("write", [lambda table: printed(table, 1000), markdown, csv_text, latex])
+def test_no_format_lets_control_characters_through(write: object) -> None:
+    text = write(everywhere(HOSTILE))  # type: ignore[operator]
+    assert not {character for character in text if not character.isprintable()} - {"\n"}
+    text.encode("utf-8")
 
 
-def test_best_is_per_dataset_and_ties_share_it() -> None:
-    rows = [result("a", psnr=20.001), result("b", psnr=20.002), result("a", dataset="folder", psnr=30.0)]
-    psnr = next(column for column in columns(rows) if column.key == "psnr")
-    assert best_rows(psnr, rows) == {0, 1}  # alone in its dataset, nothing is best
-    assert best_rows(psnr, [result("a", psnr=None), result("b", psnr=float("nan")), result("c")]) == set()
+def test_what_is_made_visible_is_nothing_but_that() -> None:
+    assert visible(HOSTILE) == SHOWN
+    assert visible("plain ↑ 名前 ü") == "plain ↑ 名前 ü"
 
 
-def test_caveats_follow_the_results() -> None:
-    small = "\n".join(caveats([VAE]))
-    assert "not comparable with 50k figures" in small
-    assert "smoke test" in small
-    large = "\n".join(caveats([result("vae", dataset="imagenet-val", n=50_000)]))
-    assert "comparable" not in large
-    assert "smoke test" not in large
+def test_the_terminal_interprets_nothing() -> None:
+    text = printed(everywhere(HOSTILE), 1000)
+    assert text.count(SHOWN) == 4
+    assert "x[bold]" in printed(listing(["name"], [["x[bold]"]]))
+    assert "shot[/x].png" in printed(listing(["name"], [["shot[/x].png"]]))
 
 
-@pytest.mark.parametrize("width", [80, 160])
-def test_the_terminal_shows_every_decoder_and_figure(width: int) -> None:
-    console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    console.print(results_table([*RESULTS, result("ms-diffusion-cascade", ms_per_image={"1": 12345.6})], title="[photos]"))
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
-    for shown in ("identity", "ms-diffusion-cascade", "∞", "12,346", "4.00M", "LPIPS ↓", "50k figures"):
-        assert shown in text
-    assert "…" not in text
-
-
-def test_intervals_stand_below_their_figures_in_80_columns() -> None:
-    every = {"rfid": [50.1, 70.2], "kid": [-0.0123, 0.0456], "psnr": [24.11, 25.99], "ssim": [0.701, 0.899]}
-    every |= {"lpips": [0.151, 0.249], "spectral": [1.21, 1.39], "latent_error": [0.101, 0.109]}
-    rows = [result("ms-diffusion-cascade", intervals=every, spectral=1.3, latent_error=0.105), result("jpeg", spectral=2.0)]
-    console = Console(width=80, file=io.StringIO(), force_terminal=False)
-    console.print(results_table(rows))
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
+def test_markdown_interprets_nothing() -> None:
+    text = markdown(everywhere(HOSTILE))
+    assert "<script" not in text
     lines = text.splitlines()
-    (start,) = (index for index, line in enumerate(lines) if "60.0" in line and "cascade" in line)
-    assert lines[start + 1].split() == ["[50.1,", "[-0.0123,", "[24.11,", "[0.701,", "[0.151,"]
-    assert lines[start + 2].split() == ["70.2]", "0.0456]", "25.99]", "0.899]", "0.249]"]
-    assert lines[start + 3].split() == ["jpeg", "60.0", "0.0100", "25.00", "0.800", "0.200"]
-    assert "[1.21," in text
-    assert "0.109]" in text
-    assert "…" not in text
+    assert len([line for line in lines if line.startswith("| ")]) == 3
+    row = next(line for line in lines if "-1.50" in line)
+    assert row.replace("\\|", "").count("|") == 4
+    assert "-1.50 [-2, -1]" in row
+    assert r"\[red\]x\[/red\]" in row
+    assert r"!\[i\](j)" in row
+    assert r"\`code\`" in row
+    assert "`plain-name`" in markdown(everywhere("plain-name"))
+    assert "``" not in markdown(everywhere("a`b"))
 
 
-def test_the_note_on_intervals_states_the_level_of_records() -> None:
-    (note,) = (note for note in caveats([VAE]) if "interval" in note)
-    assert f"{100 * LEVEL:.0f} %" in note
-    assert not any("interval" in note for note in caveats([STUDENT]))
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_a_spreadsheet_finds_no_formula(formula: str) -> None:
+    header, row = csv.reader(io.StringIO(csv_text(everywhere(formula))))
+    assert header == ["name", "text", "x"]
+    assert row == ["'" + visible(formula), "'" + visible(formula), "-1.5"]
 
 
-def test_later_metrics_have_a_column_only_where_measured() -> None:
-    assert not {"spectral", "latent_error", "dists"} & {column.key for column in columns(RESULTS)}
-    rows = [result("a", spectral=1.3, latent_error=0.1), result("b", spectral=1.2, latent_error=0.2, dists=0.05)]
-    table = cells(to_markdown(rows))
-    assert {"Spectral dB ↓", "Latent error ↓", "DISTS ↓"} <= set(table["a"])
-    assert table["b"]["Spectral dB ↓"] == "**1.20**"
-    assert table["a"]["DISTS ↓"] == "–"
-    assert set(METRICS) <= {column.key for column in columns([dict.fromkeys(METRICS, 1.0)])}
-    octaves = [result("a", octaves_db={"0": -3.456, "1": 1.0})]
-    assert cells(to_markdown(octaves))["a"]["Top octave dB"] == "-3.46"
-    assert "top_octave_db" in to_csv(octaves).splitlines()[0].split(",")
-    assert any("below blur" in note for note in caveats(octaves))
-    assert not any("below blur" in note for note in caveats(rows))
+def test_latex_runs_nothing() -> None:
+    text = latex(everywhere(HOSTILE))
+    assert r"\input" not in text
+    assert r"\textbackslash{}input\{/etc/passwd\}" in text
+    assert "$-$1.50" in text
 
 
-def test_csv_keeps_full_precision_and_batches_apart() -> None:
-    frame = pd.read_csv(io.StringIO(to_csv([IDENTITY, VAE, result("x", psnr=25.123456789, parameters=None)])))
-    assert list(frame["decoder"]) == ["identity", "vae", "x"]
-    assert frame["psnr"][0] == float("inf")
-    assert frame["psnr"][2] == 25.123456789
-    assert frame["ms_per_image_b1"][1] == 50.0
-    assert pd.isna(frame["ms_per_image_b8"][0])
-    assert (frame["rfid_low"][1], frame["rfid_high"][1]) == (50.0, 70.0)
-    assert "4000000," in to_csv([VAE])
-    assert pd.isna(frame["parameters"][2])
+def test_a_csv_keeps_every_digit_and_leaves_missing_cells_empty() -> None:
+    rows = [[Cell(0.1 + 0.2, ("0.3",)), Cell(None), Cell(4_000_000, ("4M",)), Cell(float("inf"), ("∞",))]]
+    assert csv_text(listing(["a", "b", "c", "d"], rows)) == "a,b,c,d\n0.30000000000000004,,4000000,inf\n"
 
 
-def test_csv_carries_the_caveat_of_small_sets_in_its_last_column() -> None:
-    frame = pd.read_csv(io.StringIO(to_csv([VAE, result("x", n=9_999), result("y", n=10_000), result("z", n=None)])))
-    assert frame.columns[-1] == "caveat"
-    assert [isinstance(text, str) and "not comparable with 50k figures" in text for text in frame["caveat"]] == [
-        True,
-        True,
-        False,
-        False,
+def test_a_terminal_prints_a_block_below_the_other_and_leaves_out_rows_without_anything_in_it() -> None:
+    columns = [Column("name"), Column("a", block=1), Column("b", block=2), Column("c", block=None), Column(key="d")]
+    rows = [[Cell(name), Cell(1.0), Cell(b), Cell("hidden"), Cell("hidden")] for name, b in (("one", 2.0), ("two", None))]
+    text = printed(Table(columns, rows))
+    assert [line.split() for line in text.splitlines() if line.strip() and "─" not in line] == [
+        ["name", "a"],
+        ["one", "1.0"],
+        ["two", "1.0"],
+        ["name", "b"],
+        ["one", "2.0"],
     ]
-    assert frame["caveat"][2:].isna().all()
 
 
-def test_no_results_is_an_empty_table_not_an_error() -> None:
-    assert to_markdown([]).startswith("| decoder | dataset |")
-    assert to_csv([]).startswith("decoder,dataset,n,rfid")
+def test_rows_of_another_width_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 columns"):
+        Table([Column("a"), Column("b")], [[Cell("x")]])
 
 
-def test_the_bias_of_rfid_is_said_below_ten_thousand_images() -> None:
-    small = {"decoder": "vae", "dataset": "d", "n": 450, "rfid": 70.0, "rfid_infinity": 20.0}
-    notes = " ".join(caveats([small], ()))
-    assert "lies above it by about 50.0 (vae)" in notes
-    assert "rough" in notes
-    assert "rFID∞" in to_markdown([small], ())
-    assert not any("rFID∞" in note for note in caveats([{**small, "n": 50_000}], ()))
-    assert to_frame([small])["rfid_infinity"][0] == 20.0
-
-
-def test_a_label_is_shown_and_changes_no_ranking() -> None:
-    rows = [{**IDENTITY, "label": "a:identity"}, {**VAE, "label": "a:vae"}, {**STUDENT, "label": "b:ms-onestep"}]
-    (rfid,) = [column for column in columns(rows) if column.key == "rfid"]
-    assert best_rows(rfid, rows) == {2}
-    assert list(cells(to_markdown(rows))) == ["a:identity", "a:vae", "b:ms-onestep"]
-    assert list(to_frame(rows)["decoder"]) == ["a:identity", "a:vae", "b:ms-onestep"]
+def test_marks_stand_at_the_label_and_below_and_travel_with_the_figures() -> None:
+    table = results_table([result("a", marks=["draws its own random numbers"]), result("b", marks=[])])
+    assert "a †" in printed(table)
+    assert "b †" not in printed(table)
+    for text in (printed(table), markdown(table)):
+        assert "† a: draws its own random numbers." in text
+    first, second = list(csv.DictReader(io.StringIO(csv_text(table))))
+    assert first["decoder"] == "a"
+    assert first["caveat"].endswith("; draws its own random numbers")
+    assert "random" not in second["caveat"]

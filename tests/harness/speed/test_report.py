@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.speed.report import figure, speed_tables
+from harness.report.table import significant, terminal
+from harness.speed.report import speed_tables
 
 
 def cell(decoder: str, scope: str = "decode", mode: str = "eager", **values: Any) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def document(**changes: Any) -> dict[str, Any]:
 
 def shown(whole: dict[str, Any], width: int = 100) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(speed_tables(whole))
+    console.print(terminal(*speed_tables(whole), width=width))
     return console.export_text()
 
 
@@ -71,11 +72,4 @@ def test_markup_in_names_is_text() -> None:
 
 
 def test_figures_have_three_digits() -> None:
-    assert [figure(value) for value in (None, 0.1234, 1.234, 12.34, 123.4, 1234.5)] == [
-        "–",
-        "0.123",
-        "1.23",
-        "12.3",
-        "123",
-        "1,234",
-    ]
+    assert [significant(value) for value in (0.1234, 1.234, 12.34, 123.4, 1234.5)] == ["0.123", "1.23", "12.3", "123", "1,234"]

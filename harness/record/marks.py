@@ -1,0 +1,26 @@
+"""What a reader must know of a row of results: every table marks it, and --json carries it."""
+
+from __future__ import annotations
+
+from harness.record.schema import DatasetFacts, Details, Result
+
+CLAMPED = 0.01
+"""Share of output values outside [-1, 1] from which a row says so."""
+
+
+def row_marks(result: Result, details: Details, dataset: DatasetFacts) -> list[str]:
+    """What a reader must know of one row before quoting it, a few words each; empty for most."""
+    noise, marks = details.noise, []
+    if noise.global_draws:
+        marks.append("draws its own random numbers")
+    if (noise.batch_dependence or 0.0) > 1.0:  # one level is rounding
+        marks.append(f"depends on its batch: up to {noise.batch_dependence:.3g} levels of 255 between batches of other sizes")
+    if details.clamped > CLAMPED:
+        marks.append(f"{100 * details.clamped:.3g} % of its values lay outside [-1, 1] and were clamped")
+    if result.disturbed:
+        marks.append("timed while other work ran on the machine: its times say nothing")
+    if dataset.excluded:
+        marks.append(f"{len(dataset.excluded)} images left out because a decoder failed on them")
+    if dataset.info.partial:
+        marks.append(f"a partial data set of {dataset.n_samples.original:,} images")
+    return marks

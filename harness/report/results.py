@@ -1,0 +1,227 @@
+"""The table of results: which columns, which figures are best, what must be known before one is quoted.
+
+A result is a mapping with the keys of `--json`: label, decoder, dataset, n, each metric, rfid_infinity, octaves_db {octave: dB;
+0 the finest}, ms_per_image {batch: value}, gflops, parameters, peak_memory_mb, trained_on; and, where known, intervals
+{metric: [low, high]}, marks (`harness.record.marks`) and rfid_warning. A missing or None value is shown as "–", an infinite
+PSNR as "∞".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.metrics.registry import METRICS
+from harness.report.table import Cell, Column, Table, significant
+
+Result = Mapping[str, Any]
+Form = Callable[[float], str]
+
+SMALL_N = 10_000
+"""Below this many images FID and KID are not put beside published figures."""
+NOT_COMPARABLE = "rFID and KID are not comparable with 50k figures"
+_UNRANKED = frozenset({"latent_error"})  # decoders of other encoders stand beside each other
+_IN_A_BLOCK = 5  # metrics with intervals that 80 columns hold
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One column of numbers."""
+
+    key: str
+    """result key; "ms_per_image.8" reads one entry of a mapping"""
+    title: str
+    """header without its arrow; a terminal breaks it at a line end"""
+    better: Literal["higher", "lower"] | None
+    """which end is best; None where a column is not ranked"""
+    form: Form = significant
+    """a finite number as text"""
+    cost: bool = False
+    """only decoders with parameters compete, since resampling costs next to nothing"""
+
+    def value(self, result: Result) -> float | None:
+        """The number in `result`; None where it is missing or NaN."""
+        key, _, entry = self.key.partition(".")
+        held = result.get(key)
+        if entry:
+            held = {str(name): value for name, value in (held or {}).items()}.get(entry)
+        return None if held is None or math.isnan(held) else held
+
+    def text(self, value: float) -> str:
+        """A number as people read it."""
+        return self.form(value) if math.isfinite(value) else "∞" if value > 0 else "-∞"
+
+    def cells(self, results: Sequence[Result]) -> list[Cell]:
+        """A cell a row: the number, its interval in brackets where there is one, the best bold."""
+        best = best_rows(self, results)
+        found = []
+        for index, result in enumerate(results):
+            value, interval = self.value(result), _interval(result, self.key)
+            parts: tuple[str, ...] = () if value is None else (self.text(value),)
+            if parts and interval:
+                parts += (f"[{self.text(interval[0])},", f"{self.text(interval[1])}]")
+            found.append(Cell(value, parts, index in best))
+        return found
+
+
+def metric_title(name: str) -> str:
+    """A metric's header with its arrow."""
+    entry = METRICS.get(name)
+    return name if entry is None else _arrow(_title_digits(name)[0], entry.direction)
+
+
+def _arrow(title: str, better: str | None) -> str:
+    return title + {"higher": " ↑", "lower": " ↓", None: ""}[better]
+
+
+def count(value: float) -> str:
+    """A number of parameters: 3.1k, 2.13M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:
+            return f"{value / size:.{1 if letter == 'k' else 2}f}{letter}"
+    return f"{value:.0f}"
+
+
+def _fixed(digits: int) -> Form:
+    return lambda value: f"{value:,.{digits}f}"
+
+
+# Until the entries of `METRICS` say it themselves: title, and decimals (None = three significant figures).
+_TITLES: dict[str, tuple[str, int | None]] = {
+    "rfid": ("rFID", None),
+    "kid": ("KID", 4),
+    "psnr": ("PSNR", 2),
+    "ssim": ("SSIM", 3),
+    "lpips": ("LPIPS", 3),
+    "spectral": ("Spectral dB", 2),
+    "latent_error": ("Latent error", 3),
+    "dists": ("DISTS", 3),
+}
+
+
+def _title_digits(name: str) -> tuple[str, int | None]:
+    entry = METRICS[name]
+    fallback = _TITLES.get(name, (name, 3))
+    return getattr(entry, "title", fallback[0]), getattr(entry, "digits", fallback[1])
+
+
+def figures(results: Sequence[Result]) -> Iterator[Figure]:
+    """The columns of numbers for these results: metrics where measured, one time a batch size found, cost."""
+    beside = {
+        "lpips": Figure("rfid_infinity", "rFID∞ ↓", None),  # an extrapolation without an interval
+        "spectral": Figure("octaves_db.0", "Top octave dB", None, lambda value: f"{value:+.2f}"),
+    }
+    for name, entry in METRICS.items():
+        title, digits = _title_digits(name)
+        form = significant if digits is None else _fixed(digits)
+        better = None if name in _UNRANKED else entry.direction
+        for figure in (Figure(name, metric_title(name) if better is None else title, better, form), beside.get(name)):
+            if figure and any(figure.value(result) is not None for result in results):
+                yield figure
+    for size in sorted({int(size) for result in results for size in (result.get("ms_per_image") or {})}):
+        yield Figure(f"ms_per_image.{size}", f"ms/image,\nbatch {size}", "lower", cost=True)
+    yield Figure("gflops", "GFLOPs", "lower", cost=True)
+    yield Figure("parameters", "Params", None, count, cost=True)
+    yield Figure("peak_memory_mb", "Peak\nMiB", "lower", cost=True)
+
+
+def best_rows(figure: Figure, results: Sequence[Result]) -> set[int]:
+    """Indices of the best values, per dataset, ties by shown text included; empty where fewer than two compete."""
+    best: set[int] = set()
+    for dataset in {result.get("dataset") for result in results} if figure.better else ():
+        rivals = {
+            index: value
+            for index, result in enumerate(results)
+            if result.get("dataset") == dataset
+            and not _exact(result)
+            and (not figure.cost or result.get("parameters"))
+            and (value := figure.value(result)) is not None
+        }
+        if len(rivals) > 1:
+            top = max(rivals.values()) if figure.better == "higher" else min(rivals.values())
+            best |= {index for index, value in rivals.items() if figure.text(value) == figure.text(top)}
+    return best
+
+
+def _marks(result: Result) -> Sequence[str]:
+    return result.get("marks") or ()
+
+
+def _exact(result: Result) -> bool:
+    """Every image came back as it was: the protocol's own floor, shown but never best."""
+    return result.get("psnr") == math.inf
+
+
+def shown_name(result: Result) -> str:
+    """What a table calls a row: its label, which tells rows of several runs apart, or else the decoder's name."""
+    return str(result.get("label") or result["decoder"])
+
+
+def _interval(result: Result, key: str) -> Sequence[float] | None:
+    """[low, high] of a metric, None where it has none."""
+    held: Sequence[float] | None = (result.get("intervals") or {}).get(key)
+    return held if held and None not in held else None
+
+
+def caveats(results: Sequence[Result], demo_datasets: Sequence[str] = ("photos",)) -> list[str]:
+    """What a reader must know before quoting a figure, one sentence each."""
+    notes = []
+    counts = sorted({int(result["n"]) for result in results if result.get("n") is not None})
+    if counts and counts[0] < SMALL_N:
+        shown = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
+        notes.append(f"n = {shown} images: {NOT_COMPARABLE}.")
+    for key, of_one in (("rfid_warning", lambda result: [result.get("rfid_warning")]), ("marks", _marks)):
+        for text in dict.fromkeys(text for result in results for text in of_one(result) if text):
+            having = [shown_name(result) for result in results if text in of_one(result)]
+            who = "" if len(having) == len(results) else f"{', '.join(having)}: "
+            notes.append(f"{'† ' * (key == 'marks')}{who}{text}.".replace("..", "."))
+    for dataset in demo_datasets:
+        if any(result.get("dataset") == dataset for result in results):
+            notes.append(f"{dataset!r} is a demo set: its rFID is a smoke test, not a result.")
+    if any(result.get("intervals") for result in results):
+        notes.append("In brackets: 95 % intervals over images (photographs where several images were cut from one).")
+    if any((result.get("octaves_db") or {}) for result in results):
+        notes.append("Top octave dB: power above a quarter cycle per pixel against the original; above 0 grain, below blur.")
+    exact = dict.fromkeys(shown_name(result) for result in results if _exact(result))
+    if exact:
+        notes.append(f"{', '.join(exact)}: every image came back exactly, the protocol's own error floor; not ranked.")
+    if any(result.get("peak_memory_mb") is not None for result in results):
+        notes.append("Peak MiB: what decoding one image needs above weights and latents.")
+    return notes
+
+
+def results_table(results: Sequence[Result], title: str = "", demo_datasets: Sequence[str] = ("photos",)) -> Table:
+    """The results for people and programs.
+
+    On a terminal quality stands above cost, so that 80 columns hold either. The CSV has times in ms_per_image_b{batch},
+    intervals in {metric}_low and {metric}_high, and last a column `caveat`, which travels with the figures: small sets, marks.
+    """
+    several = len({result.get("dataset") for result in results}) > 1
+    names = [Cell(shown_name(one), (shown_name(one) + " †" * bool(_marks(one)),)) for one in results]
+    counts = [Cell(one.get("n") or None, (f"{one['n']:,}",) if one.get("n") else ()) for one in results]
+    fields = [
+        (Column("decoder", "decoder", code=True), names),
+        (Column("dataset", "dataset", block=0 if several else None), [Cell(one.get("dataset")) for one in results]),
+        (Column("n", "n", numeric=True, block=None), counts),
+    ]
+    shown = list(figures(results))
+    last = 2 + sum(not figure.cost for figure in shown) // _IN_A_BLOCK
+    for place, figure in enumerate(shown):
+        block = last if figure.cost else 1 + place // _IN_A_BLOCK
+        key = {"octaves_db.0": "top_octave_db"}.get(figure.key, figure.key.replace(".", "_b"))
+        fields.append((Column(_arrow(figure.title, figure.better), key, True, block), figure.cells(results)))
+        bounds = [_interval(one, figure.key) for one in results]
+        if any(bounds):
+            for end, name in enumerate(("low", "high")):
+                fields.append((Column(key=f"{key}_{name}"), [Cell(pair[end] if pair else None) for pair in bounds]))
+    fields.append((Column("trained on", "trained_on", block=last, wrap=True), [Cell(one.get("trained_on")) for one in results]))
+    fields.append((Column(key="caveat"), [Cell(_caveat(one)) for one in results]))
+    rows = list(zip(*(cells for _, cells in fields), strict=True))
+    return Table([column for column, _ in fields], rows, title, caveats(results, demo_datasets))
+
+
+def _caveat(result: Result) -> str:
+    small = result.get("n") is not None and int(result["n"]) < SMALL_N
+    return "; ".join(([f"n < {SMALL_N:,}: {NOT_COMPARABLE}"] if small else []) + [*_marks(result)])

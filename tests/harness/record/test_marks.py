@@ -1,0 +1,38 @@
+"""What a row of results says of itself before anybody quotes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harness.data.types import DatasetInfo, Skipped
+from harness.decoder import DecoderSpec
+from harness.record.marks import row_marks
+from harness.record.schema import DatasetFacts, Details, NoiseFacts, Result, SampleCounts
+
+RESULT = Result("a", "a", {}, "photos", 16, {}, {}, None, {}, None, {}, None, 0, None, "nothing")
+
+
+def details(clamped: float = 0.0, draws: bool = False, batch: float | None = None) -> Details:
+    noise = NoiseFacts(False, (0,), {}, None, global_draws=draws, batch_dependence=batch)
+    spec = DecoderSpec("d", 8, 4, 1, 1, 0, None, None, "nothing")
+    return Details(spec, None, 0.95, {}, 0, clamped, noise, None, None, None)
+
+
+def dataset(excluded: int = 0, partial: bool = False) -> DatasetFacts:
+    info = DatasetInfo("photos", None, 256, 16, 16, 0, partial, "", True, "", "p")
+    skipped = tuple(Skipped(f"{place}.png", "r") for place in range(excluded))
+    return DatasetFacts(info, SampleCounts(16, 16, 16 - excluded), (), skipped, "s", "r")
+
+
+def test_a_row_says_what_must_be_known_before_it_is_quoted() -> None:
+    assert row_marks(RESULT, details(0.009, batch=1.0), dataset()) == []
+    marks = row_marks(replace(RESULT, disturbed=True), details(0.25, True, 2.0), dataset(3, partial=True))
+    for words in (
+        "own random numbers",
+        "depends on its batch",
+        "25 % of its values",
+        "other work ran",
+        "3 images left out",
+        "a partial data set",
+    ):
+        assert any(words in mark for mark in marks), words
