@@ -8,18 +8,25 @@ if TYPE_CHECKING:
     from harness.compare.compare import compare
     from harness.decoder import Decoder, DecoderOptions, DecoderSpec, NoiseSource
     from harness.errors import MsbenchError
+    from harness.metrics.metric import Batch, Check, Metric, PerImage, Tolerance, Whole
     from harness.record.record import Record
     from harness.run.config import RunConfig
     from harness.run.runner import evaluate
 
 __all__ = [
+    "Batch",
+    "Check",
     "Decoder",
     "DecoderOptions",
     "DecoderSpec",
+    "Metric",
     "MsbenchError",
     "NoiseSource",
+    "PerImage",
     "Record",
     "RunConfig",
+    "Tolerance",
+    "Whole",
     "compare",
     "evaluate",
     "main",
@@ -35,6 +42,7 @@ _HOMES = {
     "RunConfig": "harness.run.config",
     "compare": "harness.compare.compare",
     "evaluate": "harness.run.runner",
+    **dict.fromkeys(("Batch", "Check", "Metric", "PerImage", "Tolerance", "Whole"), "harness.metrics.metric"),
 }
 
 

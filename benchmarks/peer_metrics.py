@@ -30,6 +30,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,8 +44,9 @@ from harness.environment import environment
 from harness.errors import MsbenchError
 from harness.files import write_text
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
-from harness.metrics.inception import torch_fidelity_state_dict
-from harness.metrics.pixel import mean_psnr
+from harness.metrics.inception import FastInception, torch_fidelity_state_dict
+from harness.metrics.metric import Batch
+from harness.metrics.registry import METRICS
 from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
 from harness.registry import build_decoder
@@ -52,13 +54,13 @@ from harness.run.reconstruct import reconstruct
 from harness.run.savers import ImageSaver
 from harness.stats.rfid import rfid_value
 from harness.stopwatch import Stages
-from harness.verify.pixels import lpips_alex, psnr, read_png, ssim
+from harness.verify.pixels import read_png
 
 FIGURES = ("rfid", "psnr", "ssim", "lpips")
 EQUAL = 1e-3
 """two figures are called equal up to this, of the value where it is above 1"""
 _BATCH = 8
-_RFID_STAGES = ("loading inception", "inception", "reference features", "frechet")
+_RFID_STAGES = ("loading inception", "inception", "frechet")
 Pictures = NDArray[np.uint8]
 
 
@@ -124,27 +126,27 @@ def _tensor(pictures: Pictures) -> Tensor:
 def by_msbench(reference: Path, decoded: Path, names: list[str], cache_folder: Path) -> Measured:
     """The figures by msbench's suite; the cache is filled by the first call and used by the next."""
     stages = Stages()
-    suite = MetricSuite(offline=True, stages=stages)
+    with stages.stage("loading inception"):
+        inception = FastInception(torch.device("cpu"), offline=True)
+    suite = MetricSuite(offline=True, inception=inception)
     cache = FeatureCache(cache_folder, {"reference": str(reference), "extractor": suite.extractor})
     originals: list[NDArray[np.float32]] = []
     features: list[NDArray[np.float32]] = []
     values: dict[str, list[NDArray[np.float64]]] = {name: [] for name in FIGURES[1:]}
     for first, second, keys in prefetch(_reading(reference, decoded, names)):
-        prepared, images = suite.prepare(_tensor(first), cache, keys), _tensor(second)
-        originals.append(prepared.features)
-        features.append(suite.inception_features(images))
-        found = suite.per_image(prepared, images)
+        references, images = _tensor(first), _tensor(second)
+        with stages.stage("inception"):
+            originals.append(suite.reference_features(references, cache, keys))
+            features.append(suite.inception_features(images))
+        batch = Batch(images, references)
+        found = {}
+        for name in suite.names:
+            found |= suite.measure(name, batch, suite.prepare(name, references))
         for name, column in values.items():
             column.append(found[name])
     with stages.stage("frechet"):
         rfid = rfid_value(np.concatenate(originals), np.concatenate(features))
-    columns = {name: np.concatenate(parts) for name, parts in values.items()}
-    figures = {
-        "rfid": rfid,
-        "psnr": mean_psnr(columns["psnr"]),
-        "ssim": float(columns["ssim"].mean()),
-        "lpips": float(columns["lpips"].mean()),
-    }
+    figures = {"rfid": rfid} | {name: METRICS[name].mean(np.concatenate(parts)) for name, parts in values.items()}
     timing = stages.timing()
     cache.save()
     half = sum(timing.stages[name].seconds for name in _RFID_STAGES if name in timing.stages)
@@ -174,15 +176,13 @@ def by_packages(reference: Path, decoded: Path, names: list[str], scratch: Path)
     started = time.perf_counter()
     rfid = torch_fidelity_rfid(reference, decoded, scratch)
     between = time.perf_counter()
-    distance = lpips_alex()
-    values: dict[str, list[float]] = {name: [] for name in FIGURES[1:]}
-    for name in names:
-        first, second = read_png(reference / name), read_png(decoded / name)
-        values["psnr"].append(psnr(first, second))
-        values["ssim"].append(ssim(first, second))
-        values["lpips"].append(distance(first, second))
-    means = {name: float(np.mean(column)) for name, column in values.items()}
-    means["psnr"] = mean_psnr(np.array(values["psnr"]))
+    by_pair = {name: check.pair for name in FIGURES[1:] if (check := METRICS[name].check) and check.pair}
+    values: dict[str, list[Any]] = {name: [] for name in by_pair}
+    for png in names:
+        first, second = read_png(reference / png), read_png(decoded / png)
+        for name, again in by_pair.items():
+            values[name].append(again(first, second))
+    means = {name: METRICS[name].mean(np.array(column)) for name, column in values.items()}
     return Measured({"rfid": rfid, **means}, between - started, time.perf_counter() - between)
 
 

@@ -87,7 +87,15 @@ def _listing(what: str) -> list[dict[str, Any]]:
         from harness.metrics.registry import METRICS
 
         return [
-            {"name": m.name, "better": m.direction, "per image": m.per_image, "unit": m.unit, "description": m.description}
+            {
+                "name": m.name,
+                "from": m.origin,
+                "better": m.direction,
+                "per image": m.per_image,
+                "on request": m.extra,
+                "unit": m.unit,
+                "description": m.description,
+            }
             for m in METRICS.values()
         ]
     raise UnknownNameError("listing", what, ("decoders", "datasets", "metrics"))

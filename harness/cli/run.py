@@ -24,7 +24,6 @@ from harness.cli.shared import (
     progress_bar,
     user_errors,
 )
-from harness.metrics.registry import EXTRA
 
 
 def run_command(
@@ -44,7 +43,7 @@ def run_command(
         typer.Option(help="Losses that count as none, stated before the run: lpips=0.01,rfid=5%. Others keep their default."),
     ] = "",
     extra_metrics: Annotated[
-        str, typer.Option(help=f"Slower metrics on request, separated by commas: {', '.join(EXTRA)}.")
+        str, typer.Option(help="Slower metrics on request, separated by commas; `msbench ls metrics` lists them.")
     ] = "",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; changes no number beyond rounding.")] = 8,
     device: Device = "cpu",

@@ -103,7 +103,7 @@ def compare(
         comparisons = _compared(pairs, parse_margins(merged, METRICS), progress or (lambda stage, done, total: None))
         costs, refused = _cost_ratios([pair for pair in pairs if pair[0] in rows])
         warnings += refused
-        if any(not row.measured.features for row in rows):
+        if any(not row.measured.wholes for row in rows):
             warnings.append("some runs kept no Inception features: their rFID and KID are not tested")
     return Comparison(
         tuple(record for record, _ in runs),

@@ -1,5 +1,5 @@
-"""Quality metrics. Each file holds one: `pixel` (PSNR, SSIM), `lpips`, `inception` (features), `frechet` (rFID), `kid`.
+"""Quality metrics: one file, one entry a metric (`metric.Metric`), and the network whose features rFID and KID compare.
 
-`registry` names them and says which way is better; `suite` runs them on batches. All read the same uint8 images, so no metric
-rounds or rescales for itself.
+`registry` gathers the entries, those of other packages among them; `suite` runs them on batches. All read the same uint8
+images, so no metric rounds or rescales for itself.
 """

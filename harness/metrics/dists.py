@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness import weights
-from harness.metrics.precision import full_float32
+from harness.metrics.inception import full_float32
+from harness.metrics.metric import Metric, distances
 
 _STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 """Convolutions of each stage: their positions in torchvision's `vgg16().features`."""
@@ -155,3 +156,16 @@ def _convolution(tensors: Mapping[str, Tensor], layer: int) -> nn.Conv2d:
         convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
     convolution.load_state_dict({"weight": weight, "bias": tensors[f"features.{layer}.bias"]}, assign=True)
     return convolution
+
+
+METRIC = Metric(
+    name="dists",
+    direction="lower",
+    description="deep structure and texture distance (Ding et al.), VGG16, no resize",
+    definition="VGG16 with L2 pooling, the authors' weights, images in [0, 1] as they are, without resize",
+    title="DISTS",
+    weights=("lpips-vgg", "dists"),
+    extra=True,
+    load=lambda device, offline: distances(Dists.load(device, offline)),
+    at_once=4,  # features of one 256-px image take 33 MB
+)

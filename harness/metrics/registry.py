@@ -1,89 +1,57 @@
-"""The metrics by name: direction, unit, and the weights they need. Light to import; `msbench ls metrics` reads it."""
+"""The metrics by name: the built-in files, and the entry-point group `msbench.metrics` for anybody else's package.
+
+A new metric is one file with its `METRIC` and one name in `MODULES`. An entry point names a `Metric`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import logging
+import re
+from dataclasses import replace
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from harness.errors import MsbenchError
+from harness.metrics.metric import Metric
+
+GROUP = "msbench.metrics"
+MODULES = ("rfid", "kid", "psnr", "ssim", "lpips", "spectral", "latent_error", "dists")
+"""files of this folder that hold a metric of the same name, in the order tables show them"""
+_LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class MetricInfo:
-    """What a table says about a metric."""
+def _plug_ins(built_in: dict[str, Metric]) -> dict[str, Metric]:
+    found: dict[str, Metric] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        origin = point.dist.name if point.dist is not None else "an unknown distribution"
+        here = f"metric {point.name!r} of {origin} ({point.value})"
+        try:
+            metric = point.load()
+        except (Exception, SystemExit) as error:
+            raise MsbenchError(f"{here} cannot be loaded: {type(error).__name__}: {error}; mend or remove {origin}") from error
+        if not isinstance(metric, Metric):
+            raise MsbenchError(f"{here} is a {type(metric).__name__}, not a harness.metrics.metric.Metric: mend {origin}")
+        if metric.name in built_in:
+            _LOG.warning("%s is left out: %s is a metric of msbench", here, metric.name)
+            continue
+        if metric.name in found:
+            raise MsbenchError(f"{here}: {found[metric.name].origin} has a metric {metric.name!r} too; remove one of them")
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", metric.name):
+            raise MsbenchError(f"{here}: its name {metric.name!r} must be of a-z, 0-9 and _, a letter first")
+        if metric.per_image and metric.load is None:
+            raise MsbenchError(f"{here} computes nothing: give it load, whole or statistic")
+        found[metric.name] = replace(metric, origin=origin)
+    return found
 
-    name: str
-    """key in records and tables"""
-    direction: Literal["higher", "lower"]
-    """which way is better"""
-    unit: str
-    """unit of the number; empty where it has none"""
-    description: str
-    """one line for people"""
-    per_image: bool
-    """True: one value per image, the table shows their mean. False: defined on the whole set only"""
-    weights: tuple[str, ...]
-    """weights files it needs (names of `harness.weights.WEIGHTS`)"""
-    extra: bool = False
-    """True: slow, computed on request only (`--extra-metrics`)"""
 
-
-METRICS: dict[str, MetricInfo] = {
-    info.name: info
-    for info in (
-        MetricInfo(
-            "rfid",
-            "lower",
-            "",
-            "Fréchet distance of Inception-2015 pool3 features, references against reconstructions",
-            False,
-            ("inception",),
-        ),
-        MetricInfo(
-            "kid",
-            "lower",
-            "",
-            "kernel distance of the same features (cubic, unbiased, a pair's own cross term left out)",
-            False,
-            ("inception",),
-        ),
-        MetricInfo("psnr", "higher", "dB", "peak signal-to-noise ratio over [0, 255], mean over images", True, ()),
-        MetricInfo("ssim", "higher", "", "structural similarity, Gaussian window 11 / 1.5 on RGB (scikit-image's)", True, ()),
-        MetricInfo(
-            "lpips", "lower", "", "learned perceptual distance, AlexNet v0.1 (the lpips package's)", True, ("lpips-alex",)
-        ),
-        MetricInfo(
-            "spectral",
-            "lower",
-            "dB",
-            "mean over octaves of how far an image's power spectrum is from its reference's, up or down",
-            True,
-            (),
-        ),
-        MetricInfo(
-            "latent_error",
-            "lower",
-            "",
-            "latent faithfulness ‖E(D(z)) - z‖ / ‖z‖; only decoders of one encoder compare",
-            True,
-            (),
-        ),
-        MetricInfo(
-            "dists",
-            "lower",
-            "",
-            "deep structure and texture distance (Ding et al.), VGG16, no resize",
-            True,
-            ("lpips-vgg", "dists"),
-            extra=True,
-        ),
-    )
-}
-"""Every metric, in the order tables show them."""
-
-PER_IMAGE: tuple[str, ...] = tuple(info.name for info in METRICS.values() if info.per_image and not info.extra)
-"""Metrics that every run computes for every image."""
-EXTRA: tuple[str, ...] = tuple(info.name for info in METRICS.values() if info.extra)
+BUILT_IN: dict[str, Metric] = {name: import_module(f"harness.metrics.{name}").METRIC for name in MODULES}
+"""Those of this package, in the order tables show them."""
+METRICS: dict[str, Metric] = BUILT_IN | _plug_ins(BUILT_IN)
+"""Every metric; those of other packages come last, by name."""
+EXTRA: tuple[str, ...] = tuple(name for name, metric in METRICS.items() if metric.extra)
 """Metrics a run computes on request."""
-REQUIRED_WEIGHTS: tuple[str, ...] = tuple(
-    dict.fromkeys(name for info in METRICS.values() if not info.extra for name in info.weights)
-)
-"""Weights files every evaluation needs."""
+PER_IMAGE: tuple[str, ...] = tuple(name for name, metric in METRICS.items() if metric.per_image and not metric.extra)
+"""Metrics that every run computes for every image."""
+DEFAULT_MARGINS = ",".join(f"{name}={metric.margin}" for name, metric in BUILT_IN.items() if metric.margin)
+"""Losses that count as none unless a run states others, of the built-in metrics: the protocol must not depend on what else is
+installed."""

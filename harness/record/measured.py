@@ -6,7 +6,7 @@ Decoders trained with several seeds average in the same way (`average`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics.pixel import mean_psnr
+from harness.metrics.metric import Whole
 from harness.metrics.registry import METRICS
 from harness.record.run import Run
 from harness.stats.estimate import Estimate
 from harness.stats.extrapolate import Extrapolation, rfid_infinity
-from harness.stats.kid import kid_statistic
 from harness.stats.paired import mean_estimate, paired_difference
-from harness.stats.rfid import rfid_statistic
 from harness.stats.sets import SetStatistic, set_difference, set_estimate
 
 Values = NDArray[np.float64]
@@ -38,26 +36,34 @@ class Measured:
     clusters: tuple[str, ...] | None
     """the photograph each was cut from; None where every image is a photograph of its own"""
     per_image: dict[str, Values]
-    """[n] for each per-image metric, averaged over seeds"""
-    features: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...] = ()
-    """(references, reconstructions) [n, 2048] each, one pair a seed; empty where they were not kept"""
-    statistics: dict[str, SetStatistic] = field(default_factory=dict)
-    """rfid and kid with their values without each unit, computed once"""
+    """[n] for each per-image column, averaged over seeds"""
+    wholes: tuple[Whole, ...] = ()
+    """features and columns, one set a seed; empty where features were not kept"""
+    statistics: dict[str, list[SetStatistic]] = field(default_factory=dict)
+    """set metrics with their values without each unit, one a seed, computed once"""
 
     def has(self, metric: str) -> bool:
         """The metric can be estimated."""
         if METRICS[metric].per_image:
             values = self.per_image.get(metric)
             return values is not None and len(values) > 0 and not bool(np.isnan(values).any())
-        return len(self.features) > 0 and len(self.keys) >= 2
+        return len(self.wholes) > 0 and len(self.keys) >= 2
+
+    def parts(self, metric: str) -> list[SetStatistic]:
+        """A set metric of each seed."""
+        if metric not in self.statistics:
+            self.statistics[metric] = [METRICS[metric].over_set(whole, self.clusters) for whole in self.wholes]
+        return self.statistics[metric]
 
     def statistic(self, metric: str) -> SetStatistic:
-        """rfid or kid, the mean over seeds."""
-        if metric not in self.statistics:
-            of = {"rfid": rfid_statistic, "kid": kid_statistic}[metric]
-            parts = [of(reference, decoded, self.clusters) for reference, decoded in self.features]
-            self.statistics[metric] = mean_statistic(parts)
-        return self.statistics[metric]
+        """A set metric, the mean over seeds."""
+        return mean_statistic(self.parts(metric))
+
+    def per_seed(self, metric: str) -> list[float]:
+        """The metric of each seed; NaN for a set metric of a single image."""
+        if METRICS[metric].per_image:
+            return [METRICS[metric].mean(whole.columns[metric]) for whole in self.wholes]
+        return [one.value for one in self.parts(metric)] if self.has(metric) else [float("nan")] * len(self.wholes)
 
     def estimate(self, metric: str) -> Estimate:
         """The metric with its uncertainty over images.
@@ -75,15 +81,16 @@ class Measured:
         Raises:
             KeyError: the metric was not measured (`has`).
         """
-        if metric == "psnr":
-            return mean_psnr(self.per_image[metric])
-        return float(self.per_image[metric].mean()) if METRICS[metric].per_image else self.statistic(metric).value
+        if METRICS[metric].per_image:
+            return METRICS[metric].mean(self.per_image[metric])
+        return self.statistic(metric).value
 
     def infinity(self) -> Extrapolation | None:
         """rFID of infinitely many images, of the first seed; None for a single image or without features."""
         if not self.has("rfid"):
             return None
-        return rfid_infinity(*self.features[0], self.statistic("rfid").value if len(self.features) == 1 else None)
+        first = self.wholes[0]
+        return rfid_infinity(first.reference_features, first.features, self.parts("rfid")[0].value)
 
     def reordered(self, keys: Sequence[str]) -> Measured:
         """The same images in another order.
@@ -100,7 +107,7 @@ class Measured:
             tuple(keys),
             None if self.clusters is None else tuple(self.clusters[row] for row in rows),
             {name: values[rows] for name, values in self.per_image.items()},
-            tuple((reference[rows], decoded[rows]) for reference, decoded in self.features),
+            tuple(whole.rows(rows) for whole in self.wholes),
         )
 
 
@@ -123,9 +130,15 @@ def average(label: str, members: Sequence[Measured]) -> Measured:
     same = [member.reordered(first.keys) for member in members]
     names = [name for name in first.per_image if all(name in member.per_image for member in same)]
     per_image = {name: np.mean([member.per_image[name] for member in same], axis=0) for name in names}
-    complete = all(member.features for member in same)
-    features = tuple(pair for member in same for pair in member.features) if complete else ()
-    return Measured(label, first.keys, first.clusters, per_image, features)
+    complete = all(member.wholes for member in same)
+    wholes = tuple(whole for member in same for whole in member.wholes) if complete else ()
+    return Measured(label, first.keys, first.clusters, per_image, wholes)
+
+
+def mean_columns(parts: Sequence[Mapping[str, Values]]) -> dict[str, Values]:
+    """Per-image columns averaged over seeds."""
+    with np.errstate(invalid="ignore"):
+        return {name: np.mean([part[name] for part in parts], axis=0) for name in parts[0]}
 
 
 def mean_statistic(parts: Sequence[SetStatistic]) -> SetStatistic:
@@ -161,8 +174,7 @@ def read_measured(run: Run, row: str, label: str) -> Measured:
     """
     mine = run.of(row)
     parts = [mine[mine["noise_seed"] == seed] for seed in run.seeds(row)]
-    metrics = [name for name, facts in run.record.data.metrics.items() if facts.per_image and name in mine]
-    per_image = {name: np.mean([part[name].to_numpy(np.float64) for part in parts], axis=0) for name in metrics}
+    columns = [{str(name): part[name].to_numpy(np.float64) for name in part.select_dtypes("float64")} for part in parts]
     kept = run.features(row)
-    features = tuple((kept[0], decoded) for decoded in kept[1]) if kept else ()
-    return Measured(label, run.keys, clusters_of(run.keys, list(parts[0]["source_photo"])), per_image, features)
+    wholes = tuple(Whole(kept[0], *part) for part in zip(kept[1], columns, strict=True)) if kept else ()
+    return Measured(label, run.keys, clusters_of(run.keys, list(parts[0]["source_photo"])), mean_columns(columns), wholes)

@@ -6,8 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-DEFAULT_MARGINS = "rfid=5%,kid=5%,psnr=0.2,ssim=0.01,lpips=0.01,spectral=0.2,latent_error=0.02"
-"""Losses that count as none unless a run states others. A convention of this project, not thresholds of perception."""
+from harness.metrics.registry import DEFAULT_MARGINS
 
 
 @dataclass(frozen=True, slots=True)

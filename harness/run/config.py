@@ -46,7 +46,7 @@ class RunConfig:
     """each image is decoded under this many noise seeds (seed, seed + 1, …); figures are means over them"""
     margins: str = ""
     """losses that count as none, stated before the run: NAME=NUMBER or NAME=NUMBER%, separated by commas; metrics not named
-    keep those of `protocol.DEFAULT_MARGINS`"""
+    keep those of `registry.DEFAULT_MARGINS`"""
     extra_metrics: tuple[str, ...] = ()
     """metrics beyond the usual ones, slower"""
     batch_size: int = 8

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
@@ -12,9 +11,10 @@ from pydantic import JsonValue
 from harness.cost.cost import Cost
 from harness.decoder import Decoder
 from harness.environment import source_sha256
+from harness.metrics.metric import Whole
 from harness.metrics.registry import METRICS
-from harness.metrics.suite import OCTAVE_COLUMNS, set_metrics
-from harness.record.measured import Measured, clusters_of
+from harness.metrics.spectral import OCTAVE_COLUMNS
+from harness.record.measured import Measured, clusters_of, mean_columns
 from harness.record.schema import Details, Interval, IntervalNote, NoiseFacts, Result, RfidLine
 from harness.run.quality import Gathered, Reference
 
@@ -30,21 +30,19 @@ def decoder_figures(
     kept: Gathered,
     reference: Reference,
     seeds: Sequence[int],
+    extra: Collection[str] = (),
 ) -> tuple[Result, Details]:
     """One row of a record and what it rests on, from a decoder's passes, one a noise seed; without cost."""
     features = np.concatenate(reference.features)
     passes = kept.different(seeds)
-    values = {seed: {m: v for m, v in one.values().items() if m in METRICS} for seed, one in passes.items()}
-    per_seed = {seed: set_metrics(features, one.all_features(), values[seed]) for seed, one in passes.items()}
-    first = per_seed[seeds[0]]
-    metrics = {metric: float(np.mean([figures[metric] for figures in per_seed.values()])) for metric in first}
-    spread = None
-    if len(seeds) > 1:
-        spread = {metric: _deviation([figures[metric] for figures in per_seed.values()]) for metric in first}
     keys = tuple(example.key for example in reference.examples)
-    per_image = {m: np.mean([values[seed][m] for seed in passes], axis=0) for m in values[seeds[0]]}
     clusters = clusters_of(keys, [example.source_photo for example in reference.examples])
-    measured = Measured(label, keys, clusters, per_image, tuple((features, one.all_features()) for one in passes.values()))
+    wholes = tuple(Whole(features, one.all_features(), one.values()) for one in passes.values())
+    measured = Measured(label, keys, clusters, mean_columns([whole.columns for whole in wholes]), wholes)
+    found = {name: measured.per_seed(name) for name, metric in METRICS.items() if not metric.extra or name in extra}
+    per_seed = {seed: {metric: one[place] for metric, one in found.items()} for place, seed in enumerate(passes)}
+    metrics = {metric: float(np.mean(one)) for metric, one in found.items()}
+    spread = {metric: _deviation(one) for metric, one in found.items()} if len(seeds) > 1 else None
     intervals: dict[str, Interval] = {}
     notes: dict[str, IntervalNote] = {}
     for metric in metrics:
@@ -56,7 +54,7 @@ def decoder_figures(
             intervals[metric] = (interval.low, interval.high)
         notes[metric] = IntervalNote(estimate.method, estimate.units, estimate.note)
     line = measured.infinity()
-    octaves = [float(np.mean([one.values()[column] for one in passes.values()])) for column in OCTAVE_COLUMNS]
+    octaves = [float(np.mean([one.columns[column] for one in wholes])) for column in OCTAVE_COLUMNS]
     spec = decoder.spec
     result = Result(
         label=label,
@@ -80,13 +78,13 @@ def decoder_figures(
         source_sha256=source_sha256(decoder),
         interval_level=LEVEL,
         interval_notes=notes,
-        psnr_exact_images=int(np.isinf(per_image["psnr"]).sum()),
+        psnr_exact_images=int(np.isinf(measured.per_image["psnr"]).sum()),
         clamped=kept.clamped,
         noise=NoiseFacts(
             kept.noisy,
             tuple(passes),
             {str(seed): figures for seed, figures in per_seed.items()},
-            _image_spread(values) if len(passes) > 1 else None,
+            _image_spread(wholes) if len(passes) > 1 else None,
         ),
         rfid_infinity=None
         if line is None or line.infinity is None
@@ -109,8 +107,8 @@ def _deviation(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def _image_spread(values: dict[int, dict[str, Any]]) -> dict[str, float]:
+def _image_spread(wholes: Sequence[Whole]) -> dict[str, float]:
     """Mean over images of one image's standard deviation over seeds; NaN where an exact image has none."""
-    names = next(iter(values.values()))
+    names = [name for name in wholes[0].columns if name in METRICS]
     with np.errstate(invalid="ignore"):
-        return {m: float(np.std([one[m] for one in values.values()], axis=0, ddof=1).mean()) for m in names}
+        return {m: float(np.std([one.columns[m] for one in wholes], axis=0, ddof=1).mean()) for m in names}

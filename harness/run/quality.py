@@ -6,7 +6,7 @@ The reference is loaded and featured once; every decoder sees the same pixels an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -22,10 +22,11 @@ from harness.decoder import Decoder
 from harness.errors import MsbenchError
 from harness.files import features_dir
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
-from harness.metrics.suite import MetricSuite, Prepared
+from harness.metrics.metric import Batch
+from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
 from harness.run.config import RunConfig
-from harness.run.reconstruct import latent_error, reconstruct
+from harness.run.reconstruct import encoder_of, reconstruct
 from harness.run.savers import ImageSaver
 from harness.stopwatch import Stages
 
@@ -138,10 +139,14 @@ def quality_pass(
     batches = prefetch(_batches(dataset, config.batch_size))
     try:
         while batch := _next(batches, stages):
-            pixels = torch.from_numpy(batch.images).permute(0, 3, 1, 2).contiguous()
+            pixels = torch.from_numpy(batch.images).permute(0, 3, 1, 2).contiguous().to(device)
             show = reference.take(batch, chosen)
-            prepared = suite.prepare(pixels, cache, batch.pixels_sha256)
-            reference.features.append(prepared.features)
+            with stages.stage("reference features"):
+                reference.features.append(suite.reference_features(pixels, cache, batch.pixels_sha256))
+            prepared = {}
+            for metric in suite.names:
+                with stages.stage(metric):
+                    prepared[metric] = suite.prepare(metric, pixels)
             keys = [example.key for example in batch.examples]
             if saver:
                 with stages.stage("saving images"):
@@ -154,7 +159,7 @@ def quality_pass(
                         kept.passes[index].repeat(kept.passes[0])
                         continue
                     noise = SampleNoise.for_samples(seed, keys, device)
-                    latents, output = _measure(decoder, prepared, noise, suite, kept.passes[index], stages)
+                    latents, output = _measure(decoder, batch, pixels, prepared, noise, suite, kept.passes[index], stages)
                     if index == 0:
                         kept.noisy |= noise.used
                         if sum(map(len, kept.latents)) < needed:
@@ -176,16 +181,28 @@ def quality_pass(
 
 
 def _measure(
-    decoder: Decoder, prepared: Prepared, noise: SampleNoise, suite: MetricSuite, into: Pass, stages: Stages
+    decoder: Decoder,
+    batch: _Batch,
+    pixels: Tensor,
+    prepared: Mapping[str, Any],
+    noise: SampleNoise,
+    suite: MetricSuite,
+    into: Pass,
+    stages: Stages,
 ) -> tuple[Tensor, NDArray[np.uint8]]:
     """One batch through one decoder under one seed; returns latents and reconstructions [B, H, W, 3]."""
-    found = reconstruct(decoder, prepared.images, noise, stages)
+    found = reconstruct(decoder, pixels, noise, stages)
     latents, output = found.latents, found.pixels
     into.clamped.append(found.clamped / output[0].numel())
-    with stages.stage("encode again"):
-        faithfulness = latent_error(decoder, latents, output)
-    into.batches.append({**suite.per_image(prepared, output), "latent_error": faithfulness})
-    into.features.append(suite.inception_features(output))
+    keys, labels = tuple(example.key for example in batch.examples), tuple(example.label for example in batch.examples)
+    pairs = Batch(output, pixels, keys, labels, latents, encoder_of(decoder))
+    columns: Values = {}
+    for name in suite.names:
+        with stages.stage(name):
+            columns |= suite.measure(name, pairs, prepared[name])
+    into.batches.append(columns)
+    with stages.stage("inception"):
+        into.features.append(suite.inception_features(output))
     return latents, output.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.decoder import Decoder, NoiseSource
@@ -45,23 +44,16 @@ def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource, stages: St
             return Reconstruction(latents, to_uint8(output), int((output.abs() > 1.0).sum()))
 
 
-def latent_error(decoder: Decoder, latents: Tensor, reconstruction: Tensor) -> NDArray[np.float64]:
-    """Latent faithfulness ‖E(D(z)) - z‖ / ‖z‖ of each image: does the reconstruction still say what the latents said?
-
-    Args:
-        latents: [B, ...] z, from `reconstruct`.
-        reconstruction: uint8 [B, 3, H, W] D(z), rounded, on the decoder's device.
-
-    Returns:
-        float64 [B], 0 at best; NaN where the code is no latent grid (`latent_channels` None).
-    """
+def encoder_of(decoder: Decoder) -> Callable[[Tensor], Tensor] | None:
+    """uint8 images [B, 3, H, W] of any size -> latents by the decoder's own encoder; None where the code is no latent grid."""
     if decoder.spec.latent_channels is None:
-        return np.full(len(reconstruction), np.nan)
-    with torch.inference_mode():
-        again = decoder.encode(_padded(reconstruction, decoder.spec.down_factor))
-    wanted = latents.flatten(1).cpu().double()
-    distance = (again.flatten(1).cpu().double() - wanted).norm(dim=1)
-    return np.asarray((distance / wanted.norm(dim=1).clamp_min(1e-12)).numpy(), dtype=np.float64)
+        return None
+
+    def encode(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return decoder.encode(_padded(images, decoder.spec.down_factor))
+
+    return encode
 
 
 def _padded(pixels: Tensor, down_factor: int) -> Tensor:

@@ -19,10 +19,10 @@ from harness.data.registry import open_dataset
 from harness.decoder import Decoder, DecoderOptions, NoiseSource
 from harness.environment import Start
 from harness.errors import MsbenchError
-from harness.metrics.registry import METRICS
+from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
-from harness.record.protocol import DEFAULT_MARGINS, Protocol
+from harness.record.protocol import Protocol
 from harness.record.record import Record, plain, write_record
 from harness.record.run import write_features, write_samples
 from harness.record.schema import (
@@ -77,7 +77,8 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
     with stages.stage("loading decoders"):
         decoders = {name: in_mode(build_decoder(name, options), config.mode, device) for name in config.decoders}
     _refuse_random_weights(decoders)
-    suite = MetricSuite(device, config.offline, extra=config.extra_metrics, stages=stages)
+    with stages.stage("loading metrics"):
+        suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
     gathered, reference = quality_pass(config, dataset, decoders, suite, device, report, stages)
     with stages.stage("statistics"):
         seeds = config.noise_seed_list()
@@ -85,7 +86,7 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
         given = {key: value for key, value in options.items() if value is not None}
         name = dataset.info.name
         rows = {
-            label: decoder_figures(label, decoder, given, name, gathered[label], reference, seeds)
+            label: decoder_figures(label, decoder, given, name, gathered[label], reference, seeds, config.extra_metrics)
             for label, decoder in decoders.items()
         }
     if config.cost is not None:
@@ -160,10 +161,7 @@ def record_data(
         failure=None,
         protocol=protocol,
         protocol_hash=protocol.hash(),
-        metrics={
-            one.name: MetricFacts(getattr(protocol, one.name, one.description), one.direction, one.unit, one.per_image)
-            for one in measured
-        },
+        metrics={one.name: MetricFacts(one.definition, one.direction, one.unit, one.per_image) for one in measured},
         higher_is_better={one.name: one.direction == "higher" for one in measured},
         results=tuple(result for result, _ in rows.values()),
         decoders={label: details for label, (_, details) in rows.items()},

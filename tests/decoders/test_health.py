@@ -15,8 +15,8 @@ from torch import Tensor
 from decoders import models
 from harness.data.registry import open_dataset
 from harness.decoder import DecoderOptions
-from harness.metrics.pixel import psnr
-from harness.metrics.spectrum import top_octave_ratio
+from harness.metrics.psnr import psnr
+from harness.metrics.spectral import octave_power
 from harness.noise import SampleNoise
 from harness.run.reconstruct import to_uint8
 
@@ -37,6 +37,11 @@ def photographs() -> Tensor:
     chosen = [example.image[64:192, 64:192] for example in dataset if example.key in PHOTOS]
     assert len(chosen) == len(PHOTOS)
     return torch.stack([torch.from_numpy(image.copy()).movedim(-1, 0) for image in chosen])
+
+
+def top_octave_ratio(images: Tensor, references: Tensor) -> Tensor:
+    """Power of each image over its reference's in the top octave: above 1 is grain, below 1 blur."""
+    return octave_power(images, 2)[:, 0] / octave_power(references, 2)[:, 0]
 
 
 @cache

@@ -72,7 +72,7 @@ def run_data(
     pairs = list(rows)
     names = dict.fromkeys(name for row, _ in pairs for name in row.metrics)
     known = [METRICS[name] for name in names if name in METRICS]
-    info = DatasetInfo("photos", None, 256, 15, 15, 0, True, "", "native-grid-crop-v1")
+    info = DatasetInfo("photos", None, 256, 15, 15, 0, False, "", True, "", "native-grid-crop-v1")
     environment: Mapping[str, Any] = {
         "cpu_model": "cpu",
         "gpus": [],

@@ -4,49 +4,31 @@ import io
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-from torch_fidelity.metric_kid import mmd2
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from harness.metrics.inception import InceptionFeatures, Tap, torch_fidelity_state_dict
+from harness.metrics.inception import FastInception, InceptionFeatures, full_float32, resized, torch_fidelity_state_dict
 from harness.stats.rfid import rfid_value
 from harness.weights import WEIGHTS, sources
 
+CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("metric_weights")
 
 
-def _docstring_features(tap: Tap) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Features of the random images in torchmetrics' docstrings: seed 42, then its network's draws, then 100 + 100 images."""
+def test_published_fid_of_torchmetrics() -> None:
+    """torchmetrics 1.8.2 documents FID-64 = 12.6388: seed 42, then its network's draws, then 100 + 100 random images."""
     file = io.BytesIO()
     torch.save(torch_fidelity_state_dict(), file)
     file.seek(0)
     torch.manual_seed(42)
-    FeatureExtractorInceptionV3("inception-v3-compat", [tap], feature_extractor_weights_path=file)
-    first = torch.randint(0, 200, (100, 3, 299, 299), dtype=torch.uint8)
-    second = torch.randint(100, 255, (100, 3, 299, 299), dtype=torch.uint8)
-    network = InceptionFeatures.load(tap=tap)
-    a, b = (torch.cat([network.features(images[i : i + 10]) for i in range(0, 100, 10)]).numpy() for images in (first, second))
-    return a, b
-
-
-def test_published_fid_of_torchmetrics() -> None:
-    """torchmetrics 1.8.2 documents FID-64 = 12.6388."""
-    assert round(rfid_value(*_docstring_features("64")), 4) == 12.6388
-
-
-@pytest.mark.slow
-def test_published_kid_of_torchmetrics() -> None:
-    """torchmetrics 1.8.2 documents KID = 0.0312 ± 0.0025 over 100 random subsets of 50, drawn by torch's generator."""
-    first, second = _docstring_features("2048")
-    sets = [(first[torch.randperm(100)[:50]], second[torch.randperm(100)[:50]]) for _ in range(100)]
-    kernels = [[(a.astype(np.float64) @ b.T / 2048 + 1) ** 3 for a, b in ((x, x), (x, y), (y, y))] for x, y in sets]
-    values = [mmd2(*three, mmd_est="unbiased") for three in kernels]
-    assert round(float(np.mean(values)), 4) == 0.0312
-    assert round(float(np.std(values)), 4) == 0.0025
+    network = FeatureExtractorInceptionV3("inception-v3-compat", ["64"], feature_extractor_weights_path=file)
+    sets = [torch.randint(low, high, (100, 3, 299, 299), dtype=torch.uint8) for low, high in ((0, 200), (100, 255))]
+    with torch.no_grad():
+        first, second = (torch.cat([network(images[i : i + 10])[0] for i in range(0, 100, 10)]).numpy() for images in sets)
+    assert round(rfid_value(first, second), 4) == 12.6388
 
 
 @pytest.mark.slow
@@ -87,5 +69,42 @@ def test_the_absent_classifier_is_nan() -> None:
 
 def test_loading_leaves_the_random_state_alone() -> None:
     state = torch.get_rng_state()
-    InceptionFeatures.load(tap="64")
+    InceptionFeatures.load()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("shape", [(224, 224), (256, 256), (299, 299), (40, 321), (512, 64)])
+def test_resize_equals_torch_fidelity_to_the_bit(shape: tuple[int, int]) -> None:
+    images = torch.randint(0, 256, (2, 3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    theirs = interpolate_bilinear_2d_like_tensorflow1x(images.float(), size=(299, 299), align_corners=False)
+    ours = resized(images)
+    assert torch.equal(ours, (theirs - 128) / 128)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_inception_equals_its_plain_form(photos: Tensor, reconstructions: Tensor) -> None:
+    plain, fast = InceptionFeatures.load(), FastInception(CPU)
+    images = [photos, reconstructions[..., :224, :224]]
+    (a, b), (c, d) = ([network.features(batch).numpy() for batch in images] for network in (plain, fast))
+    assert abs(a - c).max() < 1e-4
+    assert abs(b - d).max() < 1e-4
+    assert rfid_value(c, d) == pytest.approx(rfid_value(a, b), abs=1e-4)
+    assert not torch.equal(torch.from_numpy(a), torch.from_numpy(b))
+
+
+def test_identity_names_the_weights_and_the_device() -> None:
+    identity = FastInception(CPU).identity
+    assert WEIGHTS["inception"].content_sha256 in identity
+    assert identity.endswith("cpu")
+
+
+def test_callers_precision_settings_come_back_even_after_an_error() -> None:
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        with pytest.raises(AssertionError), full_float32(torch.device("cpu")):
+            assert torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

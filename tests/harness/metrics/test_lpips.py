@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision import models
 
 from harness import weights
-from harness.metrics.lpips import Lpips, LpipsNet
+from harness.metrics.lpips import METRIC, FastLpips, Lpips, LpipsNet
 
 pytestmark = [pytest.mark.usefixtures("metric_weights"), pytest.mark.filterwarnings("ignore::UserWarning")]
 
@@ -83,3 +83,23 @@ def test_loading_leaves_the_random_state_alone_and_prints_nothing(capsys: pytest
     assert torch.equal(torch.get_rng_state(), state)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_lpips_equals_its_plain_form_and_one_state_serves_many_images(photos: Tensor, reconstructions: Tensor) -> None:
+    plain, fast = Lpips.load("alex"), FastLpips(torch.device("cpu"))
+    for references, first, second in [
+        (photos, reconstructions, photos.flip(3)),
+        (photos[:2, :, :100], reconstructions[:2, :, :100], photos[2:4, :, :100]),
+    ]:
+        state = fast.reference_state(references)
+        for images in (first, second, first):
+            expected = plain.distance(images, references)
+            assert torch.allclose(fast.distance_to(state, images), expected, rtol=0, atol=1e-5)
+            assert expected.min() > 0.01
+        assert torch.equal(fast.distance_to(state, references), torch.zeros(len(references)))
+
+
+def test_the_check_reads_pictures_as_the_package_does(photos: Tensor, reconstructions: Tensor) -> None:
+    a, b = (image.permute(1, 2, 0).numpy() for image in (photos[0], reconstructions[0]))
+    expected = Lpips.load("alex").distance(reconstructions[:1], photos[:1]).item()
+    assert METRIC.check.pair(a, b) == pytest.approx(expected, abs=METRIC.check.absolute)

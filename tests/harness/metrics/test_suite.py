@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,9 @@ from torch import Tensor
 from torch_fidelity import calculate_metrics
 
 from harness.metrics.inception import torch_fidelity_state_dict
-from harness.metrics.precision import full_float32
-from harness.metrics.registry import EXTRA, METRICS, PER_IMAGE, REQUIRED_WEIGHTS
-from harness.metrics.suite import IMAGE_PAIR, OCTAVE_COLUMNS, MetricSuite, set_metrics
-from harness.weights import WEIGHTS
+from harness.metrics.metric import Batch, Whole
+from harness.metrics.registry import METRICS
+from harness.metrics.suite import MetricSuite
 
 
 def _save(folder: Path, images: Tensor) -> None:
@@ -22,12 +22,13 @@ def _save(folder: Path, images: Tensor) -> None:
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
 
 
-def _evaluate(suite: MetricSuite, reference: Tensor, reconstruction: Tensor) -> dict[str, float]:
-    prepared = suite.prepare(reference)
-    values = suite.per_image(prepared, reconstruction)
-    assert set(OCTAVE_COLUMNS) < set(values)
-    figures = {name: column for name, column in values.items() if name in METRICS}
-    return set_metrics(prepared.features, suite.inception_features(reconstruction), figures)
+def _evaluate(suite: MetricSuite, references: Tensor, images: Tensor) -> dict[str, float]:
+    columns: dict[str, Any] = {}
+    for name in suite.names:
+        columns |= suite.measure(name, Batch(images, references), suite.prepare(name, references))
+    whole = Whole(suite.inception_features(references), suite.inception_features(images), columns)
+    figures = {name: METRICS[name].over_set(whole).value for name in ("rfid", "kid")}
+    return figures | {name: METRICS[name].mean(columns[name]) for name in suite.names if name != "latent_error"}
 
 
 @pytest.mark.usefixtures("metric_weights")
@@ -55,7 +56,7 @@ def test_rfid_equals_torch_fidelity_on_saved_images(tmp_path: Path, photos: Tens
 def test_batch_size_changes_nothing_and_copies_are_perfect(photos: Tensor, reconstructions: Tensor) -> None:
     small, large = (_evaluate(MetricSuite(batch_size=size), photos, reconstructions) for size in (3, 8))
     assert small == pytest.approx(large, rel=1e-4)
-    assert list(small) == ["rfid", "kid", *IMAGE_PAIR]
+    assert list(small) == ["rfid", "kid", "psnr", "ssim", "lpips", "spectral"]
     perfect = _evaluate(MetricSuite(), photos[:3], photos[:3])
     assert perfect["psnr"] == np.inf
     assert perfect["ssim"] == pytest.approx(1.0)
@@ -63,36 +64,3 @@ def test_batch_size_changes_nothing_and_copies_are_perfect(photos: Tensor, recon
     assert perfect["spectral"] == 0.0
     assert perfect["rfid"] == pytest.approx(0.0, abs=1e-6)
     assert perfect["kid"] == pytest.approx(0.0, abs=1e-9)
-
-
-def test_one_image_has_no_set_metrics() -> None:
-    values = {name: np.array([0.5]) for name in PER_IMAGE}
-    found = set_metrics(np.zeros((1, 4)), np.zeros((1, 4)), values)
-    assert np.isnan([found["rfid"], found["kid"]]).all()
-    assert found["lpips"] == 0.5
-
-
-def test_counts_must_match() -> None:
-    values = {name: np.zeros(3) for name in PER_IMAGE}
-    with pytest.raises(ValueError, match=r"\[3, 4\]"):
-        set_metrics(np.zeros((4, 4)), np.zeros((4, 4)), values)
-
-
-def test_registry_is_consistent() -> None:
-    assert all(info.name == name for name, info in METRICS.items())
-    assert set(PER_IMAGE) == {*IMAGE_PAIR, "latent_error"}
-    assert set(EXTRA) == {"dists"}
-    assert set(REQUIRED_WEIGHTS) == {"inception", "lpips-alex"}
-    assert set(REQUIRED_WEIGHTS) <= set(WEIGHTS)
-
-
-def test_callers_precision_settings_come_back_even_after_an_error() -> None:
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        with pytest.raises(AssertionError), full_float32(torch.device("cpu")):
-            assert torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
-        assert torch.backends.cudnn.allow_tf32
-        assert torch.backends.cuda.matmul.allow_tf32
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

@@ -6,11 +6,17 @@ leak power into every frequency; its periodogram is summed over rings of radial 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from harness.metrics.metric import Batch, Check, Column, Metric, PerImage, Picture, floor
 
 OCTAVES = 5
 """rings told apart by default: f ≥ 1/4, [1/8, 1/4), [1/16, 1/8), [1/32, 1/16), and all below"""
+OCTAVE_COLUMNS: tuple[str, ...] = tuple(f"octave_{ring}_db" for ring in range(OCTAVES))
+"""columns of the samples: signed dB of each octave, finest first, above 0 grain, below blur; NaN where an image is too small"""
 _LUMINANCE = (0.299, 0.587, 0.114)
 _ROUNDING = 1.0 / 12.0  # variance of rounding to whole levels: below it no power can be told from none
 
@@ -54,23 +60,6 @@ def octave_power(images: Tensor, octaves: int = OCTAVES) -> Tensor:
     return total.index_add_(1, ring.flatten(), power.flatten(1))
 
 
-def top_octave_ratio(images: Tensor, references: Tensor) -> Tensor:
-    """Power of each image over its reference's in the top octave (f ≥ 1/4): above 1 is grain, below 1 blur.
-
-    Args:
-        images, references: uint8 [B, 3, H, W].
-
-    Returns:
-        float64 [B]; NaN or inf where the reference has nothing there (a flat picture).
-
-    Raises:
-        ValueError: shapes differ, or see `octave_power`.
-    """
-    if images.shape != references.shape:
-        raise ValueError(f"expected two batches of one shape; got {tuple(images.shape)} and {tuple(references.shape)}")
-    return octave_power(images, 2)[:, 0] / octave_power(references, 2)[:, 0]
-
-
 def octave_difference(power: Tensor, reference: Tensor) -> Tensor:
     """How far each octave lies above (grain) or below (blur) the reference's, in dB: 10 log₁₀((P + 1/12) / (P_ref + 1/12)).
 
@@ -93,3 +82,64 @@ def octaves_for(height: int, width: int) -> int:
 def _hann(count: int) -> Tensor:
     """A Hann window without zeros at its ends, float64 [count]."""
     return torch.hann_window(count + 2, periodic=False, dtype=torch.float64)[1:-1]
+
+
+def _measure(batch: Batch, reference: Tensor) -> dict[str, Column]:
+    rings = reference.shape[1]
+    octaves = octave_difference(octave_power(batch.images, rings), reference).numpy()
+    absent = np.full((len(octaves), OCTAVES - rings), np.nan)
+    columns = zip(OCTAVE_COLUMNS, np.hstack([octaves, absent]).T, strict=True)
+    return {"spectral": np.abs(octaves).mean(axis=1), **dict(columns)}
+
+
+def by_numpy(reference: Picture, decoded: Picture) -> dict[str, float]:
+    """The same columns by numpy.fft, log₂(side) - 1 octaves of an image below 64 pixels."""
+    rings = max(1, min(OCTAVES, int(np.log2(min(reference.shape[:2]))) - 1))
+    ratio = (_ring_power(decoded, rings) + _ROUNDING) / (_ring_power(reference, rings) + _ROUNDING)
+    found = np.full(OCTAVES, np.nan)
+    found[:rings] = 10.0 * np.log10(ratio)
+    columns = zip(OCTAVE_COLUMNS, found.tolist(), strict=True)
+    return {"spectral": float(np.nanmean(np.abs(found))), **dict(columns)}
+
+
+def _ring_power(picture: Picture, rings: int) -> NDArray[np.float64]:
+    """Power of the windowed luminance in rings f ≥ 1/4, [1/8, 1/4), …, the last with all below."""
+    from scipy.signal.windows import hann
+
+    luminance = picture.astype(np.float64) @ np.array(_LUMINANCE)
+    height, width = luminance.shape
+    window = np.outer(hann(height + 2)[1:-1], hann(width + 2)[1:-1])
+    luminance = luminance - np.average(luminance, weights=window)
+    power = np.abs(np.fft.fft2(luminance * window)) ** 2 / ((window**2).sum() * height * width)
+    # squared frequencies in units of 1 / (height x width) are whole numbers, so that the rings' edges are exact
+    rows, columns = (np.rint(np.fft.fftfreq(side) * side).astype(np.int64) for side in (height, width))
+    squared = (rows[:, None] * width) ** 2 + (columns[None, :] * height) ** 2
+    found = np.zeros(rings)
+    inside = np.ones_like(power, dtype=bool)
+    for ring in range(rings):
+        beyond = squared * 4 ** (ring + 2) >= (height * width) ** 2 if ring < rings - 1 else inside
+        found[ring] = power[inside & beyond].sum()
+        inside &= ~beyond
+    return found
+
+
+METRIC = Metric(
+    name="spectral",
+    direction="lower",
+    description="mean over octaves of how far an image's power spectrum is from its reference's, up or down",
+    definition="luminance, Hann window, 5 octaves, mean |dB| over a floor of 1/12",
+    title="Spectral dB",
+    digits=2,
+    unit="dB",
+    margin="0.2",
+    load=lambda device, offline: PerImage(
+        _measure, lambda references: octave_power(references, octaves_for(*references.shape[-2:]))
+    ),
+    tolerance=floor(2e-4),
+    check=Check(
+        how="numpy.fft on PNG",
+        reason="dB; a few frequencies on a ring's edge may round to either side",
+        absolute=1e-3,
+        pair=by_numpy,
+    ),
+)

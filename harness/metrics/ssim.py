@@ -1,11 +1,14 @@
-"""PSNR and SSIM of uint8 RGB images, per image, vectorised over the batch; an image's value does not depend on its batch."""
+"""SSIM of uint8 RGB images, vectorised over the batch; an image's value does not depend on its batch."""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+
+from harness.metrics.metric import Check, Metric, PerImage, Picture, floor
+from harness.metrics.psnr import check_pair
 
 _SIGMA = 1.5
 _RADIUS = 5  # int(3.5 * sigma + 0.5): scikit-image truncates the Gaussian at 3.5 sigma
@@ -15,33 +18,6 @@ MIN_SIDE = 2 * _RADIUS + 1
 
 Moments = tuple[Tensor, Tensor]
 """Windowed means of an image and of its square, float64 [B, 3, H - 10, W - 10] each."""
-
-
-def psnr(images: Tensor, references: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio over all channels, 10 log₁₀(255² / MSE) dB.
-
-    Args:
-        images, references: uint8 [B, 3, H, W].
-
-    Returns:
-        float64 [B]; `inf` where an image equals its reference: there is no cap, which would be one more free parameter.
-    """
-    _check(images, references)
-    # Sums of squared integers are exact, whatever the order.
-    squares = (images.int() - references.int()).square().flatten(1).sum(dim=1, dtype=torch.int64)
-    mse = squares.cpu().double() / images[0].numel()
-    return 10.0 * torch.log10(255.0**2 / mse)
-
-
-def mean_psnr(values: NDArray[np.floating]) -> float:
-    """Mean of per-image dB over the images that differ from their reference; `inf` only where none does, NaN for no images.
-
-    One exact image among thousands would otherwise make the mean infinite; those left out are `inf` in the per-image values.
-    """
-    if len(values) == 0:
-        return float("nan")
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else float("inf")
 
 
 def ssim_moments(references: Tensor) -> Moments:
@@ -70,7 +46,7 @@ def ssim(images: Tensor, references: Tensor, moments: Moments | None = None) -> 
     Raises:
         ValueError: shapes or dtypes differ, or a side is too short.
     """
-    _check(images, references)
+    check_pair(images, references)
     found = ssim_moments(references) if moments is None else moments
     parts = zip(_chunks(images), _chunks(references), *map(_chunks, found), strict=True)
     return torch.cat([_similarity(_double(x), _double(y), mean, square) for x, y, mean, square in parts]).cpu()
@@ -114,10 +90,26 @@ def _double(images: Tensor) -> Tensor:
     return (images.cpu() if images.device.type == "mps" else images).double()
 
 
-def _check(images: Tensor, references: Tensor) -> None:
-    if images.shape != references.shape or images.dim() != 4:
-        raise ValueError(
-            f"expected two batches [B, 3, H, W] of one shape; got {tuple(images.shape)} and {tuple(references.shape)}"
-        )
-    if images.dtype != torch.uint8 or references.dtype != torch.uint8:
-        raise ValueError(f"expected uint8 images; got {images.dtype} and {references.dtype}")
+def by_scikit_image(reference: Picture, decoded: Picture) -> float:
+    """By scikit-image, with the same window and covariance."""
+    from skimage import metrics
+
+    untyped: Any = metrics
+    options = {"gaussian_weights": True, "sigma": _SIGMA, "use_sample_covariance": False, "data_range": 255}
+    return float(untyped.structural_similarity(reference, decoded, channel_axis=-1, **options))
+
+
+METRIC = Metric(
+    name="ssim",
+    direction="higher",
+    description="structural similarity, Gaussian window 11 / 1.5 on RGB (scikit-image's)",
+    definition="gaussian 11/1.5 RGB, population covariance, data range 255, borders cropped",
+    title="SSIM",
+    headline=True,
+    margin="0.01",
+    load=lambda device, offline: PerImage(
+        lambda batch, moments: ssim(batch.images, batch.references, moments).numpy(), ssim_moments
+    ),
+    tolerance=floor(6e-6),
+    check=Check(how="scikit-image on PNG", reason="float64 filters of another order", absolute=1e-8, pair=by_scikit_image),
+)
