@@ -157,14 +157,14 @@ class Bench:
             cell.decoder,
             Request("imagenette", self.wanted.data_dir, None, None, 0, False, "train", True),
             path.parent,
-            preset=cell.preset,
+            preset=None if cell.decoder == "vae-ft" else cell.preset,  # it is the size of the autoencoder it tunes
             scales=cell.scales,
             settings=cell.settings,
             vae=self.checkpoint(cell.vae, seed) if cell.vae else None,
             teacher=self.checkpoint(cell.teacher, seed) if cell.teacher else None,
             start=self.checkpoint(cell.start, seed) if cell.start else None,
             device=check_device(self.wanted.device),
-            resume=True,
+            resume=(path.parent / "state.pt").is_file(),
             offline=True,
         )
         request = replace(request, config=replace(request.config, seed=seed))

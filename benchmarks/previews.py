@@ -24,12 +24,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from decoders.flow import halve
-from decoders.models import DiffusionDecoder, ms_onestep
+from decoders.models import DiffusionDecoder
 from harness.data.images import center_crop
 from harness.decoder import DecoderOptions
 from harness.errors import MsbenchError
 from harness.files import atomic_path, write_text
 from harness.noise import SampleNoise
+from harness.registry import build_decoder
 
 PHOTOGRAPHS = (("astronaut", 256), ("coffee", 256), ("chelsea", 256), ("astronaut", 512))
 """Public domain or CC0, from scikit-image; (name, side in pixels)"""
@@ -125,7 +126,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("results/previews"), help="prefix of the two files")
     arguments = parser.parse_args()
     try:
-        decoder = ms_onestep(DecoderOptions(checkpoint=arguments.checkpoint))
+        decoder = build_decoder("ms-onestep", DecoderOptions(checkpoint=arguments.checkpoint))
         assert isinstance(decoder, DiffusionDecoder)
         measured = [(name, *measure(decoder, name, side)) for name, side in PHOTOGRAPHS]
         sheet(arguments.output.with_suffix(".png"), [(name, pictures) for name, _, pictures in measured])

@@ -13,12 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from decoders.denoiser import Denoiser
 from decoders.flow import FlowName
-from decoders.models import random_decoder
 from decoders.presets import SIZES, denoiser_config
-from decoders.schedule import split_steps
+from decoders.sampling import split_steps
 from harness.cost.theory import counted_ratio
 from harness.decoder import DecoderOptions
 from harness.noise import SampleNoise
+from harness.registry import build_decoder
 
 META = torch.device("meta")
 
@@ -138,7 +138,8 @@ def test_nano_is_small(nano: Denoiser) -> None:
 
 def decode_gflops(flow: FlowName, scales: int, steps: int, side: int = 256) -> float:
     """GFLOPs of a whole decode, as the harness runs it, shapes only."""
-    decoder = random_decoder(flow, scales, steps, DecoderOptions(device=META))
+    name = "ms-diffusion" if flow == "pyramid" else "ms-diffusion-cascade"
+    decoder = build_decoder(name, DecoderOptions(device=META, weights="random", scales=scales, steps=steps))
     noise = SampleNoise.for_samples(0, ["a"], META)
     with FlopCounterMode(display=False) as counter:
         decoder.decode(torch.zeros(1, 4, side // 8, side // 8, device=META), noise)
