@@ -145,3 +145,13 @@ def _fill(build: Callable[[], ModuleT], tensors: dict[str, Tensor], path: Path) 
             f"{path}: its tensors do not fit the architecture it states; the file is damaged or of another version"
         ) from error
     return module.eval().requires_grad_(False)
+
+
+def teacher_of(path: Path, sha256: str) -> str | None:
+    """SHA-256 of the weights a checkpoint was distilled from, as the card beside it says; None where none does."""
+    try:
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = card.get("teacher_sha256") if isinstance(card, dict) and card.get("sha256") == sha256 else None
+    return known if isinstance(known, str) else None

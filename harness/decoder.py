@@ -37,6 +37,8 @@ class DecoderSpec:
     """seed the weights were trained under; None where unknown"""
     recipe_sha256: str | None = None
     """hash of all that training was told but the seed: decoders that share it differ in their training seed alone"""
+    teacher_sha256: str | None = None
+    """SHA-256 of the weights it was distilled from; None without a teacher, or where unknown"""
 
 
 class NoiseSource(Protocol):

@@ -127,15 +127,23 @@ def _document(comparison: Comparison) -> dict[str, Any]:
 
 def _gate(chosen: list[tuple[Any, str | None]], against: str, fail: bool, update: bool, as_json: bool) -> int:
     """Hold the runs against a reference, or write it; the exit code."""
-    from harness.cli.gate import apply_gate, gate_document, gate_report, print_report
+    from harness.compare.gate import check, update_reference
+    from harness.compare.reference import read_reference
+    from harness.record.run import open_run
 
-    records, decoders = [record for record, _ in chosen], [decoder for _, decoder in chosen]
-    if as_json and not update:
-        report = gate_report(records, decoders, against)
-        print_report(report, console_for(True))
-        print_json({**gate_document(report), "schema_version": 1, "status": "passed" if report.passed else "failed"})
-        return int(fail and not report.passed)
-    return apply_gate(records, decoders, against, fail, update, console_for(as_json))
+    reference = None if update else read_reference(against)
+    records, decoders = [open_run(record).record for record, _ in chosen], [decoder for _, decoder in chosen]
+    if reference is None:
+        lines, failed = update_reference(records, decoders, against), False
+        document: dict[str, Any] = {"schema_version": 1, "status": "updated", "reference": against, "changes": lines}
+    else:
+        report = check(records, reference, decoders)
+        lines, failed, document = report.lines(), not report.passed, report.document()
+    for line in lines:
+        console_for(as_json).print(line, soft_wrap=True, markup=False, highlight=False)
+    if as_json:
+        print_json(document)
+    return int(fail and failed)
 
 
 def _run_argument(text: str) -> tuple[Any, str | None]:

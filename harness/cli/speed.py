@@ -34,7 +34,7 @@ def speed_command(
     output_dir: Annotated[Path | None, typer.Option(help="Folder of the record; default: a new one below runs/.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Time decoders side by side: every mode and batch, in turns, with a noise floor. Exit 1 where every cell failed."""
+    """Time decoders side by side: every mode and batch, in turns, with a noise floor. Exit 1 where nothing was measured."""
     with user_errors():
         from harness.cost.modes import parse_mode
         from harness.environment import Start
@@ -72,4 +72,5 @@ def speed_command(
     if as_json:
         print_json(whole)
     if whole["status"] == "failed":
+        typer.echo("msbench: nothing was measured: every cell failed or was skipped, for the reasons above", err=True)
         raise typer.Exit(1)

@@ -26,7 +26,7 @@ from harness.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from harness.sweep.sweep import Measured
+    from harness.sweep.sweep import MeasuredCell
 
 _SHOWN = {
     "decoder": "decoder",
@@ -140,7 +140,7 @@ def sweep_command(
             )
 
 
-def _cell(one: Measured) -> dict[str, Any]:
+def _cell(one: MeasuredCell) -> dict[str, Any]:
     """A cell in JSON types; the samples of its timing are in its file."""
     cell, figures = one.cell, one.figures
     head: dict[str, Any] = {"decoder": cell.decoder, "scales": cell.scales, "steps": cell.steps}

@@ -131,7 +131,7 @@ def quality_pass(
     reference = Reference()
     saver = ImageSaver(config.save_images) if config.save_images else None
     chosen = set(np.linspace(0, len(dataset) - 1, min(config.sheet_rows, len(dataset))).round().astype(int).tolist())
-    needed = max(config.cost.batch_sizes) if config.cost else 0
+    needed = max(config.cost.batch_sizes, default=1) if config.cost else 0
     total, done = len(dataset) * len(decoders), 0
     stages = stages or Stages(device)
     with stages.stage("cache"):

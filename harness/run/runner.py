@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +16,11 @@ from harness.cost.cost import measure_cost
 from harness.cost.modes import in_mode
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
-from harness.decoder import Decoder, DecoderOptions, NoiseSource
+from harness.decoder import Decoder, DecoderOptions
 from harness.environment import Start
 from harness.errors import MsbenchError
 from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
-from harness.noise import SampleNoise
 from harness.record.protocol import Protocol
 from harness.record.record import Record, plain, write_record
 from harness.record.run import write_features, write_samples
@@ -94,7 +93,7 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
             report(f"timing {label}", index, len(decoders))
             latents = torch.cat(gathered[label].latents)
             with stages.stage("measuring cost"):
-                cost = measure_cost(decoder, latents, _noise_for(config.seed, device), config.cost, device)
+                cost = measure_cost(decoder, latents, config.seed, config.cost, device)
                 rows[label] = with_cost(*rows[label], cost)
         report("timing", len(decoders), len(decoders))
     with stages.stage("writing"):
@@ -120,13 +119,6 @@ def _refuse_random_weights(decoders: dict[str, Decoder]) -> None:
         raise MsbenchError(
             f"--decoder {','.join(random)}: random weights have a cost but no quality; leave it out and use `msbench speed`"
         )
-
-
-def _noise_for(seed: int, device: torch.device) -> Callable[[int], NoiseSource]:
-    def noise(batch: int) -> NoiseSource:
-        return SampleNoise.for_samples(seed, [f"cost-{i}" for i in range(batch)], device)
-
-    return noise
 
 
 def record_data(

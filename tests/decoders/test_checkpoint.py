@@ -22,6 +22,7 @@ from decoders.checkpoint import (
     read_checkpoint,
     save_checkpoint,
     shipped_path,
+    teacher_of,
 )
 from decoders.denoiser import Denoiser
 from harness.errors import MsbenchError
@@ -226,3 +227,20 @@ def test_writing_is_atomic(saved: Path, tiny_denoiser: MakeDenoiser, monkeypatch
 
 def test_shipped_weights_lie_in_the_package() -> None:
     assert shipped_path("ms-onestep") == Path(checkpoint.__file__).parent / "checkpoints" / "ms-onestep.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"), [("ms-onestep", "ms-diffusion-cascade"), ("onestep", "diffusion"), ("vae", None)]
+)
+def test_the_card_says_what_a_student_was_distilled_from(student: str, teacher: str | None) -> None:
+    path = shipped_path(student)
+    assert teacher_of(path, sha256_file(path)) == (sha256_file(shipped_path(teacher)) if teacher else None)
+
+
+@pytest.mark.parametrize(
+    "card", [None, "[]", "{", '{"sha256": "other", "teacher_sha256": "t"}', '{"sha256": "s", "teacher_sha256": 5}']
+)
+def test_a_card_of_another_file_says_nothing_of_the_teacher(tmp_path: Path, card: str | None) -> None:
+    if card is not None:
+        (tmp_path / "x.json").write_text(card)
+    assert teacher_of(tmp_path / "x.safetensors", "s") is None
