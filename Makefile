@@ -59,7 +59,7 @@ results-imagenette: setup ## measure one-step decoders and a teacher on Imagenet
 	$(BIN)/msbench compare $(IMAGENETTE_DECODERS:%=$(RUN)-%) --baseline direct --format markdown > results/imagenette-cpu.md
 
 # GATE_ARGS=--update rewrites the reference: on purpose, in the commit that moves the figures.
-gate: setup ## hold every shipped decoder against results/regression/photos-cpu.csv; fails where one got worse
+gate: setup ## hold every shipped decoder against results/regression/photos-cpu.json; fails where one got worse
 	$(eval RUN := results/runs/gate-$(shell date +%Y%m%d-%H%M%S))
 	$(BIN)/msbench weights fetch
 	MSBENCH_FEATURES=off $(BIN)/msbench run --decoder $(DEMO_DECODERS) --dataset photos --no-cost --output-dir $(RUN)

@@ -7,7 +7,7 @@ At 256 px `harness.cost.flops` counts 622 GFLOPs an image for the first and 35.3
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -54,40 +54,33 @@ class ArchitectureOnly:
         return images.float()
 
 
-def sd_vae_arch(options: DecoderOptions) -> ArchitectureOnly:
-    """The decoder of Stable Diffusion's VAE (`AutoencoderKL`, f8c4), its post-quant convolution included.
+def _stable_diffusion(diffusers: Any) -> nn.Module:
+    """The decoder of `AutoencoderKL`, its post-quant convolution included."""
+    model = diffusers.AutoencoderKL(
+        latent_channels=_LATENT_CHANNELS,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
+    return nn.Sequential(model.post_quant_conv, model.decoder)
+
+
+def _taesd(diffusers: Any) -> nn.Module:
+    """The decoder of `AutoencoderTiny`, the tiny stand-in for Stable Diffusion's VAE."""
+    decoder: nn.Module = diffusers.AutoencoderTiny(latent_channels=_LATENT_CHANNELS).decoder
+    return decoder
+
+
+_NETWORKS: Mapping[str, Callable[[Any], nn.Module]] = {"sd-vae-arch": _stable_diffusion, "taesd-arch": _taesd}
+
+
+def build(options: DecoderOptions) -> ArchitectureOnly:
+    """The architecture called `options.name`, weights drawn from a fixed seed, torch's own generator left as it was.
 
     Raises `MsbenchError` for steps, scales or a checkpoint, and without `diffusers`.
     """
-
-    def network(diffusers: Any) -> nn.Module:
-        model = diffusers.AutoencoderKL(
-            latent_channels=_LATENT_CHANNELS,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-        )
-        return nn.Sequential(model.post_quant_conv, model.decoder)
-
-    return _build("sd-vae-arch", options, network)
-
-
-def taesd_arch(options: DecoderOptions) -> ArchitectureOnly:
-    """The decoder of TAESD (`AutoencoderTiny`, f8c4), the tiny stand-in for Stable Diffusion's VAE.
-
-    Raises `MsbenchError` for steps, scales or a checkpoint, and without `diffusers`.
-    """
-
-    def network(diffusers: Any) -> nn.Module:
-        decoder: nn.Module = diffusers.AutoencoderTiny(latent_channels=_LATENT_CHANNELS).decoder
-        return decoder
-
-    return _build("taesd-arch", options, network)
-
-
-def _build(name: str, options: DecoderOptions, network: Callable[[Any], nn.Module]) -> ArchitectureOnly:
-    """Draw the weights from a fixed seed, torch's own generator left as it was, and wrap the network."""
+    name = options.name
     refuse_sampling_options(name, options)
     if options.checkpoint is not None:
         raise MsbenchError(
@@ -96,7 +89,7 @@ def _build(name: str, options: DecoderOptions, network: Callable[[Any], nn.Modul
     diffusers = _diffusers(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        built = network(diffusers)
+        built = _NETWORKS[name](diffusers)
     built.to(device=options.device, dtype=options.dtype).eval().requires_grad_(False)
     spec = DecoderSpec(
         name=name,

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from baselines.options import refuse_network_options
-from harness.decoder import DecoderOptions, DecoderSpec, NoiseSource
+from baselines.options import refuse_network_options, without_network
+from harness.decoder import DecoderOptions, NoiseSource
 
 
 class IdentityDecoder:
     """Returns the images it was given. Latents: float32 [B, 3, H, W] in [-1, 1]."""
 
-    spec = DecoderSpec(
-        name="identity",
-        down_factor=1,
-        latent_channels=None,
-        steps=0,
-        scales=1,
-        parameters=0,
-        weights_sha256=None,
-        encoder_sha256=None,
-        trained_on="nothing",
-    )
+    spec = without_network("identity", 1, None)
 
     def encode(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> the same tensor."""

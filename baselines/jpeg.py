@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from baselines.options import refuse_network_options
-from harness.decoder import DecoderOptions, DecoderSpec, NoiseSource
+from baselines.options import refuse_network_options, without_network
+from harness.decoder import DecoderOptions, NoiseSource
 from harness.errors import MsbenchError
 
 _LENGTH_BYTES = 4
@@ -57,17 +57,7 @@ class JpegDecoder:
         device: where decoded images are put.
     """
 
-    spec = DecoderSpec(
-        name="jpeg",
-        down_factor=1,
-        latent_channels=None,
-        steps=0,
-        scales=1,
-        parameters=0,
-        weights_sha256=None,
-        encoder_sha256=None,
-        trained_on="nothing",
-    )
+    spec = without_network("jpeg", 1, None)
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

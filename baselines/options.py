@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from harness.decoder import DecoderOptions
+from harness.decoder import DecoderOptions, DecoderSpec
 from harness.errors import MsbenchError
+
+
+def without_network(name: str, down_factor: int, latent_channels: int | None) -> DecoderSpec:
+    """The spec of a decoder that has neither a network nor anything learned."""
+    return DecoderSpec(
+        name=name,
+        down_factor=down_factor,
+        latent_channels=latent_channels,
+        steps=0,
+        scales=1,
+        parameters=0,
+        weights_sha256=None,
+        encoder_sha256=None,
+        trained_on="nothing",
+    )
 
 
 def refuse_sampling_options(name: str, options: DecoderOptions) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from baselines.options import refuse_network_options, require_multiple
-from harness.decoder import DecoderOptions, DecoderSpec, NoiseSource
+from baselines.options import refuse_network_options, require_multiple, without_network
+from harness.decoder import DecoderOptions, NoiseSource
 
 _FACTOR = 8
 
@@ -17,17 +17,7 @@ class BicubicDecoder:
     Latents: float32 [B, 3, H/8, W/8] in [-1, 1]: three numbers a position where f8c4 has four.
     """
 
-    spec = DecoderSpec(
-        name="bicubic",
-        down_factor=_FACTOR,
-        latent_channels=3,
-        steps=0,
-        scales=1,
-        parameters=0,
-        weights_sha256=None,
-        encoder_sha256=None,
-        trained_on="nothing",
-    )
+    spec = without_network("bicubic", _FACTOR, 3)
 
     def encode(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [-1, 1] -> [B, 3, H/8, W/8] in [-1, 1]. Raises `MsbenchError` unless 8 divides H and W."""

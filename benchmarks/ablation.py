@@ -13,9 +13,6 @@ it was trained with and for how long.
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
 import json
 import sys
 import tomllib
@@ -24,6 +21,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.plumbing import options, run_script, write_csv
 from decoders.training.request import TrainRequest
 from decoders.training.train import run_training
 from harness.cost.cost import CostProtocol
@@ -38,8 +36,8 @@ METRICS = ("rfid", "kid", "psnr", "ssim", "lpips", "dists", "spectral")
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One training, repeated under each of its seeds."""
+class Training:
+    """One `[[cell]]` of a grid: a training, repeated under each of its seeds."""
 
     name: str
     """how rows and other cells call it"""
@@ -63,7 +61,7 @@ class Cell:
     """network calls to measure with; none = the decoder's own"""
 
 
-def read_grid(path: Path) -> list[Cell]:
+def read_grid(path: Path) -> list[Training]:
     """The cells of a grid file, in its order.
 
     Raises:
@@ -73,8 +71,8 @@ def read_grid(path: Path) -> list[Cell]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise MsbenchError(f"{path}: not a readable grid ({error})") from error
-    known = [entry.name for entry in fields(Cell)]
-    cells: list[Cell] = []
+    known = [entry.name for entry in fields(Training)]
+    cells: list[Training] = []
     for table in document.get("cell", []):
         row = {**document.get("defaults", {}), **table}
         for key in row:
@@ -84,7 +82,7 @@ def read_grid(path: Path) -> list[Cell]:
         values = {key: value for key, value in values.items() if value != "none"}
         if not {"name", "decoder"} <= values.keys():
             raise MsbenchError(f"{path}: every cell needs a name and a decoder; {table} lacks one")
-        cell = Cell(**values)
+        cell = Training(**values)
         before = [other.name for other in cells]
         if cell.name in before:
             raise MsbenchError(f"{path}: two cells are called {cell.name!r}")
@@ -107,9 +105,9 @@ class Wanted:
     """size of the stratified validation subset; None = all"""
     dists: bool = False
     """measure DISTS too"""
-    seeds: tuple[int, ...] | None = None
+    seeds: Sequence[int] | None = None
     """of a cell's training seeds; None = all"""
-    steps: tuple[int, ...] | None = None
+    steps: Sequence[int] | None = None
     """of a cell's numbers of steps; None = all"""
     device: str = "cpu"
     """where to train and measure"""
@@ -118,20 +116,20 @@ class Wanted:
 class Bench:
     """Trains and measures cells below the folder `work`."""
 
-    def __init__(self, cells: Sequence[Cell], work: Path, wanted: Wanted | None = None) -> None:
+    def __init__(self, cells: Sequence[Training], work: Path, wanted: Wanted | None = None) -> None:
         self.cells = {cell.name: cell for cell in cells}
         self.work = work
         self.wanted = wanted or Wanted()
 
-    def seeds(self, cell: Cell) -> list[int]:
+    def seeds(self, cell: Training) -> list[int]:
         """The training seeds of a cell that are wanted."""
         return [seed for seed in cell.seeds if self.wanted.seeds is None or seed in self.wanted.seeds]
 
-    def steps(self, cell: Cell) -> list[int | None]:
+    def steps(self, cell: Training) -> list[int | None]:
         """The numbers of steps a cell is measured with that are wanted; None = the decoder's own."""
-        if not cell.steps:
-            return [None]
-        return [steps for steps in cell.steps if self.wanted.steps is None or steps in self.wanted.steps]
+        return (
+            [steps for steps in cell.steps if self.wanted.steps is None or steps in self.wanted.steps] if cell.steps else [None]
+        )
 
     def folder(self, name: str, seed: int) -> Path:
         """Where a cell's training under a seed lies; of its first seed where it has no such one."""
@@ -142,7 +140,7 @@ class Bench:
         """A cell's weights under a seed, or under its first."""
         return self.folder(name, seed) / f"{self.cells[name].decoder}.safetensors"
 
-    def train(self, cell: Cell, seed: int) -> None:
+    def train(self, cell: Training, seed: int) -> None:
         """Train one cell unless it is finished; a run that was cut off goes on."""
         path = self.checkpoint(cell.name, seed)
         recipe = [cell.decoder, cell.preset, cell.scales, cell.settings, cell.teacher, cell.vae]
@@ -157,20 +155,20 @@ class Bench:
             cell.decoder,
             Request("imagenette", self.wanted.data_dir, None, None, 0, False, "train", True),
             path.parent,
-            preset=cell.preset,
+            preset=None if cell.decoder == "vae-ft" else cell.preset,  # it is the size of the autoencoder it tunes
             scales=cell.scales,
             settings=cell.settings,
             vae=self.checkpoint(cell.vae, seed) if cell.vae else None,
             teacher=self.checkpoint(cell.teacher, seed) if cell.teacher else None,
             start=self.checkpoint(cell.start, seed) if cell.start else None,
             device=check_device(self.wanted.device),
-            resume=True,
+            resume=(path.parent / "state.pt").is_file(),
             offline=True,
         )
         request = replace(request, config=replace(request.config, seed=seed))
         run_training(request, lambda line: print(f"{cell.name}/{seed}: {line}", file=sys.stderr, flush=True), None)
 
-    def measure(self, cell: Cell, seed: int, steps: int | None) -> Record:
+    def measure(self, cell: Training, seed: int, steps: int | None) -> Record:
         """Imagenette val through the protocol; read again where it has been measured."""
         folder = self.folder(cell.name, seed) / f"val-{steps or 'own'}"
         if (folder / "record.json").is_file():
@@ -192,7 +190,7 @@ class Bench:
         )
         return evaluate(config)
 
-    def rows(self, cell: Cell) -> list[dict[str, Any]]:
+    def rows(self, cell: Training) -> list[dict[str, Any]]:
         """One row per training seed and number of steps."""
         found = []
         for seed in self.seeds(cell):
@@ -202,7 +200,7 @@ class Bench:
         return found
 
 
-def row(cell: Cell, seed: int, card: dict[str, Any], record: Record) -> dict[str, Any]:
+def row(cell: Training, seed: int, card: dict[str, Any], record: Record) -> dict[str, Any]:
     """What the table says of one measured checkpoint."""
     result: dict[str, Any] = record.results[0]
     spec = record.data.decoders[cell.decoder].spec
@@ -232,12 +230,8 @@ def row(cell: Cell, seed: int, card: dict[str, Any], record: Record) -> dict[str
     return line | {"weights_sha256": spec.weights_sha256}
 
 
-def chosen(cells: Sequence[Cell], names: str | None) -> list[Cell]:
-    """The cells called `names` ("a,b"), all where None, in the grid's order.
-
-    Raises:
-        UnknownNameError: no such cell.
-    """
+def chosen(cells: Sequence[Training], names: str | None) -> list[Training]:
+    """The cells called `names` ("a,b"), all where None, in the grid's order; raises `UnknownNameError`."""
     known = [cell.name for cell in cells]
     wanted = known if names is None else [name.strip() for name in names.split(",")]
     for name in wanted:
@@ -246,19 +240,9 @@ def chosen(cells: Sequence[Cell], names: str | None) -> list[Cell]:
     return [cell for cell in cells if cell.name in wanted]
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as CSV, six significant digits."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for line in rows:
-        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in line.items()})
-    return stream.getvalue()
-
-
-def main() -> int:
+def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("grid", type=Path)
     parser.add_argument("--data-dir", type=Path, help="where Imagenette lies")
     parser.add_argument("--work-dir", type=Path, required=True, help="trainings and measurements, kept for resuming")
@@ -270,35 +254,20 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", help="where to train and measure: cpu, cuda or cuda:N")
     parser.add_argument("--train-only", action="store_true", help="measure nothing and write no table")
     parser.add_argument("--output", type=Path, required=True, help="the CSV")
-    arguments = parser.parse_args()
-    try:
-        cells = read_grid(arguments.grid)
-        check_device(arguments.device)  # before anything is read
-        bench = Bench(
-            cells,
-            arguments.work_dir,
-            Wanted(
-                arguments.data_dir,
-                arguments.max_samples,
-                arguments.dists,
-                tuple(arguments.seeds) if arguments.seeds else None,
-                tuple(arguments.steps) if arguments.steps else None,
-                arguments.device,
-            ),
-        )
-        rows: list[dict[str, Any]] = []
-        for cell in chosen(cells, arguments.cells):
-            if arguments.train_only:
-                for seed in bench.seeds(cell):
-                    bench.train(cell, seed)
-                continue
+    given = parser.parse_args()
+    cells = read_grid(given.grid)
+    check_device(given.device)  # before anything is read
+    wanted = Wanted(given.data_dir, given.max_samples, given.dists, given.seeds, given.steps, given.device)
+    bench = Bench(cells, given.work_dir, wanted)
+    rows: list[dict[str, Any]] = []
+    for cell in chosen(cells, given.cells):
+        if given.train_only:
+            for seed in bench.seeds(cell):
+                bench.train(cell, seed)
+        else:
             rows += bench.rows(cell)
-            write_text(arguments.output, table(rows))
-    except MsbenchError as error:
-        print(f"ablation: {error}", file=sys.stderr)
-        return 2
-    return 0
+            write_csv(rows, given.output)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

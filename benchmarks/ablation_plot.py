@@ -6,8 +6,6 @@ colours of their own. Better is always to the left.
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -15,34 +13,26 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from benchmarks.plumbing import options
 from harness.metrics.registry import METRICS
 from harness.report.plot_style import COLOURS, LIGHT, MARKERS, NOTE, TICK, TITLE, save
 
 PANELS = {"rfid": "rFID", "lpips": "LPIPS (AlexNet)", "dists": "DISTS", "psnr": "PSNR, dB"}
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Rows that share a colour."""
-
-    name: str
-    """in the legend"""
-    decoders: tuple[str, ...]
-    """whose rows they are"""
-
-
-FAMILIES = (
-    Family("multi-step flow", ("diffusion", "ms-diffusion", "ms-diffusion-cascade")),
-    Family("one step a scale, distilled", ("onestep", "ms-onestep")),
-    Family("regression on L1 + LPIPS, no noise", ("direct", "ms-direct", "vae-ft")),
-    Family("the autoencoder, and MSE alone", ("vae", "rate-bound")),
-)
+FAMILIES = {
+    "multi-step flow": ("diffusion", "ms-diffusion", "ms-diffusion-cascade"),
+    "one step a scale, distilled": ("onestep", "ms-onestep"),
+    "regression on L1 + LPIPS, no noise": ("direct", "ms-direct", "vae-ft"),
+    "the autoencoder, and MSE alone": ("vae", "rate-bound"),
+}
+"""Name in the legend -> the decoders that share a colour"""
 
 
 def family_of(decoder: str) -> int:
     """Number of the family a decoder belongs to; raises `ValueError` for one that has none."""
-    for index, family in enumerate(FAMILIES):
-        if decoder in family.decoders:
+    for index, decoders in enumerate(FAMILIES.values()):
+        if decoder in decoders:
             return index
     raise ValueError(f"no family of rows for {decoder!r}")
 
@@ -63,28 +53,19 @@ def ordered(rows: pd.DataFrame) -> pd.DataFrame:
 def panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
     """One metric of every row."""
     better = METRICS[metric].direction
-    for index, family in enumerate(FAMILIES):
+    for index, name in enumerate(FAMILIES):
         chosen = rows[(rows["family"] == index) & rows[metric].notna()]
         if chosen.empty:
             continue  # no entry in the legend
         below = (chosen[metric] - chosen[f"{metric}_low"]).clip(lower=0)
         above = (chosen[f"{metric}_high"] - chosen[metric]).clip(lower=0)
-        axes.errorbar(
-            chosen[metric],
-            chosen.index,
-            xerr=[below.fillna(0), above.fillna(0)],
-            fmt=MARKERS[index],
-            color=COLOURS[index],
-            markersize=6,
-            elinewidth=1.6,
-            label=family.name,
-        )
+        look = {"fmt": MARKERS[index], "color": COLOURS[index], "markersize": 6, "elinewidth": 1.6, "label": name}
+        axes.errorbar(chosen[metric], chosen.index, xerr=[below.fillna(0), above.fillna(0)], **look)
     arrow = "↑" if better == "higher" else "↓"
     axes.set_title(f"{PANELS[metric]} {arrow}", fontsize=TITLE)
     if better == "higher":
         axes.invert_xaxis()
     axes.grid(color=LIGHT, linewidth=0.8)
-    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=NOTE)
     axes.locator_params(axis="x", nbins=4)
@@ -112,7 +93,7 @@ def draw(rows: pd.DataFrame, stem: Path) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("table", type=Path)
     parser.add_argument("--output", type=Path, required=True, help="stem of the .svg and .png")
     arguments = parser.parse_args()

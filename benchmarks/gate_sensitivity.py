@@ -9,33 +9,30 @@ get fewer conditions, those without weights are not harmed. Writes one row a con
     python benchmarks/gate_sensitivity.py --decoders direct
     python benchmarks/gate_sensitivity.py --summary             # read the file only
 
-The largest benign difference of a metric is its floor; `harness.compare.gate.TOLERANCES` holds ten times that, rounded up.
+The largest benign difference of a metric is its floor; the tolerances of the metrics' entries hold ten times that, rounded up.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
-import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import torch
 
+from benchmarks.plumbing import options, run_script, write_csv
 from decoders.checkpoint import load_autoencoder, load_denoiser, read_checkpoint, save_checkpoint, shipped_path
-from harness.compare.gate import DEFAULT_TOLERANCE, TOLERANCES, gated_figures, worsening
-from harness.files import sha256_file, write_text
+from harness.compare.gate import gated_figures, tolerance_of, worsening
+from harness.errors import UnknownNameError
+from harness.files import sha256_file
 from harness.metrics.registry import METRICS
 from harness.record.record import Record, read_record
-from harness.run.config import RunConfig
-from harness.run.runner import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "results" / "regression" / "sensitivity.csv"
@@ -43,8 +40,13 @@ FAST = ("vae", "onestep", "ms-onestep", "direct")
 SLOW = ("diffusion", "ms-diffusion", "ms-diffusion-cascade")
 UNTRAINED = ("bicubic", "jpeg", "identity")
 ALL = (*FAST, *UNTRAINED, *SLOW)
-SSE41 = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
-AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+INSTRUCTIONS = {
+    "": {},
+    "sse41": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+}
+COLUMNS = ("decoder", "change", "level", "seed", "metric", "plain", "worse_by", "protocol_hash", "weights_sha256")
+"""of a row, one metric of one condition: the plain run's figure, and how much worse this one is (negative = better)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,30 +67,6 @@ class Condition:
     """"sse41" or "avx2" to hold torch and oneDNN back; empty = what the machine has"""
     cached: bool = False
     """only the reference's features are made this way, by a run before a plain one"""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One metric of one condition."""
-
-    decoder: str
-    """registry name"""
-    change: str
-    """see `Condition`"""
-    level: float
-    """see `Condition`"""
-    seed: int
-    """see `Condition`"""
-    metric: str
-    """key of a record's results"""
-    plain: float
-    """the plain run's figure"""
-    worse_by: float
-    """how much worse this one is, in the metric's unit; negative = better"""
-    protocol_hash: str
-    """of both runs"""
-    weights_sha256: str
-    """of the unharmed decoder; empty where it has none"""
 
 
 def conditions(decoder: str) -> list[Condition]:
@@ -123,182 +101,111 @@ def harm(source: Path, target: Path, percent: float, seed: int) -> None:
 
 
 def run(decoder: str, condition: Condition, folder: Path) -> Record:
-    """One run whose features of the reference are its own, or those of another run where the condition says so."""
-    os.environ["MSBENCH_FEATURES"] = str(folder / "features")
+    """One run without cost, in a process of its own.
+
+    Its features of the reference are its own, or those of a run before it where the condition says so.
+    """
     if condition.cached:
-        run_once("identity", condition, folder / "before")
+        run("identity", replace(condition, cached=False), folder)
         condition = Condition("plain")
-    return run_once(decoder, condition, folder)
-
-
-def run_once(decoder: str, condition: Condition, folder: Path) -> Record:
-    """One run without cost; in a process of its own where instruction sets are held back."""
-    checkpoint = None
+    command = [sys.executable, str(ROOT / "msbench.py"), "run", "--decoder", decoder, "--no-cost"]
+    command += ["--batch-size", str(condition.batch_size), "--output-dir", str(folder / decoder)]
     if condition.change == "noise":
         checkpoint = folder / f"{decoder}.safetensors"
         harm(shipped_path(decoder), checkpoint, condition.level, condition.seed)
-    if not condition.instructions:
-        torch.set_num_threads(condition.threads)
-        config = RunConfig(
-            (decoder,),
-            batch_size=condition.batch_size,
-            checkpoint=checkpoint,
-            output_dir=folder / "run",
-            cost=None,
-            sheet_rows=0,
-        )
-        return evaluate(config)
-    environment = {
-        **os.environ,
-        **(SSE41 if condition.instructions == "sse41" else AVX2),
-        "OMP_NUM_THREADS": str(condition.threads),
-    }
-    command = [sys.executable, str(ROOT / "msbench.py"), "run", "--decoder", decoder, "--no-cost"]
-    command += ["--batch-size", str(condition.batch_size), "--output-dir", str(folder / "run")]
+        command += ["--checkpoint", str(checkpoint)]
+    own = {"MSBENCH_FEATURES": str(folder / "features"), "OMP_NUM_THREADS": str(condition.threads)}
+    environment = {**os.environ, **INSTRUCTIONS[condition.instructions], **own}
     subprocess.run(command, env=environment, check=True, capture_output=True, cwd=ROOT)
-    return read_record(folder / "run")
+    return read_record(folder / decoder)
 
 
-def figures(record: Record) -> dict[str, float]:
-    """The gated figures that were measured rather than counted."""
-    found = gated_figures(record.rows_for_people()[0])
-    return {name: value for name, value in found.items() if name in METRICS and value is not None}
+def figures(decoder: str, condition: Condition) -> tuple[dict[str, float], str]:
+    """The gated figures of a run that were measured rather than counted, and its protocol hash."""
+    with tempfile.TemporaryDirectory() as folder:
+        record = run(decoder, condition, Path(folder))
+    found = gated_figures(record, record.data.results[0])
+    return {name: value for name, value in found.items() if name in METRICS and value is not None}, record.protocol_hash
 
 
-def study(decoder: str, kept: list[Row], output: Path) -> list[Row]:
+def study(decoder: str, kept: list[dict[str, Any]], output: Path) -> list[dict[str, Any]]:
     """Run what `kept` lacks of one decoder, writing the file after every condition.
 
     Rows of other weights or of another protocol are dropped, and their conditions run again.
     """
     weights = "" if decoder in UNTRAINED else sha256_file(shipped_path(decoder))
-    kept = [row for row in kept if row.decoder != decoder or row.weights_sha256 == weights]
-    wanted = conditions(decoder)
-    if all(has(kept, decoder, condition) for condition in wanted):
+    kept = [row for row in kept if row["decoder"] != decoder or row["weights_sha256"] == weights]
+
+    def lacking() -> list[Condition]:
+        done = {(row["change"], row["level"], row["seed"]) for row in kept if row["decoder"] == decoder}
+        return [one for one in conditions(decoder) if (one.change, one.level, one.seed) not in done]
+
+    if not lacking():
         print(f"{decoder}: complete; --again repeats it", flush=True)
         return kept
-    with tempfile.TemporaryDirectory() as folder:
-        record = run(decoder, wanted[0], Path(folder))
-    plain, protocol = figures(record), record.protocol_hash
-    kept = [row for row in kept if row.decoder != decoder or (row.protocol_hash == protocol and row.change != "plain")]
-    for condition in wanted:
-        if has(kept, decoder, condition):
-            continue
-        found = plain
-        if condition.change != "plain":
-            with tempfile.TemporaryDirectory() as folder:
-                found = figures(run(decoder, condition, Path(folder)))
+    plain, protocol = figures(decoder, Condition("plain"))
+    kept = [row for row in kept if row["decoder"] != decoder or (row["protocol_hash"] == protocol and row["change"] != "plain")]
+    for one in lacking():
+        found = plain if one.change == "plain" else figures(decoder, one)[0]
         for metric, value in found.items():
             worse = worsening(plain[metric], value, METRICS[metric].direction)
-            label = (decoder, condition.change, condition.level, condition.seed)
-            kept = [*kept, Row(*label, metric, plain[metric], worse, protocol, weights)]
-        write_rows(kept, output)
-        level = f" {condition.level} %, seed {condition.seed}" if condition.level else ""
-        print(f"{decoder}: {condition.change}{level}", flush=True)
+            label = (decoder, one.change, one.level, one.seed)
+            row = (*label, metric, plain[metric], worse, protocol, weights)
+            kept.append(dict(zip(COLUMNS, row, strict=True)))
+        write_csv(sorted(kept, key=lambda row: ALL.index(row["decoder"])), output)
+        print(f"{decoder}: {one.change}" + (f" {one.level} %, seed {one.seed}" if one.level else ""), flush=True)
     return kept
 
 
-def has(rows: Iterable[Row], decoder: str, condition: Condition) -> bool:
-    """Whether a condition was run."""
-    key = (decoder, condition.change, condition.level, condition.seed)
-    return any((row.decoder, row.change, row.level, row.seed) == key for row in rows)
-
-
-def write_rows(rows: list[Row], path: Path) -> None:
-    """The file, decoders in the order of the study and conditions in the order run."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, [field.name for field in fields(Row)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in sorted(rows, key=lambda row: ALL.index(row.decoder)))
-    write_text(path, stream.getvalue())
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of an earlier study, none where there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as stream:
-        return [
-            Row(
-                *(row["decoder"], row["change"], float(row["level"]), int(row["seed"]), row["metric"]),
-                *(float(row["plain"]), float(row["worse_by"]), row["protocol_hash"], row["weights_sha256"]),
-            )
-            for row in csv.DictReader(stream)
-        ]
-
-
-def is_relative(row: Row) -> bool:
-    """Whether a row's difference counts as a fraction of the plain figure; beside a figure of 0 none does."""
-    return bool(TOLERANCES.get(row.metric, DEFAULT_TOLERANCE).relative and row.plain)
-
-
-def floor_of(row: Row) -> float:
-    """A row's difference in the unit of its figure's tolerance."""
-    return abs(row.worse_by / row.plain) if is_relative(row) else abs(row.worse_by)
-
-
-def limits(row: Row) -> float:
-    """A row's worsening in units of its figure's tolerance; above 1 the gate trips."""
-    if row.worse_by == 0:
-        return 0.0
-    amount = TOLERANCES.get(row.metric, DEFAULT_TOLERANCE).amount(row.plain)
-    return row.worse_by / amount if amount else math.copysign(math.inf, row.worse_by)
-
-
-def summary(rows: list[Row]) -> Iterator[str]:
+def summary(rows: pd.DataFrame) -> Iterator[str]:
     """The study in a page: floors and tolerances, the effect of each level of harm, and what trips the gate."""
-    benign = [row for row in rows if row.change not in ("plain", "noise")]
-    harmed = [row for row in rows if row.change == "noise"]
-    levels = sorted({row.level for row in harmed})
+    tolerances = [tolerance_of(metric) for metric in rows["metric"]]
+    amounts = [tolerance.amount(plain) for tolerance, plain in zip(tolerances, rows["plain"], strict=True)]
+    # Worsening in units of the figure's tolerance: above 1 the gate trips, and a figure without tolerance on any.
+    rows = rows.assign(limits=(rows["worse_by"] / amounts).fillna(0.0))
+    # Beside a figure of 0 no difference counts as a fraction of it.
+    rows["relative"] = [bool(tolerance.relative and plain) for tolerance, plain in zip(tolerances, rows["plain"], strict=True)]
+    rows["floor"] = (rows["worse_by"] / rows["plain"].where(rows["relative"], 1.0)).abs()
+    benign, harmed = rows[~rows["change"].isin(["plain", "noise"])], rows[rows["change"] == "noise"]
     yield "metric: floor = largest benign difference (where), tolerance in use; effect of harm in tolerances, median (least)"
-    for metric in dict.fromkeys(row.metric for row in rows):
-        tolerance = TOLERANCES.get(metric, DEFAULT_TOLERANCE)
-        found_floors = []
-        for relative, used in ((True, f"{tolerance.relative:g} of the figure"), (False, f"{tolerance.absolute:g}")):
-            here = [row for row in benign if row.metric == metric and is_relative(row) == relative]
-            if here:
-                most = max(here, key=floor_of)
-                found_floors.append(f"{floor_of(most):.2g} ({most.decoder}, {most.change}), {used}")
-        effects = []
-        for level in levels:
-            found = [limits(row) for row in harmed if row.metric == metric and row.level == level]
-            effects.append(f"{level:g} %: {statistics.median(found):.1f} ({min(found):.1f})")
-        yield f"  {metric}: {'; '.join([*found_floors, *effects])}"
-    tripping = sorted({f"{row.decoder} {row.change}" for row in benign if limits(row) > 1})
-    yield f"benign changes that trip the gate: {', '.join(tripping) or 'none'}"
+    for metric in rows["metric"].unique():
+        tolerance, parts = tolerance_of(metric), []
+        for relative, here in benign[benign["metric"] == metric].groupby("relative", sort=False):
+            most = here.loc[here["floor"].idxmax()]
+            used = f"{tolerance.relative:g} of the figure" if relative else f"{tolerance.absolute:g}"
+            parts.append(f"{most['floor']:.2g} ({most['decoder']}, {most['change']}), {used}")
+        for level, here in harmed[harmed["metric"] == metric].groupby("level"):
+            parts.append(f"{level:g} %: {here['limits'].median():.1f} ({here['limits'].min():.1f})")
+        yield f"  {metric}: {'; '.join(parts)}"
+    tripping = benign[benign["limits"] > 1]
+    names = sorted({f"{decoder} {change}" for decoder, change in zip(tripping["decoder"], tripping["change"], strict=True)})
+    yield f"benign changes that trip the gate: {', '.join(names) or 'none'}"
     yield "harmed checkpoints that trip the gate on any metric:"
-    for decoder in dict.fromkeys(row.decoder for row in harmed):
-        shares, caught = [], []
-        for level in sorted({row.level for row in harmed if row.decoder == decoder}):
-            here = [row for row in harmed if (row.decoder, row.level) == (decoder, level)]
-            seeds, tripped = {row.seed for row in here}, {row.seed for row in here if limits(row) > 1}
-            shares.append(f"{level:g} %: {len(tripped)} of {len(seeds)}")
-            caught += [level] if tripped == seeds else []
-        yield f"  {decoder}: {', '.join(shares)}; smallest level that trips with every seed: {min(caught, default='none')} %"
+    for decoder, mine in harmed.groupby("decoder", sort=False):
+        worst = mine.groupby(["level", "seed"])["limits"].max() > 1
+        shares = worst.groupby("level").agg(["sum", "size"])
+        told = [f"{level:g} %: {tripped} of {seeds}" for level, (tripped, seeds) in shares.iterrows()]
+        caught = shares.index[shares["sum"] == shares["size"]]
+        least = f"{caught.min():g}" if len(caught) else "none"
+        yield f"  {decoder}: {', '.join(told)}; smallest level that trips with every seed: {least} %"
 
 
 def main() -> None:
     """Run the study and print its summary."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--decoders", default=",".join(ALL), help="names separated by commas")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the CSV file, read and completed")
     parser.add_argument("--again", action="store_true", help="run what is in the file again")
     parser.add_argument("--summary", action="store_true", help="run nothing")
-    arguments = parser.parse_args()
-    names = [name for name in arguments.decoders.split(",") if name]
-    unknown = [name for name in names if name not in ALL]
-    if unknown:
-        parser.error(f"--decoders: {', '.join(unknown)} not among {', '.join(ALL)}")
-    rows = read_rows(arguments.output)
-    if not arguments.summary:
-        rows = [row for row in rows if not arguments.again or row.decoder not in names]
-        for name in names:
-            rows = study(name, rows, arguments.output)
-        write_rows(rows, arguments.output)
-    if not rows:
-        parser.error(f"{arguments.output} holds no rows yet")
-    for line in summary(rows):
+    given = parser.parse_args()
+    rows = pd.read_csv(given.output, keep_default_na=False).to_dict("records") if given.output.is_file() else []
+    for name in [] if given.summary else given.decoders.split(","):
+        if name not in ALL:
+            raise UnknownNameError("decoder", name, ALL)
+        rows = study(name, [row for row in rows if not given.again or row["decoder"] != name], given.output)
+    for line in summary(pd.DataFrame(rows, columns=list(COLUMNS))):
         print(line)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

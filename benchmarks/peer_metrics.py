@@ -1,7 +1,7 @@
 """How fast are msbench's metrics beside the published packages, on the same pairs of PNGs, at the same figures?
 
-    python benchmarks/peer_metrics.py --data-dir DATA [--decoder direct] [--count 250] [--threads 1] [--output FILE.csv]
-    python benchmarks/peer_metrics.py --images-dir REFERENCE --images-dir DECODED [--threads 1]
+    msbench run --decoder direct --dataset imagenette --data-dir DATA --max-samples 250 --no-cost --save-images PAIRS
+    python benchmarks/peer_metrics.py PAIRS/reference PAIRS/direct [--threads 1] [--output FILE.csv]
 
 Both sides compute rFID, PSNR, SSIM and LPIPS (AlexNet) from two folders of PNGs of the same names, with the same weights, in a
 single process that has imported everything; each side's time starts before its networks are built and ends with its figures.
@@ -19,10 +19,6 @@ distance belong to the half they serve; reading, which it does once for both, an
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
-import platform
 import statistics
 import sys
 import tempfile
@@ -33,28 +29,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.plumbing import options, run_script, write_csv
 from harness.data.dataset import prefetch
-from harness.data.registry import open_dataset
-from harness.decoder import DecoderOptions
-from harness.environment import environment
+from harness.environment import cpu_model
 from harness.errors import MsbenchError
-from harness.files import write_text
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.inception import FastInception, torch_fidelity_state_dict
 from harness.metrics.metric import Batch
 from harness.metrics.registry import METRICS
 from harness.metrics.suite import MetricSuite
-from harness.noise import SampleNoise
-from harness.registry import build_decoder
-from harness.run.reconstruct import reconstruct
-from harness.run.savers import ImageSaver
 from harness.stats.rfid import rfid_value
 from harness.stopwatch import Stages
-from harness.verify.pixels import read_png
+from harness.verify.images import read_png
 
 FIGURES = ("rfid", "psnr", "ssim", "lpips")
 EQUAL = 1e-3
@@ -65,7 +56,7 @@ Pictures = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Side:
     """One side's figures and time."""
 
     figures: dict[str, float]
@@ -87,29 +78,13 @@ def pairs(reference: Path, decoded: Path) -> list[str]:
     Raises:
         MsbenchError: they do not, or there are fewer than two.
     """
-    first, second = ({path.name for path in folder.glob("*.png")} for folder in (reference, decoded))
+    first, second = ({str(path.relative_to(folder)) for path in folder.rglob("*.png")} for folder in (reference, decoded))
     if first != second or len(first) < 2:
         raise MsbenchError(
             f"{reference} and {decoded} must hold the same PNGs, two at least; "
             f"they hold {len(first)} and {len(second)}, {len(first & second)} names in both"
         )
     return sorted(first)
-
-
-def make_pairs(data_dir: Path, decoder: str, count: int, folder: Path) -> tuple[Path, Path]:
-    """Imagenette validation images and their reconstructions as PNGs below `folder`.
-
-    Raises:
-        MsbenchError: no such data or decoder.
-    """
-    dataset = open_dataset("imagenette", data_dir=data_dir, resolution=None, max_samples=count, seed=0, offline=True)
-    built, saver = build_decoder(decoder, DecoderOptions()), ImageSaver(folder)
-    for example in dataset:
-        pixels = torch.from_numpy(example.image).permute(2, 0, 1)[None]
-        output = reconstruct(built, pixels, SampleNoise.for_samples(0, [example.key])).pixels
-        saver.save("reference", [example.key], example.image[None])
-        saver.save("decoded", [example.key], output.permute(0, 2, 3, 1).numpy())
-    return folder / "reference", folder / "decoded"
 
 
 def _reading(reference: Path, decoded: Path, names: list[str]) -> Iterator[tuple[Pictures, Pictures, list[bytes]]]:
@@ -123,7 +98,7 @@ def _tensor(pictures: Pictures) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
 
 
-def by_msbench(reference: Path, decoded: Path, names: list[str], cache_folder: Path) -> Measured:
+def by_msbench(reference: Path, decoded: Path, names: list[str], cache_folder: Path) -> Side:
     """The figures by msbench's suite; the cache is filled by the first call and used by the next."""
     stages = Stages()
     with stages.stage("loading inception"):
@@ -150,28 +125,20 @@ def by_msbench(reference: Path, decoded: Path, names: list[str], cache_folder: P
     timing = stages.timing()
     cache.save()
     half = sum(timing.stages[name].seconds for name in _RFID_STAGES if name in timing.stages)
-    return Measured(figures, half, timing.seconds - half)
+    return Side(figures, half, timing.seconds - half)
 
 
 def torch_fidelity_rfid(reference: Path, decoded: Path, scratch: Path) -> float:
     """rFID by torch-fidelity, the reference's features in its cache below `scratch` (filled by the first call)."""
     from torch_fidelity import calculate_metrics
 
-    found = calculate_metrics(
-        input1=str(reference),
-        input2=str(decoded),
-        cuda=False,
-        fid=True,
-        verbose=False,
-        cache=True,
-        cache_root=str(scratch / "torch-fidelity"),
-        input1_cache_name="reference",
-        feature_extractor_weights_path=str(scratch / "inception.pth"),
-    )
+    places = {"cache_root": str(scratch / "torch-fidelity"), "feature_extractor_weights_path": str(scratch / "inception.pth")}
+    asked = {"cuda": False, "fid": True, "verbose": False, "cache": True, "input1_cache_name": "reference"}
+    found = calculate_metrics(input1=str(reference), input2=str(decoded), **asked, **places)
     return float(found["frechet_inception_distance"])
 
 
-def by_packages(reference: Path, decoded: Path, names: list[str], scratch: Path) -> Measured:
+def by_packages(reference: Path, decoded: Path, names: list[str], scratch: Path) -> Side:
     """The figures by torch-fidelity, lpips and scikit-image."""
     started = time.perf_counter()
     rfid = torch_fidelity_rfid(reference, decoded, scratch)
@@ -183,7 +150,7 @@ def by_packages(reference: Path, decoded: Path, names: list[str], scratch: Path)
         for name, again in by_pair.items():
             values[name].append(again(first, second))
     means = {name: METRICS[name].mean(np.array(column)) for name, column in values.items()}
-    return Measured({"rfid": rfid, **means}, between - started, time.perf_counter() - between)
+    return Side({"rfid": rfid, **means}, between - started, time.perf_counter() - between)
 
 
 def fill_caches(reference: Path, names: list[str], scratch: Path) -> None:
@@ -193,61 +160,25 @@ def fill_caches(reference: Path, names: list[str], scratch: Path) -> None:
     torch_fidelity_rfid(reference, reference, scratch)
 
 
-def differences(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, float]:
-    """ours - theirs by name."""
-    return {name: ours[name] - theirs[name] for name in FIGURES}
-
-
 def equal(ours: dict[str, float], theirs: dict[str, float]) -> bool:
     """Every figure within `EQUAL`."""
-    found = differences(ours, theirs)
-    return all(abs(found[name]) <= EQUAL * max(1.0, abs(theirs[name])) for name in FIGURES)
+    return all(abs(ours[name] - theirs[name]) <= EQUAL * max(1.0, abs(theirs[name])) for name in FIGURES)
 
 
-def table(ours: list[Measured], theirs: list[Measured], count: int, threads: int) -> list[dict[str, str]]:
+def table(ours: list[Side], theirs: list[Side], count: int, threads: int) -> list[dict[str, str]]:
     """Rows of the CSV: medians of seconds an image of each half, with how many times faster; then figures and differences."""
-    machine = environment()
-    common = {
-        "images": str(count),
-        "threads": str(threads),
-        "repeats": str(len(ours)),
-        "cpu": str(machine.get("cpu_model") or platform.processor()),
-        "torch": torch.__version__,
-    }
+    common = {"images": str(count), "threads": str(threads), "repeats": str(len(ours))}
+    common |= {"cpu": str(cpu_model()), "torch": str(torch.__version__)}
     rows = []
     for half, name in (("rfid_seconds", "rFID half"), ("pixel_seconds", "per-image half"), ("seconds", "both")):
         first, second = (statistics.median(getattr(one, half) for one in side) / count for side in (ours, theirs))
-        rows.append(
-            {
-                "quantity": f"{name}, seconds an image",
-                "msbench": f"{first:.4f}",
-                "packages": f"{second:.4f}",
-                "times_faster": f"{second / first:.2f}",
-                "difference": "",
-                **common,
-            }
-        )
-    for name, difference in differences(ours[-1].figures, theirs[-1].figures).items():
-        rows.append(
-            {
-                "quantity": name,
-                "msbench": f"{ours[-1].figures[name]:.6f}",
-                "packages": f"{theirs[-1].figures[name]:.6f}",
-                "times_faster": "",
-                "difference": f"{difference:.2e}",
-                **common,
-            }
-        )
-    return rows
-
-
-def show(rows: list[dict[str, str]]) -> None:
-    """The table on stdout."""
-    columns = ("quantity", "msbench", "packages", "times_faster", "difference")
-    lines = [columns, *(tuple(row[column] for column in columns) for row in rows)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        faster = {"times_faster": f"{second / first:.2f}", "difference": ""}
+        rows.append({"quantity": f"{name}, seconds an image", "msbench": f"{first:.4f}", "packages": f"{second:.4f}", **faster})
+    for name in FIGURES:
+        one, other = ours[-1].figures[name], theirs[-1].figures[name]
+        apart = {"times_faster": "", "difference": f"{one - other:.2e}"}
+        rows.append({"quantity": name, "msbench": f"{one:.6f}", "packages": f"{other:.6f}", **apart})
+    return [row | common for row in rows]
 
 
 def compare(reference: Path, decoded: Path, threads: int, repeats: int, scratch: Path) -> tuple[list[dict[str, str]], str]:
@@ -265,38 +196,23 @@ def compare(reference: Path, decoded: Path, threads: int, repeats: int, scratch:
     return rows, f"{faster} times as fast on {len(names)} pairs with {threads} threads; figures {same} to {EQUAL:g}"
 
 
-def main() -> int:
+def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images-dir", type=Path, action="append", default=[], help="twice: reference PNGs, decoded PNGs")
-    parser.add_argument("--data-dir", type=Path, help="Imagenette; pairs are made on the spot with --decoder")
-    parser.add_argument("--decoder", default="direct", help="any decoder's name, for example direct, vae or jpeg")
-    parser.add_argument("--count", type=int, default=250, help="pairs made on the spot")
+    parser = options(__doc__)
+    parser.add_argument("reference", type=Path, help="folder of PNGs")
+    parser.add_argument("decoded", type=Path, help="folder of PNGs of the same names")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads, on both sides")
     parser.add_argument("--repeats", type=int, default=1, help="passes of each side, in turns; times are medians")
     parser.add_argument("--output", type=Path, default=Path("results/peer_metrics.csv"), help="the table as CSV")
-    arguments = parser.parse_args()
-    try:
-        if min(arguments.threads, arguments.repeats) < 1 or arguments.count < 2:
-            raise MsbenchError("--threads and --repeats must be at least 1, --count at least 2")
-        if (len(arguments.images_dir) == 2) == (arguments.data_dir is not None) or len(arguments.images_dir) not in (0, 2):
-            raise MsbenchError("give --images-dir twice (reference, decoded), or --data-dir")
-        with tempfile.TemporaryDirectory(prefix="msbench-peers-") as name:
-            scratch = Path(name)
-            folders = arguments.images_dir or make_pairs(arguments.data_dir, arguments.decoder, arguments.count, scratch)
-            rows, verdict = compare(folders[0], folders[1], arguments.threads, arguments.repeats, scratch)
-        show(rows)
-        print(verdict)
-        stream = io.StringIO()
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(arguments.output, stream.getvalue())
-    except MsbenchError as error:
-        print(f"peer_metrics: {error}", file=sys.stderr)
-        return 2
-    return 0
+    given = parser.parse_args()
+    if min(given.threads, given.repeats) < 1:
+        raise MsbenchError("--threads and --repeats must be at least 1")
+    with tempfile.TemporaryDirectory(prefix="msbench-peers-") as scratch:
+        rows, verdict = compare(given.reference, given.decoded, given.threads, given.repeats, Path(scratch))
+    print(pd.DataFrame(rows).iloc[:, :5].to_string(index=False))
+    print(verdict)
+    write_csv(rows, given.output)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

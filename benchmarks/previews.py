@@ -10,31 +10,29 @@ pixels across the latents' grid lines, over that everywhere else; 1 = no seams; 
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
+from benchmarks.plumbing import options, run_script, write_csv
 from decoders.flow import halve
-from decoders.models import DiffusionDecoder, ms_onestep
+from decoders.models import DiffusionDecoder
 from harness.data.images import center_crop
 from harness.decoder import DecoderOptions
-from harness.errors import MsbenchError
-from harness.files import atomic_path, write_text
 from harness.noise import SampleNoise
+from harness.registry import build_decoder
+from harness.report.sheet import write_sheet
+from harness.run.reconstruct import to_uint8
 
 PHOTOGRAPHS = (("astronaut", 256), ("coffee", 256), ("chelsea", 256), ("astronaut", 512))
 """Public domain or CC0, from scikit-image; (name, side in pixels)"""
-SHOWN = 256
-"""side of a picture on the sheet"""
 
 
 def photograph(name: str, side: int) -> Tensor:
@@ -64,82 +62,53 @@ def seam_ratio(image: Tensor, grid: int) -> float:
 
 
 def enlarged(image: Tensor, side: int) -> NDArray[np.uint8]:
-    """Nearest-neighbour enlargement (or a 2×2 mean, where it is larger) to `side`, uint8 [side, side, 3]."""
-    while image.shape[-1] > side:
-        image = halve(image)
-    big = F.interpolate(image, size=(side, side), mode="nearest")[0].clamp(-1, 1)
-    return ((big + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    """Nearest-neighbour enlargement to `side`, uint8 [side, side, 3]."""
+    return to_uint8(F.interpolate(image, size=(side, side), mode="nearest"))[0].permute(1, 2, 0).numpy()
 
 
-def sheet(path: Path, rows: list[tuple[str, list[tuple[str, NDArray[np.uint8]]]]]) -> None:
-    """One row per photograph, a caption over each picture."""
-    gap, head = 8, 24
-    columns = max(len(pictures) for _, pictures in rows)
-    paper = Image.new("RGB", (gap + columns * (SHOWN + gap), len(rows) * (SHOWN + head + gap) + gap), "white")
-    draw, font = ImageDraw.Draw(paper), ImageFont.load_default(14)
-    for r, (name, pictures) in enumerate(rows):
-        top = gap + r * (SHOWN + head + gap)
-        for c, (caption, pixels) in enumerate(pictures):
-            left = gap + c * (SHOWN + gap)
-            draw.text((left, top), f"{name} · {caption}", fill=(20, 20, 20), font=font)
-            paper.paste(Image.fromarray(pixels), (left, top + head))
-    with atomic_path(path) as temporary:
-        paper.save(temporary, format="PNG", optimize=True)
-
-
-def measure(
-    decoder: DiffusionDecoder, name: str, side: int
-) -> tuple[list[dict[str, str]], list[tuple[str, NDArray[np.uint8]]]]:
-    """Table rows and pictures of one photograph."""
+def measure(decoder: DiffusionDecoder, name: str, side: int) -> tuple[list[dict[str, Any]], list[NDArray[np.uint8]]]:
+    """Table rows and pictures of one photograph: every scale's end, then the original."""
     original = photograph(name, side)
     ends: list[Tensor] = []
     noise = SampleNoise.for_samples(0, [f"{name}-{side}"])
     decoder.decode_scales(decoder.encode(original), noise, lambda _, end: ends.append(end.float()))
-    rows, pictures = [], []
+    rows, grid = [], decoder.spec.down_factor
     for scale, end in enumerate(ends):
         small = original
         while small.shape[-1] > end.shape[-1]:
             small = halve(small)
         whole = F.interpolate(end, size=(side, side), mode="bicubic", align_corners=False)
-        grid = decoder.spec.down_factor
         rows.append(
             {
                 "photograph": name,
-                "side": str(side),
-                "scale": str(scale),
-                "resolution": str(end.shape[-1]),
+                "side": side,
+                "scale": scale,
+                "resolution": end.shape[-1],
                 "psnr_at_scale": f"{psnr(end, small):.3f}",
                 "psnr_enlarged": f"{psnr(whole, original):.3f}",
                 "seam_ratio": f"{seam_ratio(end, grid):.4f}",
                 "seam_ratio_original": f"{seam_ratio(small, grid):.4f}",
             }
         )
-        pictures.append((f"{end.shape[-1]} px", enlarged(end, SHOWN)))
-    return rows, [*pictures, (f"original, {side} px", enlarged(original, SHOWN))]
+    return rows, [enlarged(image, side) for image in (*ends, original)]
 
 
-def main() -> int:
+def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--checkpoint", type=Path, help="an ms-onestep checkpoint; default: the shipped one")
     parser.add_argument("--output", type=Path, default=Path("results/previews"), help="prefix of the two files")
     arguments = parser.parse_args()
-    try:
-        decoder = ms_onestep(DecoderOptions(checkpoint=arguments.checkpoint))
-        assert isinstance(decoder, DiffusionDecoder)
-        measured = [(name, *measure(decoder, name, side)) for name, side in PHOTOGRAPHS]
-        sheet(arguments.output.with_suffix(".png"), [(name, pictures) for name, _, pictures in measured])
-        rows = [row for _, found, _ in measured for row in found]
-        stream = io.StringIO()
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(arguments.output.with_suffix(".csv"), stream.getvalue())
-    except MsbenchError as error:
-        print(f"previews: {error}", file=sys.stderr)
-        return 2
-    return 0
+    decoder = build_decoder("ms-onestep", DecoderOptions(checkpoint=arguments.checkpoint))
+    assert isinstance(decoder, DiffusionDecoder)
+    measured = [measure(decoder, name, side) for name, side in PHOTOGRAPHS]
+    *scales, originals = zip(*(pictures for _, pictures in measured), strict=True)
+    columns = {f"scale {index}": list(pictures) for index, pictures in enumerate(scales)}
+    write_sheet(
+        arguments.output.with_suffix(".png"), list(originals), columns, [f"{name}, {side} px" for name, side in PHOTOGRAPHS]
+    )
+    write_csv([row for rows, _ in measured for row in rows], arguments.output.with_suffix(".csv"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -9,17 +9,14 @@ ratios agree where they differ by no more than the larger of both runs' noise fl
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.plumbing import options, run_script, write_csv
 from harness.errors import MsbenchError
-from harness.files import write_text
 
 SETTING = ("batch", "mode", "dtype", "scope", "resolution", "cores")
 COLUMNS = (
@@ -48,47 +45,31 @@ def read_speed(folder: Path) -> Document:
     return document
 
 
-def floors(document: Document) -> dict[tuple[Any, ...], float]:
-    """Noise floor of each setting, as a share."""
-    return {_setting(row): row["floor"] for row in document["noise_floor"]}
-
-
-def agree(ratio: float, again: float, floor: float) -> bool:
-    """Two ratios differ by no more than `floor` of the larger one."""
-    return abs(ratio - again) <= floor * max(ratio, again)
-
-
 def rows(first: Document, again: Document | None) -> list[dict[str, Any]]:
-    """Rows of the CSV, in the first run's order.
+    """Rows of the CSV, in the first run's order; two ratios agree that differ by no more than the noise floor of the larger.
 
     Raises:
         MsbenchError: no cell of the second run stands in the first.
     """
-    best = {(row["decoder"], *_setting(row)): row for row in first["fastest"]}
-    second = {(cell["decoder"], *_setting(cell)): cell for cell in again["cells"]} if again else {}
-    noise, noise_again = floors(first), floors(again) if again else {}
+    best = {(row["decoder"], *_setting(row)): row for row in first["fastest"] if row["side_by_side"]}
+    marked = {(row["decoder"], *_setting(row)) for row in first["fastest"]}
+    second = {(cell["decoder"], *_setting(cell)): cell for cell in (again or {"cells": []})["cells"]}
+    noise, noise_again = ({_setting(row): row["floor"] for row in one["noise_floor"]} if one else {} for one in (first, again))
     machine = {"cpu": first["environment"]["cpu_model"], "torch": first["environment"]["torch"]}
     found = []
     for cell in first["cells"]:
         setting = _setting(cell)
+        who = (cell["decoder"], *setting)
         line = {name: cell[name] for name in COLUMNS} | machine
-        chosen = best.get((cell["decoder"], *setting))
-        line |= {"fastest": chosen is not None, "noise_floor": noise.get(setting)}
-        if chosen is not None and chosen["side_by_side"]:
-            line |= {
-                "fastest_ms_per_image": chosen["ms_per_image"],
-                "fastest_ratio": chosen["ratio_to_first"],
-                "fastest_share": chosen["share_of_flop_ratio"],
-            }
-        other = second.get((cell["decoder"], *setting))
-        if other is not None and cell["status"] == other["status"] == "ok" and cell["ratio_to_first"] is not None:
-            floor = max(noise.get(setting, 0.0), noise_again.get(setting, 0.0))
-            line |= {
-                "again_ms": other["median_ms"],
-                "again_ratio": other["ratio_to_first"],
-                "again_floor": noise_again.get(setting),
-                "agrees": agree(cell["ratio_to_first"], other["ratio_to_first"], floor),
-            }
+        line |= {"fastest": who in marked, "noise_floor": noise.get(setting)}
+        if who in best:
+            figures = {"ms_per_image": "ms_per_image", "ratio": "ratio_to_first", "share": "share_of_flop_ratio"}
+            line |= {f"fastest_{name}": best[who][key] for name, key in figures.items()}
+        other, ratio = second.get(who), cell["ratio_to_first"]
+        if other is not None and cell["status"] == other["status"] == "ok" and ratio is not None:
+            floor, repeated = max(noise.get(setting) or 0.0, noise_again.get(setting) or 0.0), other["ratio_to_first"]
+            line |= {"again_ms": other["median_ms"], "again_ratio": repeated, "again_floor": noise_again.get(setting)}
+            line["agrees"] = abs(ratio - repeated) <= floor * max(ratio, repeated)
         found.append(line)
     if again is not None and not any("agrees" in line for line in found):
         raise MsbenchError("the two runs have no cell in common that both measured: same decoders, modes and batches?")
@@ -99,36 +80,19 @@ def _setting(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in SETTING)
 
 
-def table(lines: list[dict[str, Any]]) -> str:
-    """As CSV; what was not measured is empty."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=[*COLUMNS, *ADDED], lineterminator="\n", restval="")
-    writer.writeheader()
-    for line in lines:
-        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in line.items()})
-    return stream.getvalue()
-
-
-def main() -> int:
+def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("run", type=Path, help="folder of a run of msbench speed")
     parser.add_argument("again", type=Path, nargs="?", help="a second run of the same, on the same machine")
     parser.add_argument("--output", type=Path, required=True, help="the CSV")
     arguments = parser.parse_args()
-    try:
-        first = read_speed(arguments.run)
-        lines = rows(first, read_speed(arguments.again) if arguments.again else None)
-        write_text(arguments.output, table(lines))
-    except MsbenchError as error:
-        print(f"speed_table: {error}", file=sys.stderr)
-        return 2
-    compared = [line for line in lines if "agrees" in line and line["ratio_to_first"] != 1.0]
+    lines = rows(read_speed(arguments.run), read_speed(arguments.again) if arguments.again else None)
+    write_csv(lines, arguments.output, (*COLUMNS, *ADDED))
+    compared = [line["agrees"] for line in lines if "agrees" in line and line["ratio_to_first"] != 1.0]
     if compared:
-        same = sum(line["agrees"] for line in compared)
-        print(f"{same} of {len(compared)} ratios agree within the noise floor")
-    return 0
+        print(f"{sum(compared)} of {len(compared)} ratios agree within the noise floor")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, with_config
 from torch import Tensor, nn
 
 from decoders.blocks import Down, PixelNorm, ResidualBlock, Up
+from decoders.settings import Width
+
+Patch = Annotated[int, Field(ge=1, le=64)]
+Depth = Annotated[int, Field(ge=0, le=256)]
 
 
+@with_config(extra="forbid")
 @dataclass(frozen=True, slots=True)
 class AutoencoderConfig:
     """Shape of the autoencoder: f = patch · 2^(levels - 1)."""
 
-    latent_channels: int = 4
+    latent_channels: Width = 4
     """channels of the latents"""
-    patch: int = 4
+    patch: Patch = 4
     """space-to-depth factor of the stem and head"""
-    encoder_widths: tuple[int, ...] = (64, 128)
+    encoder_widths: tuple[Width, ...] = (64, 128)
     """channels of each encoder grid, finest first; the last grid is the latents'"""
-    encoder_depths: tuple[int, ...] = (1, 2)
+    encoder_depths: tuple[Depth, ...] = (1, 2)
     """residual blocks of each encoder grid"""
-    decoder_widths: tuple[int, ...] = (64, 160)
+    decoder_widths: tuple[Width, ...] = (64, 160)
     """channels of each decoder grid, finest first"""
-    decoder_depths: tuple[int, ...] = (2, 3)
+    decoder_depths: tuple[Depth, ...] = (2, 3)
     """residual blocks of each decoder grid"""
 
     def down_factor(self) -> int:
@@ -110,9 +116,3 @@ class Autoencoder(nn.Module):
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, e^log_variance) || N(0, 1)), mean over batch and latents, in nats per latent number."""
     return 0.5 * (mean**2 + log_variance.exp() - 1.0 - log_variance).mean()
-
-
-def bits_per_image(config: AutoencoderConfig, height: int, width: int, bits: int = 16) -> int:
-    """Size of the latents of one image at `bits` a number."""
-    factor = config.down_factor()
-    return math.ceil(height / factor) * math.ceil(width / factor) * config.latent_channels * bits

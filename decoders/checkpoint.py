@@ -6,30 +6,35 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
+from pydantic import TypeAdapter, ValidationError, with_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from decoders.autoencoder import Autoencoder, AutoencoderConfig
 from decoders.denoiser import Denoiser, DenoiserConfig
+from decoders.flow import FlowName
+from decoders.settings import first_problem
 from harness.errors import MsbenchError
 from harness.files import sha256_file, write_bytes
 
 FORMAT = "msbench-checkpoint-1"
 SHIPPED = Path(__file__).parent / "checkpoints"
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+ConfigT = TypeVar("ConfigT")
 
 
+@with_config(extra="forbid")
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What a checkpoint says of itself, in the file's metadata."""
 
     decoder: str
     """registry name it was trained as"""
-    kind: str
+    kind: Literal["autoencoder", "denoiser"]
     """"autoencoder" or "denoiser"""
     config: dict[str, Any]
     """fields of AutoencoderConfig or DenoiserConfig"""
@@ -37,7 +42,7 @@ class Manifest:
     """training data"""
     encoder_sha256: str | None
     """the autoencoder file whose latents a denoiser was trained on; None for the autoencoder itself"""
-    flow: str | None = None
+    flow: FlowName | None = None
     """flow name of a denoiser"""
     training_seed: int | None = None
     """seed of the training; None in files from before it was kept"""
@@ -51,8 +56,14 @@ def shipped_path(decoder: str) -> Path:
 
 
 def save_checkpoint(path: Path, module: nn.Module, manifest: Manifest) -> str:
-    """Write `module` as fp16 safetensors, atomically; returns the file's SHA-256, the same for the same content."""
+    """Write `module` as fp16 safetensors, atomically; returns the file's SHA-256, the same for the same content.
+
+    Raises:
+        MsbenchError: a weight is NaN, infinite or too large for fp16; nothing is written then.
+    """
     tensors = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in module.state_dict().items()}
+    if bad := _not_finite(tensors):
+        raise MsbenchError(f"{path} is not written: {bad} is not finite in fp16; train with a lower learning rate")
     metadata = {"format": FORMAT, "manifest": json.dumps(asdict(manifest), sort_keys=True)}
     write_bytes(path, _canonical(save(tensors, metadata)))
     return sha256_file(path)
@@ -70,7 +81,7 @@ def read_checkpoint(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
     """Manifest and fp32 tensors of a checkpoint.
 
     Raises:
-        MsbenchError: no such file, not safetensors, or not written by this version of msbench.
+        MsbenchError: no such file, not safetensors, not written by this version of msbench, or weights that are not finite.
     """
     if not path.is_file():
         raise MsbenchError(
@@ -79,17 +90,30 @@ def read_checkpoint(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise MsbenchError(f"{path} is not a readable safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
         raise MsbenchError(f"{path} was not written by msbench: its metadata has no format {FORMAT!r}")
+    manifest = _read(Manifest, metadata.get("manifest", ""), f"{path}: its manifest")
+    if bad := _not_finite(tensors):
+        raise MsbenchError(f"{path}: {bad} has values that are not finite floating-point numbers; the file is damaged")
+    return manifest, {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def _read(kind: type[ConfigT], text: str, what: str) -> ConfigT:
     try:
-        return Manifest(**json.loads(metadata["manifest"])), tensors
-    except (KeyError, TypeError, ValueError) as error:
+        return TypeAdapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
         raise MsbenchError(
-            f"{path}: its manifest cannot be read ({error}); the file is damaged or of another version"
+            f"{what} cannot be read ({first_problem(error)}); the file is damaged or of another version"
         ) from error
+
+
+def _not_finite(tensors: dict[str, Tensor]) -> str | None:
+    """The name of the first tensor that is not all finite floating-point numbers."""
+    finite = (name for name, tensor in tensors.items() if not (tensor.is_floating_point() and tensor.isfinite().all()))
+    return next(finite, None)
 
 
 def load_autoencoder(path: Path) -> tuple[Autoencoder, Manifest]:
@@ -97,7 +121,8 @@ def load_autoencoder(path: Path) -> tuple[Autoencoder, Manifest]:
     manifest, tensors = read_checkpoint(path)
     if manifest.kind != "autoencoder":
         raise MsbenchError(f"{path} holds the {manifest.kind} of {manifest.decoder!r}, an autoencoder is needed here")
-    return _fill(lambda: Autoencoder(AutoencoderConfig(**_tuples(manifest.config))), tensors, path), manifest
+    config = _read(AutoencoderConfig, json.dumps(manifest.config), f"{path}: its architecture")
+    return _fill(lambda: Autoencoder(config), tensors, path), manifest
 
 
 def load_denoiser(path: Path) -> tuple[Denoiser, Manifest]:
@@ -105,7 +130,8 @@ def load_denoiser(path: Path) -> tuple[Denoiser, Manifest]:
     manifest, tensors = read_checkpoint(path)
     if manifest.kind != "denoiser":
         raise MsbenchError(f"{path} holds the {manifest.kind} of {manifest.decoder!r}, a denoiser is needed here")
-    return _fill(lambda: Denoiser(DenoiserConfig(**_tuples(manifest.config))), tensors, path), manifest
+    config = _read(DenoiserConfig, json.dumps(manifest.config), f"{path}: its architecture")
+    return _fill(lambda: Denoiser(config), tensors, path), manifest
 
 
 def _fill(build: Callable[[], ModuleT], tensors: dict[str, Tensor], path: Path) -> ModuleT:
@@ -121,5 +147,11 @@ def _fill(build: Callable[[], ModuleT], tensors: dict[str, Tensor], path: Path) 
     return module.eval().requires_grad_(False)
 
 
-def _tuples(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+def teacher_of(path: Path, sha256: str) -> str | None:
+    """SHA-256 of the weights a checkpoint was distilled from, as the card beside it says; None where none does."""
+    try:
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = card.get("teacher_sha256") if isinstance(card, dict) and card.get("sha256") == sha256 else None
+    return known if isinstance(known, str) else None

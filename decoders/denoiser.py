@@ -9,36 +9,40 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, with_config
 from torch import Tensor, nn
 
+from decoders.autoencoder import Depth, Patch
 from decoders.blocks import Down, PixelNorm, ResidualBlock, Up
+from decoders.settings import Width
 
 Prediction = Literal["image", "velocity"]
 
 
+@with_config(extra="forbid")
 @dataclass(frozen=True, slots=True)
 class DenoiserConfig:
     """Shape of the denoiser; latents lie on the grid of level 1 (down_factor = 2 · patch)."""
 
-    scales: int = 3
+    scales: Annotated[int, Field(ge=1, le=8)] = 3
     """K, the number of resolutions"""
-    latent_channels: int = 4
+    latent_channels: Width = 4
     """channels of the latents"""
-    down_factor: int = 8
+    down_factor: Annotated[int, Field(ge=1, le=1024)] = 8
     """pixels per latent a side; patch · 2^j for some level j"""
-    patch: int = 4
+    patch: Patch = 4
     """space-to-depth factor of the stem"""
-    widths: tuple[int, ...] = (64, 128, 160)
+    widths: tuple[Width, ...] = (64, 128, 160)
     """channels of each grid, finest first"""
-    depths: tuple[int, ...] = (1, 2, 2)
+    depths: tuple[Depth, ...] = (1, 2, 2)
     """residual blocks of each grid on the way down and again on the way up; the last grid is visited once"""
-    embedding: int = 128
+    embedding: Annotated[int, Field(ge=2, le=2**14, multiple_of=2)] = 128
     """width of the time, scale and corruption embedding"""
-    latent_width: int = 64
+    latent_width: Width = 64
     """channels of the projected latents before they are folded to a scale's grid"""
     prediction: Prediction = "image"
     """what the output is: the scale's clean image, or the path's velocity"""
@@ -60,6 +64,8 @@ class Denoiser(nn.Module):
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
+        if config.patch * 2 ** config.latent_level() != config.down_factor:
+            raise ValueError(f"down_factor {config.down_factor} is not patch {config.patch} times a power of two")
         self.config = config
         widths, depths, image_channels = config.widths, config.depths, 3 * config.patch**2
         join = widths[config.latent_level()]

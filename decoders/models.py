@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from decoders.autoencoder import Autoencoder
 from decoders.blocks import pad_to_multiple
-from decoders.checkpoint import Manifest, load_autoencoder, load_denoiser, shipped_path
+from decoders.checkpoint import Manifest, load_autoencoder, load_denoiser, shipped_path, teacher_of
 from decoders.denoiser import Denoiser
 from decoders.flow import FlowName, make_flow
-from decoders.presets import DIFFUSION, SizePreset, denoiser_config, size_preset
-from decoders.sampling import Parts, begin, integrate, sample
-from decoders.schedule import split_steps
+from decoders.presets import AUTOENCODERS, DIFFUSION, SizePreset, denoiser_config, size_preset
+from decoders.sampling import Parts, begin, integrate, sample, split_steps
 from harness.decoder import Compiler, Decoder, DecoderOptions, DecoderSpec, NoiseSource
-from harness.errors import MsbenchError
+from harness.errors import MsbenchError, UnknownNameError
 from harness.files import sha256_file
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -121,11 +119,6 @@ def _size(options: DecoderOptions) -> SizePreset:
     return size_preset(options.preset or "nano")
 
 
-def _check_preset(name: str, options: DecoderOptions) -> None:
-    if options.preset is not None and options.weights != "random":
-        raise MsbenchError(f"{name}: preset={options.preset} goes with weights=random alone; a checkpoint says its own size")
-
-
 def _autoencoder(options: DecoderOptions, path: Path) -> tuple[Autoencoder, str | None, Manifest | None]:
     if options.weights == "random":
         return _random(lambda: Autoencoder(_size(options).autoencoder)), None, None
@@ -133,24 +126,30 @@ def _autoencoder(options: DecoderOptions, path: Path) -> tuple[Autoencoder, str 
     return module, sha256_file(path), manifest
 
 
-def vae(options: DecoderOptions) -> Decoder:
-    """The `vae` decoder."""
-    return make_autoencoder("vae", options)
+def _training(manifest: Manifest | None) -> dict[str, Any]:
+    """What a spec says of its training; None = random weights."""
+    if manifest is None:
+        return {"trained_on": "random weights"}
+    return {key: getattr(manifest, key) for key in ("trained_on", "training_seed", "recipe_sha256")}
 
 
-def vae_ft(options: DecoderOptions) -> Decoder:
-    """The `vae-ft` decoder: the autoencoder's own decoder tuned further on its frozen encoder."""
-    return make_autoencoder("vae-ft", options)
-
-
-def make_autoencoder(name: str, options: DecoderOptions) -> Decoder:
-    """The autoencoder decoder called `name`.
+def build(options: DecoderOptions) -> Decoder:
+    """The decoder called `options.name`: one of `AUTOENCODERS` or of `DIFFUSION`.
 
     Raises:
-        MsbenchError: more than one step or scale, or the checkpoint is missing or of another kind.
-        UnknownNameError: no such preset.
+        MsbenchError: steps or scales it cannot have, a preset beside a checkpoint, or the checkpoint is missing, damaged, of
+            another kind, flow or number of scales, or its latents are another encoder's.
+        UnknownNameError: no such decoder or preset.
     """
-    _check_preset(name, options)
+    name = options.name
+    if name not in (*AUTOENCODERS, *DIFFUSION):
+        raise UnknownNameError("decoder", name, (*AUTOENCODERS, *DIFFUSION))
+    if options.preset is not None and options.weights != "random":
+        raise MsbenchError(f"{name}: preset={options.preset} goes with weights=random alone; a checkpoint says its own size")
+    return _build_autoencoder(name, options) if name in AUTOENCODERS else _build_diffusion(name, options)
+
+
+def _build_autoencoder(name: str, options: DecoderOptions) -> VaeDecoder:
     if options.steps not in (None, 1) or options.scales not in (None, 1):
         raise MsbenchError(f"{name} decodes in one step at one scale: leave --steps and --scales out")
     autoencoder, sha256, manifest = _autoencoder(options, options.checkpoint or shipped_path(name))
@@ -165,31 +164,21 @@ def make_autoencoder(name: str, options: DecoderOptions) -> Decoder:
         weights_sha256=sha256,
         # A tuned decoder keeps the encoder it was tuned on, so its latents are those of that encoder's file.
         encoder_sha256=manifest.encoder_sha256 or sha256 if manifest else sha256,
-        trained_on=manifest.trained_on if manifest else "random weights",
-        training_seed=manifest.training_seed if manifest else None,
-        recipe_sha256=manifest.recipe_sha256 if manifest else None,
+        **_training(manifest),
     )
     return VaeDecoder(autoencoder, spec, options)
 
 
-def make_diffusion(name: str, options: DecoderOptions) -> Decoder:
-    """The diffusion decoder called `name` in `presets.DIFFUSION`.
-
-    Raises:
-        MsbenchError: fewer steps than scales, or the checkpoint is missing, of another kind, flow or number of scales, or its
-            latents are another encoder's.
-        UnknownNameError: no such preset.
-    """
-    _check_preset(name, options)
+def _build_diffusion(name: str, options: DecoderOptions) -> DiffusionDecoder:
     preset = DIFFUSION[name]
-    flow: FlowName = preset.flow
+    flow = preset.flow
     scales = preset.scales if options.scales is None else options.scales
     default_steps = preset.steps if preset.steps > preset.scales else scales
     steps = split_steps(default_steps if options.steps is None else options.steps, scales)
     if options.weights == "random":
         autoencoder, encoder_sha256, manifest = _autoencoder(options, Path())
         denoiser = _random(lambda: Denoiser(denoiser_config(_size(options), scales)))
-        weights_sha256 = None
+        weights_sha256 = teacher_sha256 = None
     else:
         path = options.checkpoint or shipped_path(name)
         denoiser, manifest = load_denoiser(path)
@@ -198,9 +187,10 @@ def make_diffusion(name: str, options: DecoderOptions) -> Decoder:
             raise MsbenchError(
                 f"{path} was trained for {trained_scales} scales, not {scales}; take it as it is with --scales {trained_scales}"
             )
-        if manifest.flow != flow and not (scales == 1 and "noise-free" not in (manifest.flow, flow)):
+        if manifest.flow != flow and not (scales == 1 and {manifest.flow, flow} == {"cascade", "pyramid"}):
             raise MsbenchError(f"{path} was trained on the {manifest.flow} flow; {name} needs {flow}")
         weights_sha256 = sha256_file(path)
+        teacher_sha256 = teacher_of(path, weights_sha256)
         autoencoder, encoder_sha256, _ = _autoencoder(options, encoder_path(path, manifest.encoder_sha256))
     spec = DecoderSpec(
         name=name,
@@ -211,9 +201,8 @@ def make_diffusion(name: str, options: DecoderOptions) -> Decoder:
         parameters=sum(p.numel() for p in denoiser.parameters()),
         weights_sha256=weights_sha256,
         encoder_sha256=encoder_sha256,
-        trained_on=manifest.trained_on if manifest else "random weights",
-        training_seed=manifest.training_seed if manifest else None,
-        recipe_sha256=manifest.recipe_sha256 if manifest else None,
+        **_training(manifest),
+        teacher_sha256=teacher_sha256,
     )
     return DiffusionDecoder(autoencoder, denoiser, flow, steps, spec, options)
 
@@ -231,49 +220,3 @@ def encoder_path(checkpoint: Path, sha256: str | None) -> Path:
             return path
     looked = ", ".join(str(path) for path in candidates) or f"none (looked for {beside})"
     raise MsbenchError(f"{checkpoint} was trained on latents of an encoder with sha256 {sha256}; found only {looked}")
-
-
-def diffusion(options: DecoderOptions) -> Decoder:
-    """The `diffusion` decoder."""
-    return make_diffusion("diffusion", options)
-
-
-def ms_diffusion(options: DecoderOptions) -> Decoder:
-    """The `ms-diffusion` decoder."""
-    return make_diffusion("ms-diffusion", options)
-
-
-def ms_diffusion_cascade(options: DecoderOptions) -> Decoder:
-    """The `ms-diffusion-cascade` decoder."""
-    return make_diffusion("ms-diffusion-cascade", options)
-
-
-def onestep(options: DecoderOptions) -> Decoder:
-    """The `onestep` decoder."""
-    return make_diffusion("onestep", options)
-
-
-def ms_onestep(options: DecoderOptions) -> Decoder:
-    """The `ms-onestep` decoder."""
-    return make_diffusion("ms-onestep", options)
-
-
-def direct(options: DecoderOptions) -> Decoder:
-    """The `direct` decoder."""
-    return make_diffusion("direct", options)
-
-
-def ms_direct(options: DecoderOptions) -> Decoder:
-    """The `ms-direct` decoder."""
-    return make_diffusion("ms-direct", options)
-
-
-def rate_bound(options: DecoderOptions) -> Decoder:
-    """The `rate-bound` decoder."""
-    return make_diffusion("rate-bound", options)
-
-
-def random_decoder(flow: FlowName, scales: int, steps: int, options: DecoderOptions) -> Decoder:
-    """A decoder of any shape with random weights: cost needs no training."""
-    name = {"cascade": "ms-diffusion-cascade", "pyramid": "ms-diffusion", "noise-free": "direct"}[flow]
-    return make_diffusion(name, replace(options, weights="random", scales=scales, steps=steps))

@@ -10,9 +10,14 @@ from typing import Literal
 from decoders.autoencoder import AutoencoderConfig
 from decoders.denoiser import DenoiserConfig
 from decoders.flow import FlowName
+from decoders.settings import checked
 from harness.errors import UnknownNameError
 
 Objective = Literal["autoencoder", "flow", "distill", "regression"]
+
+
+AUTOENCODERS = ("vae", "vae-ft")
+"""Decoders that are an autoencoder's own; all others are denoisers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +102,11 @@ def size_preset(name: str) -> SizePreset:
 
 
 def denoiser_config(size: SizePreset, scales: int) -> DenoiserConfig:
-    """The denoiser of a size for K scales, fitted to that size's latents."""
-    return replace(
+    """The denoiser of a size for K scales, fitted to that size's latents; raises `MsbenchError` for too many scales."""
+    config = replace(
         size.denoiser,
         scales=scales,
         latent_channels=size.autoencoder.latent_channels,
         down_factor=size.autoencoder.down_factor(),
     )
+    return checked("denoiser", config)

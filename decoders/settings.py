@@ -1,15 +1,48 @@
-"""Settings from the command line: lines "group.field=value" over frozen dataclasses, each value read as its field's type."""
+"""Ranges of settings: every number of a config states its own in its type, and is held to it wherever it comes from.
+
+From the command line come lines "group.field=value", from Python whole configs, from a checkpoint JSON.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from harness.errors import MsbenchError, UnknownNameError
 
 ConfigT = TypeVar("ConfigT")
+
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+"""a whole number from 1"""
+Width = Annotated[int, Field(ge=1, le=2**14)]
+"""channels of a layer"""
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+"""a part of a whole, or a probability"""
+Rate = Annotated[float, Field(ge=0.0, le=10.0)]
+"""a learning rate"""
+Weight = Annotated[float, Field(ge=0.0, le=1e9)]
+"""factor on a term of a loss"""
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""a decay of AdamW"""
+Positive = Annotated[float, Field(gt=0.0, le=1e9)]
+"""a number above 0"""
+
+
+def checked(group: str, config: ConfigT) -> ConfigT:
+    """The config as it is, each field of the type and within the range it states.
+
+    Raises:
+        MsbenchError: the first one that is not, as "group.field=value".
+    """
+    hints = get_type_hints(type(config), include_extras=True)
+    for entry in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, entry.name)
+        _validated(hints[entry.name], value, f"{group}.{entry.name}={value}", strict=True)
+    return config
 
 
 def apply_settings(group: str, config: ConfigT, settings: Sequence[str]) -> ConfigT:
@@ -22,12 +55,21 @@ def apply_settings(group: str, config: ConfigT, settings: Sequence[str]) -> Conf
 
     Raises:
         UnknownNameError: the config has no such field.
-        MsbenchError: the value is not of the field's type.
+        MsbenchError: the value is not of the field's type or outside its range.
     """
+    hints = get_type_hints(type(config), include_extras=True)
     for setting in settings:
-        name, value = _split(setting)
-        if name[0] == group:
-            config = _with(config, name[1], value, setting)
+        (named, field), value = _split(setting)
+        if named != group:
+            continue
+        every = f"{field}s"
+        if field not in hints and get_origin(hints.get(every)) is tuple:
+            entry = _parse(get_args(hints[every])[0], value, setting)
+            config = replace(config, **{every: (entry,) * len(getattr(config, every))})  # type: ignore[type-var]
+        elif field in hints:
+            config = replace(config, **{field: _parse(hints[field], value, setting)})  # type: ignore[type-var]
+        else:
+            raise UnknownNameError(f"field of {group}", field, hints)
     return config
 
 
@@ -44,6 +86,14 @@ def check_settings(settings: Sequence[str], groups: Sequence[str]) -> None:
             raise UnknownNameError("group of settings", group, groups)
 
 
+def first_problem(error: ValidationError) -> str:
+    """The first complaint of pydantic, in one line: where, what was wanted, what came."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    words = problem["msg"][:1].lower() + problem["msg"][1:]
+    return f"{where}: {words}, got {problem['input']!r:.60}" if where else words
+
+
 def _split(setting: str) -> tuple[tuple[str, str], str]:
     name, equals, value = setting.partition("=")
     group, dot, field = name.strip().partition(".")
@@ -52,45 +102,16 @@ def _split(setting: str) -> tuple[tuple[str, str], str]:
     return (group, field), value.strip()
 
 
-def _with(config: ConfigT, field: str, value: str, setting: str) -> ConfigT:
-    types = get_type_hints(type(config))
-    names = [entry.name for entry in fields(config)]  # type: ignore[arg-type]
-    every = f"{field}s"
-    if field not in names and every in names and get_origin(types[every]) is tuple:
-        entry = _parse(get_args(types[every])[0], value, setting)
-        return replace(config, **{every: (entry,) * len(getattr(config, every))})  # type: ignore[type-var]
-    if field not in names:
-        raise UnknownNameError(f"field of {setting.partition('.')[0]}", field, names)
-    return replace(config, **{field: _parse(types[field], value, setting)})  # type: ignore[type-var]
+def _parse(hint: Any, text: str, setting: str) -> Any:
+    """`text` as the type `hint`; a list is separated by commas, "none" leaves out what may be left out."""
+    if NoneType in get_args(hint) and text.lower() == "none":
+        return None
+    value = [part.strip() for part in text.split(",")] if get_origin(hint) is tuple else text
+    return _validated(hint, value, f"--set {setting}", strict=False)
 
 
-def _parse(kind: Any, value: str, setting: str) -> Any:
-    """`value` as `kind`: bool, int, float, str, a Literal, a tuple of one kind, or any of these or None."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        if NoneType in arguments and value.lower() == "none":
-            return None
-        return _parse(next(part for part in arguments if part is not NoneType), value, setting)
-    if origin is Literal:
-        if value not in arguments:
-            raise UnknownNameError(f"value of {setting.partition('=')[0]}", value, list(arguments))
-        return value
-    if origin is tuple:
-        return tuple(_parse(arguments[0], part.strip(), setting) for part in value.split(","))
-    return _parse_plain(kind, value, setting)
-
-
-def _parse_plain(kind: Any, value: str, setting: str) -> Any:
-    if kind is str:
-        return value
-    if kind is bool and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    if kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            pass  # said below, in words
-    raise MsbenchError(f"--set {setting}: {value!r} is not {_NAMES.get(kind, str(kind))}")
-
-
-_NAMES: Mapping[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+def _validated(hint: Any, value: Any, where: str, strict: bool) -> Any:
+    try:
+        return TypeAdapter(hint).validate_python(value, strict=strict)
+    except ValidationError as error:
+        raise MsbenchError(f"{where}: {first_problem(error)}") from error

@@ -37,6 +37,8 @@ class DecoderSpec:
     """seed the weights were trained under; None where unknown"""
     recipe_sha256: str | None = None
     """hash of all that training was told but the seed: decoders that share it differ in their training seed alone"""
+    teacher_sha256: str | None = None
+    """SHA-256 of the weights it was distilled from; None without a teacher, or where unknown"""
 
 
 class NoiseSource(Protocol):
@@ -49,7 +51,10 @@ class NoiseSource(Protocol):
 
 @runtime_checkable
 class Decoder(Protocol):
-    """Encodes images to latents and decodes latents to images. Both directions work on batches and hold no state."""
+    """Encodes images to latents and decodes latents to images. Both directions work on batches and hold no state.
+
+    Its networks are in evaluation mode (`.eval()`), as those of every decoder of msbench are.
+    """
 
     spec: DecoderSpec
 
@@ -93,6 +98,8 @@ class DecoderOptions:
     """"random" builds the same network without a checkpoint, for cost measurements only"""
     preset: str | None = None
     """size of a network with random weights; None = the one that ships. A checkpoint says its own size"""
+    name: str = ""
+    """registry name that was asked for, set by `harness.registry.build_decoder`: one factory may serve several"""
 
 
 class DecoderFactory(Protocol):

@@ -77,13 +77,17 @@ def source_sha256(thing: object) -> str | None:
 
 
 def cpu_model() -> str | None:
-    """The processor's name, from /proc/cpuinfo where there is one."""
+    """The processor's name: from /proc/cpuinfo or, on a Mac, where it names the chip and so its GPU, from sysctl."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(errors="replace").splitlines():
             key, _, value = line.partition(":")
             if key.strip() == "model name":
                 return value.strip()
+    if sys.platform == "darwin":
+        chip = _output("sysctl", "-n", "machdep.cpu.brand_string")
+        if chip:
+            return chip
     return platform.processor() or platform.machine() or None
 
 
@@ -113,8 +117,12 @@ def git_state(root: Path) -> dict[str, Any]:
 
 def _git(root: Path, *arguments: str) -> str | None:
     """Standard output of a git command; None where git is missing, slow or refuses."""
+    return _output("git", "-C", str(root), *arguments)
+
+
+def _output(*command: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class MsbenchError(Exception):
@@ -24,3 +25,23 @@ class UnknownNameError(MsbenchError):
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}")
+
+
+@contextmanager
+def plugin_boundary(who: str, what: str) -> Iterator[None]:
+    """Turn whatever code from outside raises, `SystemExit` and `MemoryError` too, into one line that names it.
+
+    Args:
+        who: the plug-in, as "decoder vae".
+        what: what it was asked for, as "decode".
+
+    Raises:
+        MsbenchError: it raised; one of its own passes as it is, and so does `KeyboardInterrupt`.
+    """
+    try:
+        yield
+    except MsbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split()) or "no message"
+        raise MsbenchError(f"{who}: {what} raised {type(error).__name__}: {text}") from error

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+
+Progress = Callable[[str, int, int], None]
+"""Told how a long task goes: what it does now, how many of its parts are done, and of how many"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Stages:
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        self._cuda = torch.device(device).type == "cuda"
+        self._device = torch.device(device)
         self._seconds: dict[str, float] = {}
         self._inner = [0.0]
         self._started = time.perf_counter()
@@ -52,8 +55,8 @@ class Stages:
         self._inner.append(0.0)
         try:
             yield
-            if self._cuda:
-                torch.cuda.synchronize()
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
         finally:
             spent = time.perf_counter() - started
             own = spent - self._inner.pop()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decoders.blocks import PixelNorm
+from decoders.settings import Beta, Count, Rate, Share, Weight
+from decoders.training.distributed import Group
 from harness.errors import MsbenchError
 from harness.metrics.lpips import Lpips
 
@@ -25,30 +27,18 @@ SLOPE = 0.2
 class AdversaryConfig:
     """The adversarial term of an objective; off by default."""
 
-    weight: float = 0.0
+    weight: Weight = 0.0
     """factor on the adaptive weight; 0 = no adversary at all"""
     network: DiscriminatorName = "patch"
     """patch (convolutions on pixels) or vgg (heads on the frozen features of LPIPS's VGG16)"""
-    start: float = 0.5
+    start: Share = 0.5
     """progress, 0 to 1, from which the adversary learns and acts"""
-    learning_rate: float = 2e-4
+    learning_rate: Rate = 2e-4
     """the discriminator's AdamW, constant"""
-    betas: tuple[float, float] = (0.5, 0.9)
+    betas: tuple[Beta, Beta] = (0.5, 0.9)
     """the discriminator's AdamW"""
-    crop: int = 64
+    crop: Count = 64
     """side of the random sub-crop that is scored, in pixels"""
-
-
-class Group(Protocol):
-    """Processes that train together, as far as a discriminator is concerned."""
-
-    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes."""
-        ...
-
-    def broadcast(self, module: nn.Module) -> None:
-        """Give every process the first one's weights."""
-        ...
 
 
 class PatchDiscriminator(nn.Module):
@@ -214,7 +204,7 @@ class Adversary:
         except (KeyError, RuntimeError, ValueError) as error:
             raise MsbenchError(
                 f"the saved run has no discriminator like {self.config.network!r}; give the settings it began with, "
-                "or start afresh without --resume"
+                "or start afresh in another folder"
             ) from error
 
     def _window(self, images: Tensor, generator: torch.Generator) -> tuple[int, int, int]:
@@ -240,8 +230,9 @@ class Adversary:
 class Adversarial:
     """What objectives with an optional adversary share: its start, its processes and its state."""
 
-    def __init__(self, adversary: Adversary | None) -> None:
-        self.adversary = adversary
+    def __init__(self, adversary: Adversary | None, last_layer: Tensor) -> None:
+        """`last_layer`: the weight through which all losses reach the network."""
+        self.adversary, self.last_layer = adversary, last_layer
 
     def phase(self, progress: float) -> str:
         """What a step computes: it costs more FLOPs once the adversary acts."""
@@ -251,6 +242,15 @@ class Adversarial:
         """Train the adversary, if there is one, together with the other processes."""
         if self.adversary is not None:
             self.adversary.use_group(group)
+
+    def judged(
+        self, total: Tensor, parts: dict[str, float], fake: Tensor, real: Tensor, draws: torch.Generator, progress: float
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Loss and its named parts, with the adversary's term on an output and what it should be, where there is one."""
+        if self.adversary is None:
+            return total, parts
+        term, named = self.adversary.term(fake, real, total, self.last_layer, draws, progress)
+        return total + term, parts | named
 
     def extra_state(self) -> dict[str, Any]:
         """What a resume needs beside the module: the adversary's state."""
@@ -266,7 +266,7 @@ class Adversarial:
             saved = "with" if "adversary" in state else "without"
             raise MsbenchError(
                 f"the saved run was trained {saved} an adversary; give the settings it began with, "
-                "or start afresh without --resume"
+                "or start afresh in another folder"
             )
         if self.adversary is not None:
             self.adversary.load_extra_state(state["adversary"])
@@ -279,25 +279,17 @@ def make_adversary(config: AdversaryConfig, device: torch.device, seed: int, lpi
         lpips: LPIPS on VGG16, on `device`; needed by `network="vgg"`, which shares its trunk.
 
     Raises:
-        MsbenchError: a negative weight, a start outside 0..1, an unknown network, or no VGG16 to share.
+        MsbenchError: no VGG16 to share.
     """
     if config.weight == 0.0:
         return None
-    if config.weight < 0.0 or not 0.0 <= config.start <= 1.0:
-        raise MsbenchError(
-            f"adversary: weight {config.weight} and start {config.start} must be at least 0, and start at most 1"
-        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        discriminator = _discriminator(config.network, lpips)
+        discriminator = PatchDiscriminator() if config.network == "patch" else _on_features(lpips)
     return Adversary(config, discriminator.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
-def _discriminator(network: str, lpips: Lpips | None) -> nn.Module:
-    if network == "patch":
-        return PatchDiscriminator()
-    if network != "vgg":
-        raise MsbenchError(f"unknown discriminator {network!r}: use patch or vgg")
+def _on_features(lpips: Lpips | None) -> FeatureDiscriminator:
     if lpips is None or not hasattr(lpips.network.net, "slice5") or lpips.network.chns[0] != 64:  # type: ignore[union-attr,index]
         raise MsbenchError("the vgg discriminator shares LPIPS's VGG16: train on LPIPS vgg, or use the patch discriminator")
     features = VggFeatures(lpips)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from decoders.autoencoder import Autoencoder, kl_divergence
+from decoders.settings import Count, Weight
 from decoders.training.adversary import Adversarial, Adversary
 from decoders.training.data import TrainingImages, to_float, trim
 from decoders.training.perceptual import Perceptual
@@ -18,17 +19,17 @@ from decoders.training.perceptual import Perceptual
 class AutoencoderLossConfig:
     """Weights and batch of the autoencoder's training."""
 
-    batch: int = 8
+    batch: Count = 8
     """crops a step"""
-    crop: int = 96
+    crop: Count = 96
     """side of a crop in pixels"""
-    mse: float = 1.0
+    mse: Weight = 1.0
     """weight of the squared distance to the image"""
-    l1: float = 0.0
+    l1: Weight = 0.0
     """weight of the absolute distance to the image"""
-    lpips: float = 0.1
+    lpips: Weight = 0.1
     """weight of LPIPS; 0 leaves the perceptual network out"""
-    kl: float = 1e-6
+    kl: Weight = 1e-6
     """weight of the KL, in nats per latent number"""
     freeze_encoder: bool = False
     """tune the decoder alone, on the frozen encoder's posterior means: no noise, no KL, the latents stay what they are"""
@@ -48,11 +49,8 @@ class AutoencoderObjective(Adversarial):
         perceptual: Perceptual,
         adversary: Adversary | None = None,
     ) -> None:
-        self.module = module
-        self.data = data
-        self.config = config
-        self.perceptual = perceptual
-        super().__init__(adversary)
+        super().__init__(adversary, module.decoder.head.weight)
+        self.module, self.data, self.config, self.perceptual = module, data, config, perceptual
         self.samples_per_step = config.batch
         if config.freeze_encoder:
             module.encoder.requires_grad_(False)
@@ -80,10 +78,7 @@ class AutoencoderObjective(Adversarial):
         for weight, value in terms.values():
             total = total + weight * value
         parts = {name: float(value.detach()) for name, (_, value) in terms.items()}
-        if self.adversary is not None:
-            last = module.decoder.head.weight
-            term, named = self.adversary.term(output, images, total, last, generator, progress)
-            total, parts = total + term, parts | named
+        total, parts = self.judged(total, parts, output, images, generator, progress)
         if not config.freeze_encoder:
             kl = kl_divergence(mean.float(), log_variance.float())
             total = total + config.kl * kl

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from decoders.autoencoder import Autoencoder, AutoencoderConfig
-from decoders.checkpoint import Manifest, load_autoencoder, load_denoiser, shipped_path
+from decoders.checkpoint import load_autoencoder, load_denoiser, shipped_path
 from decoders.denoiser import Denoiser, DenoiserConfig
 from decoders.flow import make_flow
 from decoders.models import encoder_path
 from decoders.presets import DIFFUSION, DiffusionPreset, SizePreset, denoiser_config, size_preset
-from decoders.settings import apply_settings
-from decoders.training.adversary import Adversary, AdversaryConfig, make_adversary
+from decoders.settings import apply_settings, checked
+from decoders.training.adversary import AdversaryConfig, make_adversary
 from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObjective
+from decoders.training.config import autocast_dtype
 from decoders.training.data import TrainingImages, encode_cached
 from decoders.training.distillation import DistillationLossConfig, DistillationObjective
 from decoders.training.flow_matching import FlowLossConfig, FlowObjective
-from decoders.training.perceptual import Perceptual, PerceptualLoss
+from decoders.training.perceptual import PerceptualLoss
 from decoders.training.regression import RegressionLossConfig, RegressionObjective
 from decoders.training.request import TrainRequest
-from decoders.training.schedules import autocast_dtype
-from decoders.training.self_distillation import SelfDistillationObjective
+from decoders.training.self_distillation import POWERS_OF_TWO, SelfDistillationObjective
 from decoders.training.trainer import Objective
 from harness.errors import MsbenchError
 from harness.files import sha256_file
@@ -33,8 +34,11 @@ from harness.metrics.lpips import Lpips
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 LossConfig = AutoencoderLossConfig | FlowLossConfig | DistillationLossConfig | RegressionLossConfig
-
-
+_LOSSES: Mapping[str, LossConfig] = {
+    "flow": FlowLossConfig(),
+    "regression": RegressionLossConfig(),
+    "distill": DistillationLossConfig(),
+}
 TUNING = AutoencoderLossConfig(mse=0.0, l1=1.0, lpips=0.15, kl=0.0, crop=128, freeze_encoder=True)
 """`vae-ft`: the students' loss on the autoencoder's own decoder, encoder frozen."""
 
@@ -54,19 +58,17 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Assembly:
-    """Everything a run trains and says."""
+class Networks:
+    """What a run trains, and the frozen networks it needs: there before any image is read."""
 
-    objective: Objective
-    """module and loss"""
-    manifest: Manifest
-    """what the checkpoint will say of itself, seed and recipe still to come"""
-    loss: LossConfig
-    """settings of the objective"""
+    module: Autoencoder | Denoiser
+    """what is trained, with its initial weights"""
+    encoder: Autoencoder | None = None
+    """gives a denoiser its latents"""
+    teacher: Denoiser | None = None
+    """of a student"""
     lineage: dict[str, Any] = field(default_factory=dict)
     """hashes of encoder, teacher and start"""
-    new_latents: bool = False
-    """the latents are this run's own, and their statistics are to be taken at its end"""
 
 
 def plan(request: TrainRequest) -> Plan:
@@ -74,118 +76,100 @@ def plan(request: TrainRequest) -> Plan:
 
     Raises:
         UnknownNameError: no such preset, or a setting of an unknown field.
-        MsbenchError: a value of the wrong type.
+        MsbenchError: a value of the wrong type or outside its range, or settings that contradict one another.
     """
-    size = size_preset(request.preset)
+    size = size_preset(request.preset or "nano")
     size = SizePreset(
-        apply_settings("autoencoder", size.autoencoder, request.settings),
+        checked("autoencoder", apply_settings("autoencoder", size.autoencoder, request.settings)),
         apply_settings("denoiser", size.denoiser, request.settings),
     )
-    adversary = apply_settings("adversary", AdversaryConfig(), request.settings)
-    preset = DIFFUSION.get(request.decoder)
-    if preset is None:
-        default = AutoencoderLossConfig() if request.decoder == "vae" else TUNING
-        return Plan(size, apply_settings("loss", default, request.settings), None, adversary)
-    preset = replace(preset, scales=request.scales or preset.scales)
-    defaults: dict[str, LossConfig] = {
-        "flow": FlowLossConfig(),
-        "regression": RegressionLossConfig(),
-        "distill": DistillationLossConfig(),
-    }
-    loss = apply_settings("loss", defaults[preset.objective], (*preset.settings, *request.settings))
-    if adversary.weight > 0 and preset.objective == "flow":
+    adversary = checked("adversary", apply_settings("adversary", AdversaryConfig(), request.settings))
+    preset, lines = DIFFUSION.get(request.decoder), request.settings
+    default: LossConfig = AutoencoderLossConfig() if request.decoder == "vae" else TUNING
+    if preset is not None:
+        preset = replace(preset, scales=request.scales or preset.scales)
+        default, lines = _LOSSES[preset.objective], (*preset.settings, *lines)
+        size = replace(size, denoiser=denoiser_config(size, preset.scales))
+    loss = checked("loss", apply_settings("loss", default, lines))
+    if isinstance(loss, FlowLossConfig) and adversary.weight > 0:
         raise MsbenchError(f"{request.decoder} learns a flow, which has no image to judge: leave the adversary out")
+    if isinstance(loss, AutoencoderLossConfig | RegressionLossConfig) and not loss.mse + loss.l1 + loss.lpips:
+        raise MsbenchError("loss.mse, loss.l1 and loss.lpips are all 0: nothing would be learned")
+    if isinstance(loss, DistillationLossConfig) and loss.objective == "self" and loss.teacher_steps not in POWERS_OF_TWO:
+        raise MsbenchError(f"loss.teacher_steps={loss.teacher_steps}: step doubling needs a power of two, at least 2")
+    if request.decoder == "vae-ft" and isinstance(loss, AutoencoderLossConfig) and not loss.freeze_encoder:
+        raise MsbenchError("vae-ft keeps its encoder, whose latents other decoders share: leave loss.freeze_encoder=false out")
     return Plan(size, loss, preset, adversary)
+
+
+def networks(request: TrainRequest, planned: Plan) -> Networks:
+    """Build what is trained, its initial weights drawn from the run's seed, and load what it needs.
+
+    Raises:
+        MsbenchError: a checkpoint is missing or does not fit, or the settings make no network.
+    """
+    torch.manual_seed(request.config.seed)  # initial weights
+    size, preset, device = planned.size, planned.preset, request.device
+    if request.decoder == "vae":
+        return Networks(_built(lambda: Autoencoder(size.autoencoder), size.autoencoder).to(device))
+    path = request.vae or shipped_path("vae")
+    encoder, _ = load_autoencoder(path)
+    encoder.to(device)
+    sha256 = sha256_file(path)
+    lineage: dict[str, Any] = {"encoder_sha256": sha256}
+    if preset is None:
+        return Networks(encoder.requires_grad_(True), lineage=lineage)
+    config, given = size.denoiser, encoder.config
+    if (given.latent_channels, given.down_factor()) != (config.latent_channels, config.down_factor):
+        raise MsbenchError(
+            f"{path} gives f{given.down_factor()}c{given.latent_channels} latents; preset {request.preset or 'nano'!r} needs "
+            f"f{config.down_factor}c{config.latent_channels}"
+        )
+    module = _built(lambda: Denoiser(config), config).to(device)
+    role, start = "start", request.start
+    if preset.teacher is not None:
+        role, start = "teacher", request.teacher or shipped_path(preset.teacher)
+    if start is None:
+        return Networks(module, encoder, lineage=lineage)
+    network, start_sha256, recipe = _fitting(role, start, request.preset or "nano", config, sha256)
+    network.to(device)
+    module.load_state_dict(network.state_dict())
+    lineage |= {f"{role}_sha256": start_sha256, f"{role}_recipe_sha256": recipe}
+    return Networks(module, encoder, network if role == "teacher" else None, lineage)
 
 
 def assemble(
     request: TrainRequest,
     planned: Plan,
+    built: Networks,
     data: TrainingImages,
     lpips: Lpips,
     report: Callable[[str], None],
     writes: bool = True,
-) -> Assembly:
-    """Build what `planned` says; `lpips` is the network `request.perceptual` names. Without `writes` another process encodes.
+) -> Objective:
+    """The objective over networks and data; `lpips` is the network `request.perceptual` names.
 
-    Raises:
-        MsbenchError: a checkpoint is missing or does not fit, or the settings make no network.
+    Images are encoded where that was not done before; without `writes` another process does it.
     """
-    perceptual = PerceptualLoss(lpips, request.perceptual, autocast_dtype(request.config.precision, request.device))
-    adversary = make_adversary(planned.adversary, request.device, request.config.seed, lpips)
-    if isinstance(planned.loss, AutoencoderLossConfig):
-        built = _autoencoder(request, planned, data) if request.decoder == "vae" else _tuned(request, data)
-        module, manifest, lineage = built
-        objective = AutoencoderObjective(module, data.resident(request.device), planned.loss, perceptual, adversary)
-        return Assembly(objective, manifest, planned.loss, lineage, new_latents=request.decoder == "vae")
-    return _diffusion(request, planned, data, perceptual, adversary, report, writes)
-
-
-def _autoencoder(request: TrainRequest, planned: Plan, data: TrainingImages) -> tuple[Autoencoder, Manifest, dict[str, Any]]:
-    config = planned.size.autoencoder
-    module = _built(lambda: Autoencoder(config), config).to(request.device)
-    return module, Manifest("vae", "autoencoder", asdict(config), _trained_on(data), None), {}
-
-
-def _tuned(request: TrainRequest, data: TrainingImages) -> tuple[Autoencoder, Manifest, dict[str, Any]]:
-    path = request.vae or shipped_path("vae")
-    module, source = load_autoencoder(path)
-    module.requires_grad_(True).to(request.device)
-    sha256 = sha256_file(path)
-    return module, Manifest("vae-ft", "autoencoder", source.config, _trained_on(data), sha256), {"encoder_sha256": sha256}
-
-
-def _diffusion(
-    request: TrainRequest,
-    planned: Plan,
-    data: TrainingImages,
-    perceptual: Perceptual,
-    adversary: Adversary | None,
-    report: Callable[[str], None],
-    writes: bool,
-) -> Assembly:
-    loss, preset = planned.loss, planned.preset
+    loss, preset, module, device = planned.loss, planned.preset, built.module, request.device
+    perceptual = PerceptualLoss(lpips, request.perceptual, autocast_dtype(request.config.precision, device))
+    adversary = make_adversary(planned.adversary, device, request.config.seed, lpips)
+    if isinstance(loss, AutoencoderLossConfig):
+        assert isinstance(module, Autoencoder)
+        return AutoencoderObjective(module, data.resident(device), loss, perceptual, adversary)
+    assert isinstance(module, Denoiser)
+    assert built.encoder is not None
     assert preset is not None
-    vae_path = request.vae or shipped_path("vae")
-    autoencoder, _ = load_autoencoder(vae_path)
-    autoencoder.to(request.device)
-    sha256 = sha256_file(vae_path)
-    config = denoiser_config(planned.size, preset.scales)
-    latents = (autoencoder.config.latent_channels, autoencoder.config.down_factor())
-    if latents != (config.latent_channels, config.down_factor):
-        raise MsbenchError(
-            f"{vae_path} gives f{latents[1]}c{latents[0]} latents; preset {request.preset!r} needs "
-            f"f{config.down_factor}c{config.latent_channels}"
-        )
-    module = _built(lambda: Denoiser(config), config).to(request.device)
-    teacher = None
-    if preset.teacher:
-        teacher = _fitting("teacher", request.teacher or shipped_path(preset.teacher), request.preset, config, sha256)
-    data = encode_cached(data, autoencoder, sha256, request.device, report, writes).resident(request.device)
-    manifest = Manifest(request.decoder, "denoiser", asdict(config), _trained_on(data), sha256, preset.flow)
-    lineage: dict[str, Any] = {"encoder_sha256": sha256}
-    if request.start is not None:
-        start, start_sha256, start_recipe = _fitting("start", request.start, request.preset, config, sha256)
-        module.load_state_dict(start.state_dict())
-        lineage |= {"start_sha256": start_sha256, "start_recipe_sha256": start_recipe}
+    data = encode_cached(data, built.encoder, built.lineage["encoder_sha256"], device, report, writes).resident(device)
     flow = make_flow(preset.flow, preset.scales)
-    objective: Objective
     if isinstance(loss, FlowLossConfig):
-        objective = FlowObjective(module, flow, data, loss, perceptual)
-    elif isinstance(loss, RegressionLossConfig):
-        objective = RegressionObjective(module, flow, data, loss, perceptual, adversary)
-    else:
-        assert teacher is not None
-        assert isinstance(loss, DistillationLossConfig)
-        network, teacher_sha256, teacher_recipe = teacher
-        network.to(request.device)
-        module.load_state_dict(network.state_dict())
-        lineage |= {"teacher_sha256": teacher_sha256, "teacher_recipe_sha256": teacher_recipe}
-        if loss.objective == "self":
-            objective = SelfDistillationObjective(module, network, flow, data, loss, adversary)
-        else:
-            objective = DistillationObjective(module, network, flow, data, loss, perceptual, adversary)
-    return Assembly(objective, manifest, loss, lineage)
+        return FlowObjective(module, flow, data, loss, perceptual)
+    if isinstance(loss, RegressionLossConfig):
+        return RegressionObjective(module, flow, data, loss, perceptual, adversary)
+    assert built.teacher is not None
+    if loss.objective == "self":
+        return SelfDistillationObjective(module, built.teacher, flow, data, loss, adversary)
+    return DistillationObjective(module, built.teacher, flow, data, loss, perceptual, adversary)
 
 
 def _fitting(role: str, path: Path, preset: str, expected: DenoiserConfig, vae_sha256: str) -> tuple[Denoiser, str, str | None]:
@@ -206,7 +190,3 @@ def _built(build: Callable[[], ModuleT], config: AutoencoderConfig | DenoiserCon
         return build()
     except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
         raise MsbenchError(f"these settings make no network ({error}): {config}") from error
-
-
-def _trained_on(data: TrainingImages) -> str:
-    return f"{data.name} ({len(data.images)} images, {data.images.shape[-1]} px)"

@@ -1,4 +1,4 @@
-"""The model card beside a checkpoint: NAME.json for machines, NAME.md for people, both from the same facts."""
+"""The model card beside a checkpoint: NAME.json for machines, NAME.md for people, NAME.png with a few of its images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from decoders.models import build
+from decoders.presets import DIFFUSION
+from decoders.training.data import TrainingImages, trim
+from harness.decoder import DecoderOptions
 from harness.files import write_text
+from harness.noise import SampleNoise
+from harness.report.sheet import write_sheet
+from harness.run.reconstruct import reconstruct
+
+COUNT = 6
+"""images on the sheet"""
+STEPS_PER_SCALE = 4
+"""network calls a scale of a multi-step decoder: enough to look at, an eighth of the time"""
 
 _NOT_CURVES = ("grad_norm", "skipped", "seconds", "samples_per_s", "gflops_per_s", "mfu")
 _BARS = "▁▂▃▄▅▆▇█"
@@ -101,3 +115,27 @@ def sparkline(values: Sequence[float | None]) -> str:
     low, high = min(known, default=0.0), max(known, default=0.0)
     span = (high - low) or 1.0
     return "".join(" " if value is None else _BARS[min(7, int(8 * (value - low) / span))] for value in values)
+
+
+def write_samples(path: Path, checkpoint: Path, name: str, scales: int | None, data: TrainingImages) -> None:
+    """Decode `COUNT` images spread over `data` with the weights in `checkpoint` and draw them beside the originals.
+
+    Args:
+        path: where the PNG goes.
+        name: registry name the checkpoint was trained as.
+        scales: K of a denoiser.
+    """
+    preset, steps = DIFFUSION.get(name), None
+    if preset is not None:
+        scales = scales or preset.scales
+        steps = scales * (STEPS_PER_SCALE if preset.objective == "flow" else 1)
+    decoder = build(DecoderOptions(checkpoint=checkpoint, steps=steps, scales=scales, name=name))
+    picks = torch.linspace(0, len(data.images) - 1, min(COUNT, len(data.images))).long()
+    originals = trim(data.images[picks], decoder.spec.down_factor)
+    keys = [f"training image {int(index)}" for index in picks]
+    # The arrangement every decoder shows the harness: uint8 in, uint8 out, rounded once.
+    decoded = reconstruct(decoder, originals, SampleNoise.for_samples(0, keys)).pixels
+    error = (decoded.double() - originals.double()).square().mean(dim=(1, 2, 3)).clamp(min=1e-9)
+    captions = [f"{float(10 * torch.log10(255**2 / value)):.1f} dB" for value in error]
+    pictures = {name: [image.permute(1, 2, 0).numpy() for image in decoded]}
+    write_sheet(path, [image.permute(1, 2, 0).numpy() for image in originals], pictures, keys, {name: captions}, COUNT)

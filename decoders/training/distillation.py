@@ -12,10 +12,11 @@ from torch import Tensor
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow
 from decoders.sampling import integrate, predict
-from decoders.training.adversary import Adversarial, Adversary
+from decoders.settings import Count, Share, Weight
+from decoders.training.adversary import Adversary
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
-from decoders.training.regression import image_pyramid
+from decoders.training.scales import ScalesObjective
 
 DistillationName = Literal["paired", "direct", "paired+direct", "self"]
 
@@ -26,23 +27,23 @@ class DistillationLossConfig:
 
     objective: DistillationName = "paired+direct"
     """paired (the teacher's end), direct (the real image), both, or self (step doubling, no image and no ODE end)"""
-    batch: int = 12
+    batch: Count = 12
     """crops a step"""
-    crop: int = 128
+    crop: Count = 128
     """side of a crop in full-resolution pixels"""
-    teacher_steps: int = 4
+    teacher_steps: Count = 4
     """Euler steps of the teacher at each scale; a power of two for `self`"""
-    paired: float = 1.0
+    paired: Weight = 1.0
     """weight of the MSE to the teacher's end, from the same start"""
-    l1: float = 1.0
+    l1: Weight = 1.0
     """weight of the L1 distance to the real image"""
-    lpips: float = 0.15
+    lpips: Weight = 0.15
     """weight of LPIPS to the real image, at every scale"""
-    joint_from: float = 0.7
+    joint_from: Share = 0.7
     """progress from which the coarser outputs are no longer detached"""
 
 
-class DistillationObjective(Adversarial):
+class DistillationObjective(ScalesObjective):
     """Per scale, from the student's own previous output: MSE(teacher ODE end, same noise) and / or L1 + λ·LPIPS (design §3).
 
     Teacher and student start from the very same tensor: with different noise the student would be driven to the mean. An
@@ -59,14 +60,9 @@ class DistillationObjective(Adversarial):
         perceptual: Perceptual,
         adversary: Adversary | None = None,
     ) -> None:
-        super().__init__(adversary)
-        self.module = module
+        super().__init__(module, flow, data, config.batch, config.crop, adversary)
         self.teacher = teacher.eval().requires_grad_(False)
-        self.flow = flow
-        self.data = data
-        self.config = config
-        self.perceptual = perceptual
-        self.samples_per_step = config.batch
+        self.config, self.perceptual = config, perceptual
 
     @torch.no_grad()
     def teacher_end(self, start: Tensor, condition: Tensor, scale: int) -> Tensor:
@@ -81,23 +77,13 @@ class DistillationObjective(Adversarial):
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.loss`."""
         config = self.config
-        device = next(self.module.parameters()).device
-        grid = self.module.config.down_factor
-        images, latents = self.data.encoded_crops(
-            config.batch, config.crop, grid, generator, grid * 2 ** (self.flow.scales - 1), device
-        )
-        zeros = torch.zeros(config.batch, device=device)
-        total = torch.zeros((), device=device)
+        pyramid, latents, normal, zeros = self.draw(generator)
+        total = torch.zeros((), device=zeros.device)
         parts: dict[str, float] = {}
         paired, direct = config.objective != "direct", config.objective != "paired"
         with torch.no_grad():
             teacher_conditions = self.teacher.project(latents) if paired else []
         conditions = self.module.project(latents)
-
-        def normal(shape: tuple[int, ...]) -> Tensor:
-            return torch.randn((config.batch, *shape), generator=generator).to(device)
-
-        pyramid = image_pyramid(images, self.flow.scales)
         x = torch.zeros_like(pyramid[0])
         for scale, clean in enumerate(pyramid):
             start = self.flow.start(scale, x, normal)
@@ -113,9 +99,5 @@ class DistillationObjective(Adversarial):
             for name, (weight, value) in terms.items():
                 total = total + weight * value
                 parts[f"{name}_{scale}"] = float(value.detach())
-            if self.adversary is not None and scale == self.flow.scales - 1:
-                last = self.module.head.weight
-                term, named = self.adversary.term(predicted.estimate, clean, total, last, generator, progress)
-                total, parts = total + term, parts | named
             x = end if progress >= config.joint_from else end.detach()
-        return total, parts
+        return self.judged(total, parts, predicted.estimate, clean, generator, progress)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow, TrainingPair, halve
 from decoders.sampling import Prediction, predict
+from decoders.settings import Count, Positive, Share, Weight
 from decoders.training.data import TrainingImages
 from decoders.training.distributed import Group
 from decoders.training.perceptual import Perceptual
@@ -20,23 +22,23 @@ from decoders.training.perceptual import Perceptual
 class FlowLossConfig:
     """Crops, time sampling and weights of flow training."""
 
-    batch: int = 8
+    batch: Count = 8
     """crops of the finest scale a step; each coarser scale gets twice as many"""
-    single_scale_batch: int = 16
+    single_scale_batch: Count = 16
     """crops a step where there is one scale"""
-    crops: tuple[int, ...] = (128, 160, 192)
+    crops: Annotated[tuple[Count, ...], Field(min_length=1)] = (128, 160, 192)
     """crop side in full-resolution pixels, finest scale first (the last serves all coarser ones)"""
-    lpips: float = 0.15
+    lpips: Weight = 0.15
     """weight of LPIPS (VGG) on the clean-image estimate where τ > 0.5"""
-    at_start: float = 0.1
+    at_start: Share = 0.1
     """share of samples at τ = 0, where a one-step student lives"""
     weighting: Literal["velocity", "image"] = "velocity"
     """error that is squared: the velocity's, or the clean image's (which weighs late times less)"""
-    time_floor: float = 0.2
+    time_floor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
     """smallest 1 - τ at which an image prediction's velocity is compared"""
     time_sampling: Literal["logit-normal", "uniform"] = "logit-normal"
     """distribution of τ on paths that begin in pure noise; bridges draw τ uniformly"""
-    logit_std: float = 1.0
+    logit_std: Positive = 1.0
     """spread of the logit-normal τ"""
 
 
@@ -46,11 +48,8 @@ class FlowObjective:
     def __init__(
         self, module: Denoiser, flow: Flow, data: TrainingImages, config: FlowLossConfig, perceptual: Perceptual
     ) -> None:
-        self.module = module
-        self.flow = flow
-        self.data = data
-        self.config = config
-        self.perceptual = perceptual
+        self.module, self.flow, self.data = module, flow, data
+        self.config, self.perceptual = config, perceptual
         self.running = [0.0] * flow.scales
         self.group: Group | None = None
         counts = [config.batch * 2 ** (flow.scales - 1 - scale) for scale in range(flow.scales)]

@@ -21,18 +21,30 @@ class RunLog:
         """Raises `MsbenchError` where TensorBoard is asked for and not installed; nothing is written before the first row."""
         self.path = folder / "log.csv"
         self._events = folder / "tensorboard"
-        self._type = _summary_writer() if tensorboard else None
+        self._type = summary_writer() if tensorboard else None
         self._writer: SummaryWriter | None = None
 
     def trim(self, step: int) -> None:
-        """Drop the rows after `step`: a run killed after its last save logged them, and will log them again."""
+        """Drop the rows after `step`: a run killed after its last save logged them, and will log them again.
+
+        Raises:
+            MsbenchError: the file is damaged.
+        """
         if self._type is not None:
             self._writer = self._type(str(self._events), purge_step=step + 1)
         if not self.path.exists():
             return
-        with self.path.open(newline="") as stream:
-            header, *rows = list(csv.reader(stream)) or [[]]
-        kept = [row for row in rows if len(row) == len(header) and float(row[0]) <= step]
+        try:
+            with self.path.open(newline="", encoding="utf-8") as stream:
+                header, *rows = list(csv.reader(stream)) or [["step"]]
+            if rows and len(rows[-1]) < len(header):
+                del rows[-1]  # it was being written
+            if header[0] != "step" or any(len(row) != len(header) for row in rows):
+                raise ValueError("rows and columns do not fit")
+            steps = [[float(cell) for cell in row][0] for row in rows]  # noqa: RUF015 (every cell must be a number)
+            kept = [row for row, at in zip(rows, steps, strict=True) if at <= step]
+        except (OSError, ValueError, csv.Error) as error:
+            raise MsbenchError(f"{self.path}: not the log of a training ({error}); move it away to go on without") from error
         if not kept:
             self.path.unlink()
             return
@@ -58,7 +70,8 @@ class RunLog:
             self._writer.close()  # type: ignore[no-untyped-call]
 
 
-def _summary_writer() -> type[SummaryWriter]:
+def summary_writer() -> type[SummaryWriter]:
+    """TensorBoard's writer; raises `MsbenchError` where it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from decoders.settings import Count
+from harness.errors import MsbenchError
 from harness.metrics.lpips import Lpips, LpipsNet
+
+LEAST = {"vgg": 16, "alex": 31}
+"""smallest side that the networks' pooling leaves a pixel of"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +23,9 @@ class PerceptualConfig:
 
     network: LpipsNet = "vgg"
     """vgg or alex; whichever it is, a table should show a metric on another network beside it"""
-    share: float = 0.25
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
     """part of the batch that is scored; at least one crop is"""
-    crop: int = 64
+    crop: Count = 64
     """side of the random sub-crop that is scored, in pixels"""
 
 
@@ -42,10 +48,15 @@ class PerceptualLoss:
         self.config = config
 
     def __call__(self, estimate: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean LPIPS of [B, 3, H, W] pairs, a scalar; the same sub-crop of both."""
+        """Mean LPIPS of [B, 3, H, W] pairs, a scalar; the same sub-crop of both. Raises `MsbenchError` for too small ones."""
         count = max(1, round(self.config.share * len(estimate)))
         chosen = torch.randperm(len(estimate), generator=generator)[:count].to(estimate.device)
         size = min(self.config.crop, estimate.shape[-1], estimate.shape[-2])
+        if size < LEAST[self.config.network]:
+            least = LEAST[self.config.network]
+            raise MsbenchError(
+                f"LPIPS {self.config.network} needs crops of {least} px at every scale, not {size}: train on larger"
+            )
         y = int(torch.randint(estimate.shape[-2] - size + 1, (), generator=generator))
         x = int(torch.randint(estimate.shape[-1] - size + 1, (), generator=generator))
         window = (chosen, slice(None), slice(y, y + size), slice(x, x + size))

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import torch
 
-from decoders.presets import DIFFUSION
-from decoders.settings import apply_settings, check_settings
+from decoders.presets import AUTOENCODERS, DIFFUSION
+from decoders.settings import apply_settings, check_settings, checked
+from decoders.training.config import TrainConfig, check_config
+from decoders.training.log import summary_writer
 from decoders.training.perceptual import PerceptualConfig
-from decoders.training.trainer import TrainConfig
 from harness.data.types import Request
-from harness.errors import MsbenchError
-
-AUTOENCODERS = ("vae", "vae-ft")
-"""Decoders that are an autoencoder's own; all others are denoisers."""
+from harness.errors import MsbenchError, UnknownNameError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +26,8 @@ class TrainRequest:
     """training data; its split must be "train" or the dataset has none"""
     output: Path
     """folder for the run: state, log, checkpoint, card"""
-    preset: str = "nano"
-    """size of the networks"""
+    preset: str | None = None
+    """size of the networks; None = nano"""
     scales: int | None = None
     """K of a denoiser; None = the decoder's own"""
     settings: tuple[str, ...] = ()
@@ -61,17 +59,32 @@ def configured(request: TrainRequest) -> TrainRequest:
     """The request with its own groups of settings (train, perceptual) applied; the others are checked to name a group.
 
     Raises:
-        UnknownNameError: a setting names no group or field of this run.
-        MsbenchError: a value of the wrong type, scales for a decoder without any, or a start for one that has its own.
+        UnknownNameError: no such decoder, or a setting names no group or field of this run.
+        MsbenchError: a value of the wrong type or out of its range, no budget, or an option without a meaning for the decoder.
     """
-    networks = "autoencoder" if request.decoder in AUTOENCODERS else "denoiser"
-    check_settings(request.settings, (networks, "loss", "adversary", "perceptual", "train"))
-    if request.scales is not None and request.decoder in AUTOENCODERS:
-        raise MsbenchError(f"{request.decoder} has no scales: leave --scales out")
-    if request.start is not None and (request.decoder in AUTOENCODERS or DIFFUSION[request.decoder].teacher):
-        raise MsbenchError(f"{request.decoder} has a start of its own: leave --start-from out")
-    return replace(
+    name, preset = request.decoder, DIFFUSION.get(request.decoder)
+    if name not in trainable_decoders():
+        raise UnknownNameError("trainable decoder", name, trainable_decoders())
+    has_teacher = preset is not None and preset.teacher is not None
+    meaningless = {
+        "--preset": request.preset if name == "vae-ft" else None,
+        "--scales": request.scales if preset is None else None,
+        "--vae": request.vae if name == "vae" else None,
+        "--teacher": None if has_teacher else request.teacher,
+        "--start-from": request.start if preset is None or has_teacher else None,
+    }
+    for option, value in meaningless.items():
+        if value is not None:
+            raise MsbenchError(f"{option} {value} has no meaning for {name}: leave {option} out")
+    networks = {"vae": ("autoencoder",), "vae-ft": ()}.get(name, ("denoiser",))
+    check_settings(request.settings, (*networks, "loss", "adversary", "perceptual", "train"))
+    request = replace(
         request,
         config=apply_settings("train", request.config, request.settings),
         perceptual=apply_settings("perceptual", request.perceptual, request.settings),
     )
+    check_config(request.config)
+    if request.config.tensorboard:
+        summary_writer()
+    checked("perceptual", request.perceptual)
+    return request

@@ -12,14 +12,16 @@ from torch import Tensor
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow
 from decoders.sampling import integrate
-from decoders.training.adversary import Adversarial, Adversary
+from decoders.training.adversary import Adversary
 from decoders.training.data import TrainingImages
 from decoders.training.distillation import DistillationLossConfig
-from decoders.training.regression import image_pyramid
-from harness.errors import MsbenchError
+from decoders.training.scales import ScalesObjective
+
+POWERS_OF_TWO = tuple(2**power for power in range(1, 31))
+"""numbers of teacher steps that halve down to one"""
 
 
-class SelfDistillationObjective(Adversarial):
+class SelfDistillationObjective(ScalesObjective):
     """Progressive distillation (Salimans & Ho, 2202.00512) on every scale's path: 4 steps, then 2, then 1.
 
     Stage i of S = log₂(teacher_steps) takes the share 1/S of the budget. In it one student step of width 2^(i-S+1) is matched
@@ -35,17 +37,10 @@ class SelfDistillationObjective(Adversarial):
         config: DistillationLossConfig,
         adversary: Adversary | None = None,
     ) -> None:
-        super().__init__(adversary)
-        steps = config.teacher_steps
-        if steps < 2 or steps & (steps - 1):
-            raise MsbenchError(f"loss.teacher_steps={steps}: step doubling needs a power of two, at least 2")
-        self.module = module
+        super().__init__(module, flow, data, config.batch, config.crop, adversary)
         self.teacher = teacher.eval().requires_grad_(False)
-        self.flow = flow
-        self.data = data
         self.config = config
-        self.samples_per_step = config.batch
-        self.stages = int(math.log2(steps))
+        self.stages = int(math.log2(config.teacher_steps))
         self.stage = 0
 
     def extra_state(self) -> dict[str, Any]:
@@ -79,16 +74,8 @@ class SelfDistillationObjective(Adversarial):
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.loss`."""
         self.enter_stage(progress)
-        count = self.config.batch
-        device = next(self.module.parameters()).device
-        grid = self.module.config.down_factor
-        images, latents = self.data.encoded_crops(
-            count, self.config.crop, grid, generator, grid * 2 ** (self.flow.scales - 1), device
-        )
-
-        def normal(shape: tuple[int, ...]) -> Tensor:
-            return torch.randn((count, *shape), generator=generator).to(device)
-
+        pyramid, latents, normal, zeros = self.draw(generator)
+        count, device = len(zeros), zeros.device
         steps = self.config.teacher_steps // 2 ** (self.stage + 1)
         width = 1.0 / steps
         with torch.no_grad():
@@ -96,29 +83,18 @@ class SelfDistillationObjective(Adversarial):
         conditions = self.module.project(latents)
         total = torch.zeros((), device=device)
         parts: dict[str, float] = {}
-        for scale, clean in enumerate(image_pyramid(images, self.flow.scales)):
+        for scale, clean in enumerate(pyramid):
             pair = self.flow.training_pair(scale, clean, normal, torch.rand(count, generator=generator).to(device))
             time = torch.randint(steps, (count,), generator=generator).to(device) * width
             start = pair.at(time)
             with torch.no_grad():
                 target = start
                 for half in (0.0, 0.5):
-                    target = integrate(
-                        self.teacher,
-                        self.flow,
-                        target,
-                        teacher_conditions[scale],
-                        scale,
-                        time + half * width,
-                        pair.corruption,
-                        width / 2,
-                    )
+                    at, condition = time + half * width, teacher_conditions[scale]
+                    target = integrate(self.teacher, self.flow, target, condition, scale, at, pair.corruption, width / 2)
             end = integrate(self.module, self.flow, start, conditions[scale], scale, time, pair.corruption, width)
             doubling = F.mse_loss(end, target)
             total = total + doubling
             parts[f"doubling_{scale}"] = float(doubling.detach())
-            if self.adversary is not None and scale == self.flow.scales - 1:
-                moment = self._moment(self.stage, progress)
-                term, named = self.adversary.term(end, clean, total, self.module.head.weight, generator, moment)
-                total, parts = total + term, parts | named
+        total, parts = self.judged(total, parts, end, clean, generator, self._moment(self.stage, progress))
         return total, parts | {"stage": float(self.stage)}

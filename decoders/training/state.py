@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from harness.errors import MsbenchError
 from harness.files import atomic_path
 
+STATE = "state.pt"
+"""What a run needs to go on."""
 SNAPSHOT = "snapshot.pt"
 """Averaged weights of an earlier step, where `TrainConfig.snapshot` asks for them."""
 
@@ -29,7 +31,7 @@ def load_snapshot(folder: Path) -> dict[str, Tensor] | None:
     path = folder / SNAPSHOT
     if not path.exists():
         return None
-    average: dict[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")["average"]
+    average: dict[str, Tensor] = _read(path)["average"]
     return average
 
 
@@ -39,24 +41,31 @@ def save_state(path: Path, state: dict[str, Any], identity: str, world: int) -> 
         torch.save({**state, "identity": identity, "world": world}, temporary)
 
 
-def load_state(path: Path, identity: str, world: int) -> dict[str, Any] | None:
-    """The state that `save_state` wrote, on the CPU; None where there is none.
+def load_state(path: Path, identity: str, world: int) -> dict[str, Any]:
+    """The state that `save_state` wrote, on the CPU.
 
     Raises:
-        MsbenchError: unreadable, saved by a run of another identity, or by another number of processes.
+        MsbenchError: missing or unreadable, saved by a run of another identity, or by another number of processes.
     """
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise MsbenchError(f"{path}: not a readable run state; start afresh without --resume") from error
+    state = _read(path)
     saved = state.get("identity", "")
     if saved != identity:
         raise MsbenchError(
             f"{path}: saved by another run ({saved or 'unnamed'}, this one is {identity or 'unnamed'}); "
-            "give the settings it began with, or start afresh without --resume"
+            "give the settings it began with, or start afresh in another folder"
         )
     if state.get("world", 1) != world:
         raise MsbenchError(f"{path}: {state['world']} processes trained this run, not {world}; start as many to resume it")
+    return state
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError as error:
+        raise MsbenchError(f"{path}: no saved state to resume; begin without --resume") from error
+    except (OSError, EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise MsbenchError(f"{path}: not a readable run state; start afresh in another folder") from error
+    if not isinstance(state, dict):
+        raise MsbenchError(f"{path}: not a run state but a {type(state).__name__}; start afresh in another folder")
     return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -18,17 +19,16 @@ from torch import nn
 from decoders.autoencoder import Autoencoder
 from decoders.checkpoint import Manifest, save_checkpoint, shipped_path
 from decoders.training.autoencoder import set_latent_statistics
-from decoders.training.build import Assembly, Plan, assemble, plan
-from decoders.training.card import read_curves, write_card
+from decoders.training.build import Networks, Plan, assemble, networks, plan
+from decoders.training.card import read_curves, write_card, write_samples
 from decoders.training.data import TrainingImages, load_training_images
-from decoders.training.distributed import Group, current_group
-from decoders.training.request import TrainRequest, configured, trainable_decoders
-from decoders.training.samples import write_samples
-from decoders.training.state import load_snapshot
-from decoders.training.trainer import TrainResult, check_budget, train
+from decoders.training.distributed import current_group
+from decoders.training.request import TrainRequest, configured
+from decoders.training.state import STATE, load_snapshot
+from decoders.training.trainer import Objective, TrainResult, train
 from harness.environment import environment
-from harness.errors import UnknownNameError
-from harness.files import sha256_file, write_bytes
+from harness.errors import MsbenchError
+from harness.files import folder_lock, sha256_file, write_bytes
 from harness.metrics.lpips import Lpips
 
 
@@ -38,16 +38,73 @@ def run_training(
     """Train as asked; returns the checkpoint's path. `report` gets one line per stage.
 
     Raises:
-        MsbenchError: bad input; nothing but the run's folder has been written then.
+        MsbenchError: bad input, found before any image is read; or the run diverged, and no checkpoint is written.
     """
-    if request.decoder not in trainable_decoders():
-        raise UnknownNameError("trainable decoder", request.decoder, trainable_decoders())
     request = configured(request)
-    check_budget(request.config)
     planned = plan(request)
-    with current_group(request.device) as group:
-        spoken = report if group.writes else _silent
-        return _run(replace(request, device=group.device), planned, group, spoken, on_step if group.writes else None)
+    check_folder(request)
+    target = request.output / f"{request.decoder}.safetensors"
+    with current_group(request.device) as group, contextlib.ExitStack() as held:
+        request = replace(request, device=group.device)
+        built = networks(request, planned)
+        check_encoder_beside(request, built)
+        lpips = Lpips.load(request.perceptual.network, request.device, request.offline)
+        if group.writes:
+            held.enter_context(folder_lock(request.output))
+            check_folder(request)  # again: another process may have been at work here until a moment ago
+        else:
+            report, on_step = _silent, None
+        report(f"reading {request.data.name}")
+        data = load_training_images(request.data, group)
+        started = time.time()
+        objective = assemble(request, planned, built, data, lpips, report, group.local_rank == 0)
+        if request.config.compile:
+            compile_networks(objective.module, lpips)
+        recipe = recipe_sha256(request, planned, built, data, group.world)
+        report(f"training {request.decoder} on {len(data.images)} images")
+        # A run may be resumed with a larger budget, but not with another recipe.
+        free = replace(request, config=replace(request.config, max_steps=None, max_minutes=None, max_pflops=None))
+        same = recipe_sha256(free, planned, built, data)[:12]
+        identity = f"{request.decoder}, seed {request.config.seed}, recipe {same}"
+        result = train(objective, request.config, request.output, request.device, request.resume, on_step, identity, group)
+        if result.new_steps == 0 and _finished(target, result.steps):
+            report(f"{target} is finished: its budget is used up after {result.steps} steps; give a larger one to go on")
+        elif group.writes:
+            _write(request, planned, built, objective, recipe, data, result, time.time() - started)
+            report(f"{result.steps} steps in {result.seconds / 60:.1f} min -> {target}")
+        group.barrier()  # the checkpoint is there when any process returns
+    return target
+
+
+def _finished(target: Path, steps: int) -> bool:
+    """Whether checkpoint and card of these steps were written."""
+    try:
+        return target.is_file() and json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))["steps"] == steps
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def check_folder(request: TrainRequest) -> None:
+    """Raise `MsbenchError` where a training would replace another one's work, or has nothing to resume."""
+    state = request.output / STATE
+    if request.resume and not state.is_file():
+        raise MsbenchError(f"--resume: {request.output} holds no saved state of a training; begin one without --resume")
+    for path in () if request.resume else (request.output / f"{request.decoder}.safetensors", state):
+        if path.exists():
+            raise MsbenchError(f"{path} is there already: go on with --resume, or choose another --output-dir")
+
+
+def check_encoder_beside(request: TrainRequest, built: Networks) -> None:
+    """Raise `MsbenchError` where the encoder that is kept beside a checkpoint would replace another one."""
+    beside = request.output / "vae.safetensors"
+    if _keeps_encoder(built) and beside.exists() and sha256_file(beside) != built.lineage["encoder_sha256"]:
+        raise MsbenchError(f"{beside} is another encoder than --vae {request.vae}: choose another --output-dir")
+
+
+def _keeps_encoder(built: Networks) -> bool:
+    """Whether a denoiser's latents are those of an encoder that does not ship, so that decoders look for it beside them."""
+    shipped = shipped_path("vae")
+    return built.encoder is not None and not (shipped.is_file() and sha256_file(shipped) == built.lineage["encoder_sha256"])
 
 
 def compile_networks(*modules: nn.Module) -> None:
@@ -61,62 +118,45 @@ def _silent(line: str) -> None:
     """What processes other than the first one report."""
 
 
-def _run(
-    request: TrainRequest,
-    planned: Plan,
-    group: Group,
-    report: Callable[[str], None],
-    on_step: Callable[[int, float, float], None] | None,
-) -> Path:
-    target = request.output / f"{request.decoder}.safetensors"
-    report(f"reading {request.data.name}")
-    data = load_training_images(request.data, group)
-    lpips = Lpips.load(request.perceptual.network, request.device, request.offline)
-    torch.manual_seed(request.config.seed)  # initial weights
-    started = time.time()
-    built = assemble(request, planned, data, lpips, report, group.local_rank == 0)
-    if request.config.compile:
-        compile_networks(built.objective.module, lpips)
-    recipe = recipe_sha256(request, planned, built, data)
-    manifest = replace(built.manifest, training_seed=request.config.seed, recipe_sha256=recipe)
-    report(f"training {request.decoder} on {len(data.images)} images")
-    # A run may be resumed with a larger budget, but not with another recipe.
-    free = replace(request, config=replace(request.config, max_steps=None, max_minutes=None, max_pflops=None))
-    identity = f"{request.decoder}, seed {request.config.seed}, recipe {recipe_sha256(free, planned, built, data)[:12]}"
-    result = train(built.objective, request.config, request.output, request.device, request.resume, on_step, identity, group)
-    if group.writes:
-        _write(request, planned, built, manifest, data, result, time.time() - started)
-        report(f"{result.steps} steps in {result.seconds / 60:.1f} min -> {target}")
-    group.barrier()  # the checkpoint is there when any process returns
-    return target
-
-
 def _write(
     request: TrainRequest,
     planned: Plan,
-    built: Assembly,
-    manifest: Manifest,
+    built: Networks,
+    objective: Objective,
+    recipe: str,
     data: TrainingImages,
     result: TrainResult,
     seconds: float,
 ) -> None:
     """Checkpoint, encoder, card and samples of a run."""
     target = request.output / f"{request.decoder}.safetensors"
-    module = built.objective.module
-    if built.new_latents and isinstance(module, Autoencoder):
+    module = objective.module
+    if request.decoder == "vae" and isinstance(module, Autoencoder):
         set_latent_statistics(module, data)
+    manifest = Manifest(
+        request.decoder,
+        "denoiser" if planned.preset else "autoencoder",
+        asdict(built.module.config),
+        f"{data.name} ({len(data.images)} images, {data.images.shape[-1]} px)",
+        built.lineage.get("encoder_sha256"),
+        planned.preset.flow if planned.preset else None,
+        request.config.seed,
+        recipe,
+    )
     sha256 = save_checkpoint(target, module, manifest)
     if (averaged := load_snapshot(request.output)) is not None:
         earlier = copy.deepcopy(module)
         earlier.load_state_dict(averaged)
         save_checkpoint(target.with_stem(f"{target.stem}-snapshot"), earlier, manifest)
-    if manifest.kind == "denoiser" and manifest.encoder_sha256 != _sha256_or_none(shipped_path("vae")):
-        _keep_encoder(request, manifest)
+    if _keeps_encoder(built):
+        assert request.vae is not None
+        write_bytes(request.output / "vae.safetensors", request.vae.read_bytes())
+    machine = environment()
     facts: dict[str, Any] = {
         "decoder": request.decoder,
-        "preset": request.preset,
+        "preset": request.preset or "nano",
         "sha256": sha256,
-        "parameters": _count(module),
+        "parameters": sum(p.numel() for p in module.parameters()),
         "architecture": manifest.config,
         "flow": manifest.flow,
         "recipe_sha256": manifest.recipe_sha256,
@@ -127,7 +167,7 @@ def _write(
             "resolution": data.images.shape[-1],
             "pixels_sha256": data.sha256,
         },
-        "objective": {"name": type(built.objective).__name__, **asdict(built.loss)},
+        "objective": {"name": type(objective).__name__, **asdict(planned.loss)},
         "optimiser": asdict(request.config),
         "perceptual_network": f"LPIPS {request.perceptual.network}",
         "perceptual": asdict(request.perceptual),
@@ -144,7 +184,13 @@ def _write(
             "peak_gflops_per_s": result.peak / 1e9,
             "skipped_steps": result.skipped,
         },
-        "hardware": {"platform": platform.platform(), "threads": torch.get_num_threads(), **_hardware()},
+        "hardware": {
+            "platform": platform.platform(),
+            "threads": torch.get_num_threads(),
+            "cpu": machine["cpu_model"],
+            "gpus": [gpu["name"] for gpu in machine["gpus"]],
+            "torch": machine["torch"],
+        },
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "loss_curves": read_curves(request.output / "log.csv"),
     }
@@ -152,20 +198,11 @@ def _write(
     write_samples(request.output / f"{request.decoder}.png", target, request.decoder, request.scales, data)
 
 
-def _keep_encoder(request: TrainRequest, manifest: Manifest) -> None:
-    """Put the autoencoder of a denoiser's latents beside its checkpoint, where decoders look for one that is not shipped."""
-    assert request.vae is not None
-    beside = request.output / "vae.safetensors"
-    if _sha256_or_none(beside) != manifest.encoder_sha256:
-        write_bytes(beside, request.vae.read_bytes())
-
-
-def _sha256_or_none(path: Path) -> str | None:
-    return sha256_file(path) if path.is_file() else None
-
-
-def recipe_sha256(request: TrainRequest, planned: Plan, built: Assembly, data: TrainingImages) -> str:
+def recipe_sha256(request: TrainRequest, planned: Plan, built: Networks, data: TrainingImages, world: int = 1) -> str:
     """Hash of all that decides a training but its seed: trainings that share it are repetitions of one another.
+
+    The images count by their pixels, so another subset is another recipe. Every process adds its own batch to a step, so
+    another number of them is one too.
 
     Teacher and start count by their own recipe, so that a chain of trainings may be repeated as a whole; one of unknown recipe
     by its weights.
@@ -173,25 +210,18 @@ def recipe_sha256(request: TrainRequest, planned: Plan, built: Assembly, data: T
     ignored = {"seed", "stop_after", "save_every_seconds", "log_every", "tensorboard", "snapshot", "compile"}
     facts = {
         "decoder": request.decoder,
-        "architecture": built.manifest.config,
-        "flow": built.manifest.flow,
-        "encoder": built.manifest.encoder_sha256,
+        "architecture": asdict(built.module.config),
+        "flow": planned.preset.flow if planned.preset else None,
+        "encoder": built.lineage.get("encoder_sha256"),
         "teacher": built.lineage.get("teacher_recipe_sha256") or built.lineage.get("teacher_sha256"),
         "pixels": data.sha256,
-        "objective": [type(built.loss).__name__, asdict(built.loss)],
+        "objective": [type(planned.loss).__name__, asdict(planned.loss)],
         "perceptual": asdict(request.perceptual),
         "adversary": asdict(planned.adversary),
         "optimiser": {key: value for key, value in asdict(request.config).items() if key not in ignored},
     }
+    if world > 1:
+        facts["processes"] = world
     if request.start is not None:
         facts["start"] = built.lineage.get("start_recipe_sha256") or built.lineage["start_sha256"]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def _hardware() -> dict[str, Any]:
-    facts = environment()
-    return {"cpu": facts["cpu_model"], "gpus": [gpu["name"] for gpu in facts["gpus"]], "torch": facts["torch"]}

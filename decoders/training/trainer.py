@@ -14,25 +14,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from decoders.training.config import TrainConfig, autocast_dtype, check_config, ema_decay, learning_rate, step_seed
 from decoders.training.distributed import Group
 from decoders.training.guard import GradientGuard
 from decoders.training.log import RunLog
-from decoders.training.schedules import TrainConfig, autocast_dtype, check_budget, ema_decay, learning_rate, step_seed
-from decoders.training.state import SNAPSHOT, load_state, save_snapshot, save_state
+from decoders.training.state import SNAPSHOT, STATE, load_state, save_snapshot, save_state
 from decoders.training.throughput import Meter, flop_counter, measure_peak
 from harness.errors import MsbenchError
-
-__all__ = [
-    "Objective",
-    "TrainConfig",
-    "TrainResult",
-    "autocast_dtype",
-    "check_budget",
-    "ema_decay",
-    "learning_rate",
-    "step_seed",
-    "train",
-]
 
 
 class Objective(Protocol):
@@ -63,8 +51,8 @@ class TrainResult:
     """time spent so far, over all resumes"""
     finished: bool
     """the budget is used up (false after `stop_after`)"""
-    curve: list[tuple[int, float]]
-    """(step, loss averaged over the rows' interval)"""
+    new_steps: int
+    """those of this call"""
     flops_per_step: int
     """training FLOPs of one step, as last counted, over all processes: products and convolutions, 2 a multiply-add"""
     pflops: float
@@ -93,16 +81,16 @@ def train(
 
     Args:
         folder: gets `state.pt` (for resume) and `log.csv`; with several processes one that all of them see.
-        resume: go on from `state.pt` where there is one.
+        resume: go on from `state.pt`.
         on_step: called with (step, loss, progress in 0..1), the loss being this process's own.
         identity: what the run is, such as a hash of its recipe; a saved state of another one is refused.
         group: the processes that train together; None = this one alone.
 
     Raises:
-        MsbenchError: no budget, a saved state that does not fit, a loss or gradient that is no longer finite, or gradients
-            that keep exploding.
+        MsbenchError: no budget or a number out of its range, a saved state or log that is missing, damaged or another run's, a
+            loss or gradient that is no longer finite, or gradients that keep exploding.
     """
-    check_budget(config)
+    check_config(config)
     log = RunLog(folder, config.tensorboard) if group is None or group.writes else None
     run = _Run(objective, config, folder, device, log, identity, group or Group(device=device))
     if resume:
@@ -126,7 +114,7 @@ def train(
     if log is not None:
         log.close()
     run.group.barrier()  # nobody goes on to read what rank 0 has not written yet
-    return run.result(progress >= 1.0)
+    return run.result(run.step - first, progress >= 1.0)
 
 
 class _Run:
@@ -147,7 +135,7 @@ class _Run:
         self.module = objective.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config, self.device = config, device
         self.log, self.identity, self.group = log, identity, group
-        self.state_path = folder / "state.pt"
+        self.state_path = folder / STATE
         folder.mkdir(parents=True, exist_ok=True)
         self.dtype = autocast_dtype(config.precision, device)
         group.broadcast(self.module)
@@ -166,7 +154,6 @@ class _Run:
         peak = group.sum(measure_peak(device, self.dtype))
         self.meter = Meter(peak, None if samples is None else int(samples) * group.world)
         self.step = 0
-        self.curve: list[tuple[int, float]] = []
         self.window: list[float] = []  # losses since the last row of the log
         self.guard = GradientGuard(config.max_grad_norm_ratio, config.warmup)
         self._before = 0.0  # seconds spent by earlier parts of this run
@@ -194,7 +181,7 @@ class _Run:
         by_flops = self.meter.flops / (1e15 * config.max_pflops) if config.max_pflops else 0.0
         return self.group.max(max(by_steps, by_time, by_flops))
 
-    def result(self, finished: bool) -> TrainResult:
+    def result(self, new_steps: int, finished: bool) -> TrainResult:
         """What there is to say of the run."""
         meter, seconds = self.meter, self.seconds()
         rates = meter.rates(self.step, meter.flops, seconds)
@@ -202,7 +189,7 @@ class _Run:
             steps=self.step,
             seconds=seconds,
             finished=finished,
-            curve=self.curve,
+            new_steps=new_steps,
             flops_per_step=meter.per_step,
             pflops=meter.flops / 1e15,
             samples_per_s=rates.get("samples_per_s"),
@@ -253,7 +240,6 @@ class _Run:
     def _log(self, norm: float, parts: dict[str, float]) -> None:
         mean = sum(self.window) / len(self.window)
         self.window.clear()
-        self.curve.append((self.step, mean))
         seconds = self.seconds()
         row = {"step": self.step, "loss": mean, "grad_norm": norm, "seconds": seconds, "skipped": self.guard.skipped}
         if self.log is not None:
@@ -277,7 +263,6 @@ class _Run:
             "extra": getattr(self.objective, "extra_state", dict)(),
             "step": self.step,
             "seconds": self.seconds(),
-            "curve": self.curve,
             "window": self.window,
             "guard": self.guard.state(),
             "meter": self.meter.state(),
@@ -285,27 +270,25 @@ class _Run:
         save_state(self.state_path, state, self.identity, self.group.world)
 
     def restore(self) -> None:
-        """Go on from `state.pt`; from the beginning where there is none."""
+        """Go on from `state.pt`.
+
+        Raises:
+            MsbenchError: there is none, or it is damaged or another run's.
+        """
         state = load_state(self.state_path, self.identity, self.group.world)
-        if self.group.any(state is None) and self.group.any(state is not None):
-            raise MsbenchError(f"{self.state_path}: not every process sees this file; give a folder that all of them share")
-        if state is None:
-            return
         try:
             self.module.load_state_dict(state["module"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise MsbenchError(
-                f"{self.state_path}: the saved run trained another architecture; start afresh without --resume"
-            ) from error
-        try:
             self.meter.load_state(state["meter"])
             self.guard.load_state(state["guard"])
-        except KeyError as error:
-            raise MsbenchError(f"{self.state_path}: saved by an older msbench; start afresh without --resume") from error
-        if hasattr(self.objective, "load_extra_state"):
-            self.objective.load_extra_state(state["extra"])
-        self.step, self._before = int(state["step"]), float(state["seconds"])
-        self.curve = [(int(step), float(loss)) for step, loss in state["curve"]]
-        self.window = [float(loss) for loss in state["window"]]
+            if hasattr(self.objective, "load_extra_state"):
+                self.objective.load_extra_state(state["extra"])
+            self.step, self._before = int(state["step"]), float(state["seconds"])
+            self.window = [float(loss) for loss in state["window"]]
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise MsbenchError(
+                f"{self.state_path}: damaged, of an older msbench or of another architecture ({reason}); "
+                "start afresh in another folder"
+            ) from error

@@ -54,10 +54,7 @@ def compare_command(
     _refuse_contradictions(against, fail_on_regression, update, {**idle, "--format": table_format != "table"})
     chosen = [_run_argument(run) for run in runs]
     if against is not None:
-        from harness.cli.gate import apply_gate
-
-        records, decoders = [record for record, _ in chosen], [decoder for _, decoder in chosen]
-        raise typer.Exit(apply_gate(records, decoders, against, fail_on_regression, update, as_json))
+        raise typer.Exit(_gate(chosen, against, fail_on_regression, update, as_json))
     from harness.compare.compare import compare
     from harness.report.comparison import comparison_tables, with_differences
     from harness.report.published import published_rows, published_table
@@ -118,6 +115,27 @@ def _document(comparison: Comparison) -> dict[str, Any]:
         **comparison_documents(comparison),
         "warnings": [*comparison.warnings, *caveats(comparison.results, _demo(comparison))],
     }
+
+
+def _gate(chosen: list[tuple[Any, str | None]], against: str, fail: bool, update: bool, as_json: bool) -> int:
+    """Hold the runs against a reference, or write it; the exit code."""
+    from harness.compare.gate import check, update_reference
+    from harness.compare.reference import read_reference
+    from harness.record.run import open_run
+
+    reference = None if update else read_reference(against)
+    records, decoders = [open_run(record).record for record, _ in chosen], [decoder for _, decoder in chosen]
+    if reference is None:
+        lines, failed = update_reference(records, decoders, against), False
+        document: dict[str, Any] = {"schema_version": 1, "status": "updated", "reference": against, "changes": lines}
+    else:
+        report = check(records, reference, decoders)
+        lines, failed, document = report.lines(), not report.passed, report.document()
+    for line in lines:
+        say(line, as_json)
+    if as_json:
+        print_json(document)
+    return int(fail and failed)
 
 
 def _run_argument(text: str) -> tuple[Any, str | None]:

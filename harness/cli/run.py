@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from harness.cli.shared import (
     parse_integers,
     parse_names,
     print_json,
+    prints_to_stderr,
     progress_bar,
     say,
     show,
@@ -59,6 +61,10 @@ def run_command(
     cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Measure time, FLOPs and memory.")] = True,
     cost_batch_sizes: Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")] = "1,8",
     cost_seconds: Annotated[float, typer.Option(min=0.1, help="Measured seconds per timing cell.")] = 10.0,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Leave images that a decoder fails on out of every decoder's figures.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output-dir that ended early.")] = False,
     offline: Offline = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -93,12 +99,16 @@ def run_command(
         output_dir=output_dir,
         save_images=save_images,
         cost=CostProtocol(batch_sizes=sizes, max_seconds=cost_seconds) if cost else None,
+        keep_going=keep_going,
+        resume=resume,
         offline=offline,
     )
-    with progress_bar() as progress:
-        record = evaluate(config, progress)
+    with prints_to_stderr(as_json), progress_bar() as progress:
+        record = evaluate(config, progress, " ".join(["msbench", *sys.argv[1:]]))
     demo = (dataset,) if record.data.dataset.info.demo else ()
     show(results_table(record.rows_for_people(), f"{dataset}, n = {record.results[0]['n']}", demo), stderr=as_json)
+    for warning in record.data.warnings:
+        say(f"warning: {warning}", stderr=True)
     skipped = record.data.dataset.skipped
     if skipped:
         say(f"{len(skipped)} files skipped, first: {skipped[0].name} ({skipped[0].reason})", as_json)

@@ -37,7 +37,7 @@ def speed_command(
     output_dir: Annotated[Path | None, typer.Option(help="Folder of the record; default: a new one below runs/.")] = None,
     as_json: shared.JsonFlag = False,
 ) -> None:
-    """Time decoders side by side: every mode and batch, in turns, with a noise floor. Exit 1 where every cell failed."""
+    """Time decoders side by side: every mode and batch, in turns, with a noise floor. Exit 1 where nothing was measured."""
     from harness.cost.modes import parse_mode
     from harness.environment import Start
     from harness.run.config import DTYPES, check_device, runs_root
@@ -73,4 +73,5 @@ def speed_command(
     if as_json:
         shared.print_json(whole)
     if whole["status"] == "failed":
+        typer.echo("msbench: nothing was measured: every cell failed or was skipped, for the reasons above", err=True)
         raise typer.Exit(1)

@@ -13,7 +13,7 @@ from harness.report.table import Cell, Table, listing, number
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.sweep.sweep import Measured
+    from harness.sweep.sweep import MeasuredCell
 
 _SHOWN = {
     "decoder": "decoder",
@@ -132,7 +132,7 @@ def _shown(value: Any) -> Cell:
     return Cell(value) if value is None or isinstance(value, str) else number(value, lambda figure: f"{figure:.4g}")
 
 
-def _cell(one: Measured) -> dict[str, Any]:
+def _cell(one: MeasuredCell) -> dict[str, Any]:
     """A cell in JSON types; the samples of its timing are in its file."""
     cell, figures = one.cell, one.figures
     head: dict[str, Any] = {"decoder": cell.decoder, "scales": cell.scales, "steps": cell.steps}

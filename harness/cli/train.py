@@ -20,24 +20,27 @@ def train_command(
     data_dir: DataDir = None,
     resolution: Resolution = None,
     max_samples: MaxSamples = None,
-    preset: Annotated[str, typer.Option(help="Size of the networks: nano, nano-grids, nano-f16c16, small or base.")] = "nano",
-    scales: Annotated[int | None, typer.Option(min=1, help="Number of scales K; default: the decoder's own.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Size of the networks: nano (the default), nano-grids, nano-f16c16, small or base.")
+    ] = None,
+    scales: Annotated[int | None, typer.Option(help="Number of scales K; default: the decoder's own.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set", metavar="GROUP.FIELD=VALUE", help="Any field of autoencoder, denoiser, loss, adversary, perceptual, train."
         ),
     ] = None,
-    max_minutes: Annotated[float | None, typer.Option(min=0.0, help="Wall-clock budget.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Wall-clock budget.")] = None,
     max_pflops: Annotated[
-        float | None, typer.Option(min=0.0, help="Budget of training compute, 10^15 FLOPs: teacher calls and LPIPS count.")
+        float | None, typer.Option(help="Budget of training compute, 10^15 FLOPs: teacher calls and LPIPS count.")
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Step budget.")] = None,
-    stop_after: Annotated[int | None, typer.Option(min=1, help="Leave after this many steps; --resume goes on.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Step budget.")] = None,
+    stop_after: Annotated[int | None, typer.Option(help="Leave after this many steps; --resume goes on.")] = None,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 4e-4,
-    warmup: Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")] = 100,
+    warmup: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = 100,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seeds initial weights and every step's draws.")] = 0,
+    subset_seed: Annotated[int, typer.Option(min=0, help="Seeds which images --max-samples takes.")] = 0,
     vae: Annotated[
         Path | None, typer.Option(help="Autoencoder checkpoint that gives the latents; default: the shipped one.")
     ] = None,
@@ -47,14 +50,16 @@ def train_command(
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Curves for TensorBoard too (extra `train`).")] = False,
     output_dir: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/train/DECODER.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's saved state.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the folder's saved state; without it a used folder is refused.")
+    ] = False,
     device: Device = "cpu",
     offline: Offline = False,
 ) -> None:
     """Train or distil a decoder; writes a checkpoint with its model card."""
+    from decoders.training.config import TrainConfig
     from decoders.training.request import TrainRequest
     from decoders.training.train import run_training
-    from decoders.training.trainer import TrainConfig
     from harness.data.types import Request
     from harness.run.config import check_device, runs_root
 
@@ -71,7 +76,7 @@ def train_command(
     )
     request = TrainRequest(
         decoder=decoder,
-        data=Request(dataset, data_dir, resolution, max_samples, seed, False, "train", offline),
+        data=Request(dataset, data_dir, resolution, max_samples, subset_seed, False, "train", offline),
         output=output_dir or runs_root() / "train" / decoder,
         preset=preset,
         scales=scales,

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from harness.compare.comparison import Compared, Comparison, CostRatio, SeedSpread
-from harness.compare.compatible import incompatibility, pixel_warning, time_incompatibility
+from harness.compare.comparison import Basis, Compared, Comparison, CostRatio, Fit, SeedSpread, basis, side_by_side
 from harness.errors import MsbenchError, UnknownNameError
 from harness.metrics.registry import METRICS
 from harness.record.measured import Measured, average, difference, read_measured
 from harness.record.record import Record
 from harness.record.run import Run, open_run
-from harness.record.schema import Details
+from harness.record.schema import Details, Result
 from harness.stats.estimate import Estimate
 from harness.stats.ratio import median_ratio
 from harness.stats.verdict import Corrected, Direction, Margin, decide, holm, merge_margins, parse_margins
@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Row:
     """A decoder of a run, or several training seeds of one as one."""
 
@@ -34,14 +34,16 @@ class _Row:
     """unique among the rows"""
     position: int
     """which of the runs given it belongs to, from 0"""
-    record: Record
-    """where it was measured"""
-    result: dict[str, Any]
+    basis: Basis
+    """what its figures rest on"""
+    result: Result
     """its row of results"""
     details: Details
     """its entry under `decoders`"""
     measured: Measured
     """its values"""
+    parts: frozenset[str]
+    """labels of the rows it is made of: its own, or those of the seeds"""
 
 
 def compare(
@@ -69,24 +71,26 @@ def compare(
     """
     if not runs:
         raise MsbenchError("nothing to compare: give at least one run folder")
-    first = runs[0][0]
+    opened = [open_run(record) for record, _ in runs]
+    bases = [basis(record) for record, _ in runs]
+    first = bases[0]
     warnings: list[str] = []
     forced = False
-    for record, _ in runs:
-        problem = incompatibility(first, record)
-        if problem and not force:
-            raise MsbenchError(
-                f"{first.folder} and {record.folder} do not compare: {problem} (--force shows them all the same)"
-            )
-        if problem:
+    for other in bases:
+        fit = side_by_side(first, other)
+        if fit.quality and not force:
+            raise MsbenchError(f"{first.name} and {other.name} do not compare: {fit.quality} (--force shows them all the same)")
+        if fit.quality:
             forced = True
-            warnings.append(f"forced: {record.folder} differs from {first.folder} in {problem}; nothing is tested")
-        elif line := pixel_warning(first, record):
-            warnings.append(line)
-    opened = [open_run(record) for record, _ in runs]
+            warnings.append(f"forced: {other.name} differs from {first.name} in {fit.quality}; nothing is tested")
+        else:
+            warnings += fit.warnings
     chosen = _chosen(runs)
-    results = [{**result, "label": label, "run": str(runs[position][0].folder)} for label, position, result in chosen]
-    stated = first.data.protocol.margins
+    people = [{row["label"]: row for row in record.rows_for_people()} for record, _ in runs]
+    results = [
+        {**people[position][result.label], "label": label, "run": bases[position].name} for label, position, result in chosen
+    ]
+    stated = runs[0][0].data.protocol.margins
     merged = merge_margins(stated, margins, METRICS)
     after = parse_margins(merged, METRICS) != parse_margins(stated, METRICS)
     if after:
@@ -95,80 +99,101 @@ def compare(
     costs: tuple[CostRatio, ...] = ()
     seeds: tuple[SeedSpread, ...] = ()
     if not forced:
-        rows = [_row(label, position, opened[position], result) for label, position, result in chosen]
+        rows = [_row(label, position, opened[position], bases[position], result) for label, position, result in chosen]
         groups = _training_groups(rows)
-        seeds = tuple(spread for members in groups.values() for spread in _seed_spread(members))
+        seeds = tuple(spread for label, members in groups.items() for spread in _seed_spread(label, members))
         everything = rows + [_group_row(label, members) for label, members in groups.items()]
-        pairs = _pairs(everything, rows, baseline)
+        pairs = []
+        for row, base in _pairs(everything, rows, baseline):
+            if row.parts & base.parts:
+                warnings.append(f"{row.label} and {base.label} are not compared: one is part of the other")
+            else:
+                pairs.append((row, base, side_by_side(base.basis, row.basis)))
         comparisons = _compared(pairs, parse_margins(merged, METRICS), progress or (lambda stage, done, total: None))
         costs, refused = _cost_ratios([pair for pair in pairs if pair[0] in rows])
-        warnings += refused
-        if any(not row.measured.wholes for row in rows):
+        warnings += [*_one_sided(pairs), *refused]
+        if not all(run.has_features for run in opened):
             warnings.append("some runs kept no Inception features: their rFID and KID are not tested")
-    return Comparison(
-        tuple(record for record, _ in runs),
-        tuple(results),
-        comparisons,
-        costs,
-        seeds,
-        merged,
-        after,
-        tuple(dict.fromkeys(warnings)),
-        forced,
-    )
+    records, told = tuple(record for record, _ in runs), tuple(dict.fromkeys(warnings))
+    return Comparison(records, tuple(results), comparisons, costs, seeds, merged, after, told, forced)
 
 
-def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, int, dict[str, Any]]]:
-    """(label, which run, result) of every row; a label is the name alone where one row has it, else with its run's folder.
+def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, int, Result]]:
+    """(label, which run, result) of every row; a label is the row's own where it is the only one, else with its run's folder.
 
-    A name says how many steps were asked for, where a run asked: `diffusion@steps=4`.
+    A label says which options the decoder was given, its checkpoint aside: `diffusion@steps=4`.
     """
     found = []
     for position, (record, decoder) in enumerate(runs):
-        names = [row["label"] for row in record.results]
+        results = record.data.results
+        names = list(dict.fromkeys(name for row in results for name in (row.label, row.decoder)))
         if decoder is not None and decoder not in names:
             raise UnknownNameError(f"decoder of {record.folder}", decoder, names)
-        found += [(position, row) for row in record.rows_for_people() if decoder in (None, row["label"])]
-    asked = [row["options"].get("steps") for _, row in found]
-    names = [row["decoder"] + (f"@steps={steps}" if steps else "") for (_, row), steps in zip(found, asked, strict=True)]
-    counts = Counter(names)
+        found += [(position, row) for row in results if decoder in (None, row.label, row.decoder)]
+    named = [row.label if "@" in row.label else row.label + _asked(row) for _, row in found]
+    counts = Counter(named)
     labels: list[str] = []
-    for (position, _), asked_for in zip(found, names, strict=True):
+    for (position, _), name in zip(found, named, strict=True):
         folder = runs[position][0].folder.name
-        label = name = asked_for if counts[asked_for] == 1 else f"{folder}:{asked_for}"
-        repeat = 1
-        while label in labels:
-            repeat += 1
-            label = f"{name}#{repeat}"
-        labels.append(label)
+        labels.append(_unique(name if counts[name] == 1 else f"{folder}:{name}", labels))
     return [(label, position, row) for label, (position, row) in zip(labels, found, strict=True)]
 
 
-def _row(label: str, position: int, run: Run, result: dict[str, Any]) -> _Row:
-    name = result["label"]
-    return _Row(label, position, run.record, result, run.record.data.decoders[name], read_measured(run, name, label))
+def _unique(name: str, taken: Sequence[str]) -> str:
+    """The name, with #2, #3, … where it is taken."""
+    label, repeat = name, 1
+    while label in taken:
+        repeat += 1
+        label = f"{name}#{repeat}"
+    return label
+
+
+def _asked(row: Result) -> str:
+    """The options a decoder was given, its checkpoint aside: `@steps=4`; empty for none."""
+    options = ",".join(f"{key}={value}" for key, value in sorted(row.options.items()) if key != "checkpoint")
+    return f"@{options}" if options else ""
+
+
+def _row(label: str, position: int, run: Run, its_basis: Basis, result: Result) -> _Row:
+    details = run.record.data.decoders[result.label]
+    measured = read_measured(run, result.label, label)
+    return _Row(label, position, its_basis, result, details, measured, frozenset([label]))
 
 
 def _pairs(everything: Sequence[_Row], rows: Sequence[_Row], baseline: str | None) -> list[tuple[_Row, _Row]]:
     """(row, its baseline); the rule is `compare`'s."""
     first_run = [row for row in rows if row.position == 0]
     if baseline is not None:
-        named = [row for row in everything if baseline in (row.label, row.result["decoder"])]
+        named = [row for row in everything if baseline in (row.label, row.result.label, row.result.decoder)]
         if not named:
             raise UnknownNameError("baseline", baseline, [row.label for row in everything])
         return [(row, named[0]) for row in everything if row is not named[0]]
     if len(first_run) == len(rows):
         return [(row, rows[0]) for row in everything if row is not rows[0]]
-    names = {row.result["decoder"]: row for row in first_run}
-    return [(row, names.get(row.result["decoder"], rows[0])) for row in everything if row not in first_run]
+    names = {row.result.decoder: row for row in reversed(first_run)}
+    return [(row, names.get(row.result.decoder, rows[0])) for row in everything if row not in first_run]
 
 
-def _compared(pairs: Sequence[tuple[_Row, _Row]], margins: dict[str, Margin], report: Progress) -> tuple[Compared, ...]:
+_Pair = tuple[_Row, _Row, Fit]  # a row, its baseline, and what keeps the two apart
+
+
+def _one_sided(pairs: Sequence[_Pair]) -> list[str]:
+    """A line for every metric that one run of a pair computed and the other did not."""
+    return [
+        f"{metric} is left out: only one of {row.basis.name} and {base.basis.name} computed it"
+        for row, base, _ in pairs
+        for metric in sorted(row.basis.definitions.keys() ^ base.basis.definitions.keys())
+    ]
+
+
+def _compared(pairs: Sequence[_Pair], margins: Mapping[str, Margin], report: Progress) -> tuple[Compared, ...]:
     wanted = [
         (metric, row, base)
         for metric in METRICS
-        for row, base in pairs
-        if row.measured.has(metric) and base.measured.has(metric) and _same_meaning(metric, row, base)
+        for row, base, fit in pairs
+        if row.measured.has(metric) and base.measured.has(metric)
+        if metric in row.basis.definitions.keys() & base.basis.definitions.keys() - {*fit.definitions}
+        if _same_meaning(metric, row, base)
     ]
     estimates: list[Estimate] = []
     for done, (metric, row, base) in enumerate(wanted):
@@ -177,10 +202,11 @@ def _compared(pairs: Sequence[tuple[_Row, _Row]], margins: dict[str, Margin], re
     report("comparing", len(wanted), len(wanted))
     corrected = holm([estimate.p_value(0.0) for estimate in estimates])
     values = [(row.measured.value(metric), base.measured.value(metric)) for metric, row, base in wanted]
-    absolute = [
-        margins[metric].absolute(value) if metric in margins and np.isfinite(value) and value != 0.0 else None
+    amounts = [
+        margins[metric].absolute(value) if metric in margins else 0.0
         for (metric, _, _), (_, value) in zip(wanted, values, strict=True)
     ]
+    absolute = [amount if 0.0 < amount < math.inf else None for amount in amounts]
     inferiority = _inferiority([METRICS[metric].direction for metric, _, _ in wanted], estimates, absolute)
     found = []
     for (metric, row, base), estimate, outcome, (own, other), margin, excluded in zip(
@@ -195,27 +221,10 @@ def _compared(pairs: Sequence[tuple[_Row, _Row]], margins: dict[str, Margin], re
             margin=margin,
             margin_interval=estimate.interval(excluded.level) if excluded else None,
         )
-        found.append(
-            Compared(
-                metric,
-                row.label,
-                base.label,
-                own,
-                other,
-                estimate.value,
-                (interval.low, interval.high),
-                LEVEL,
-                outcome.p_value,
-                str(decision.verdict),
-                str(decision.difference),
-                margin,
-                decision.non_inferior,
-                estimate.n,
-                estimate.units,
-                estimate.method,
-                estimate.note,
-            )
-        )
+        figures = own, other, estimate.value, (interval.low, interval.high), LEVEL, outcome.p_value
+        words = str(decision.verdict), str(decision.difference), margin, decision.non_inferior
+        rest = estimate.n, estimate.units, estimate.method, estimate.note
+        found.append(Compared(metric, row.label, base.label, *figures, *words, *rest))
     return tuple(found)
 
 
@@ -241,24 +250,29 @@ def _same_meaning(metric: str, row: _Row, base: _Row) -> bool:
     return one is not None and one == other
 
 
-def _cost_ratios(pairs: Sequence[tuple[_Row, _Row]]) -> tuple[tuple[CostRatio, ...], list[str]]:
-    """Ratios where both sides were measured on one machine, and a line for each pair of runs that was not."""
+def _cost_ratios(pairs: Sequence[_Pair]) -> tuple[tuple[CostRatio, ...], list[str]]:
+    """Ratios where both sides were measured on one machine, and a line for each pair whose times say nothing."""
     found: list[CostRatio] = []
     refused: list[str] = []
-    for row, base in pairs:
-        counts = row.result.get("gflops"), base.result.get("gflops")
+    for row, base, fit in pairs:
+        counts = row.result.gflops, base.result.gflops
         if counts[0] and counts[1]:
             found.append(CostRatio("GFLOPs", row.label, base.label, counts[1] / counts[0], None, "counted"))
         mine, theirs = _samples(row), _samples(base)
-        problem = time_incompatibility(base.record, row.record) if mine and theirs else None
-        if problem:
-            refused.append(f"times of {row.record.folder} and {base.record.folder} are not compared: {problem}")
+        if not (mine and theirs):
+            continue
+        if fit.times:
+            refused.append(f"times of {row.basis.name} and {base.basis.name} are not compared: {fit.times}")
+            continue
+        if disturbed := [one.label for one in (row, base) if one.result.disturbed]:
+            refused.append(
+                f"times of {row.label} and {base.label} are not compared: other work disturbed {', '.join(disturbed)}"
+            )
             continue
         for batch in sorted(mine.keys() & theirs.keys()):
             ratio = median_ratio(mine[batch], theirs[batch], LEVEL)
-            found.append(
-                CostRatio(f"time, batch {batch}", row.label, base.label, ratio.value, (ratio.low, ratio.high), ratio.method)
-            )
+            ends = ratio.low, ratio.high
+            found.append(CostRatio(f"time, batch {batch}", row.label, base.label, ratio.value, ends, ratio.method))
     return tuple(found), refused
 
 
@@ -269,43 +283,36 @@ def _samples(row: _Row) -> dict[int, list[float]]:
 
 
 def _training_groups(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
-    """Rows that differ in their training seed alone: label -> rows of two seeds or more."""
-    groups: dict[tuple[str, str], dict[int, _Row]] = {}
+    """Rows of one decoder, options, recipe and definitions, which differ in their training seed alone: label -> two or more."""
+    groups: dict[tuple[Any, ...], dict[int, _Row]] = {}
     for row in rows:
         seed, recipe = row.details.spec.training_seed, row.details.spec.recipe_sha256
         if seed is not None and recipe is not None:
-            groups.setdefault((row.result["decoder"], recipe), {}).setdefault(seed, row)
-    return {
-        f"{name} (mean of {len(members)} training seeds)": [members[seed] for seed in sorted(members)]
-        for (name, _), members in groups.items()
-        if len(members) > 1
-    }
+            definitions = tuple(sorted(row.basis.definitions.items()))
+            groups.setdefault((row.result.decoder, _asked(row.result), recipe, definitions), {}).setdefault(seed, row)
+    found: dict[str, list[_Row]] = {}
+    several = {key: members for key, members in groups.items() if len(members) > 1}
+    counts = Counter(key[:2] for key in several)
+    for (name, asked, recipe, _), members in several.items():
+        which = f" recipe {recipe[:8]}" if counts[name, asked] > 1 else ""
+        label = _unique(f"{name}{asked}{which} (mean of {len(members)} training seeds)", list(found))
+        found[label] = [members[seed] for seed in sorted(members)]
+    return found
 
 
 def _group_row(label: str, members: Sequence[_Row]) -> _Row:
-    first = members[0]
-    return _Row(
-        label, first.position, first.record, first.result, first.details, average(label, [row.measured for row in members])
-    )
+    parts = frozenset(row.label for row in members)
+    return replace(members[0], label=label, measured=average(label, [row.measured for row in members]), parts=parts)
 
 
-def _seed_spread(members: Sequence[_Row]) -> list[SeedSpread]:
+def _seed_spread(label: str, members: Sequence[_Row]) -> list[SeedSpread]:
     seeds = tuple(seed for row in members if (seed := row.details.spec.training_seed) is not None)
     together = average("", [row.measured for row in members])
     found = []
     for metric in METRICS:
-        if not all(row.measured.has(metric) for row in members):
-            continue
-        values = tuple(row.measured.value(metric) for row in members)
-        found.append(
-            SeedSpread(
-                members[0].result["decoder"],
-                metric,
-                seeds,
-                values,
-                float(np.mean(values)),
-                float(np.std(values, ddof=1)),
-                together.estimate(metric).standard_error,
-            )
-        )
+        if all(row.measured.has(metric) for row in members):
+            values = tuple(row.measured.value(metric) for row in members)
+            mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+            error = together.estimate(metric).standard_error
+            found.append(SeedSpread(label.partition(" (mean of")[0], metric, seeds, values, mean, deviation, error))
     return found

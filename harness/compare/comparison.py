@@ -1,11 +1,94 @@
-"""What a comparison holds: rows, differences with their verdicts, ratios of cost, the spread over training seeds."""
+"""What a comparison holds, and the one answer to "may these two stand side by side?" for `compare`, `claim` and the gate."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.record.record import Record
+from harness.record.record import Record, plain
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What the figures of a run, or of a reference made from runs, rest on."""
+
+    name: str
+    """folder of the run or name of the reference, for messages"""
+    protocol: Mapping[str, Any]
+    """fields of the protocol"""
+    protocol_hash: str
+    """their hash"""
+    source_sha256: str
+    """hash over the source files"""
+    reference_sha256: str
+    """hash over the pixels made of them"""
+    definitions: Mapping[str, str]
+    """metric -> the text that fixes its computation"""
+    timing: Mapping[str, Any]
+    """machine and setting; empty for a reference, which holds no times"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What keeps two bases apart."""
+
+    quality: str
+    """the fields of the protocol that differ, or the source files; empty where figures of quality compare"""
+    definitions: tuple[str, ...]
+    """metrics that the two compute differently: they are left out, the others compare"""
+    warnings: tuple[str, ...]
+    """one line each: those metrics, and other pixels of the same files"""
+    times: str
+    """what differs of machine and setting; empty where times compare"""
+
+
+def basis(record: Record) -> Basis:
+    """What a run's figures rest on."""
+    data, facts = record.data, record.data.environment
+    on_gpu = data.setting.device.startswith("cuda")
+    # mps names no GPU, and its chip is the processor
+    processor = [gpu["name"] for gpu in facts["gpus"]] if on_gpu else facts["cpu_model"]  # type: ignore[union-attr,call-overload,index]
+    return Basis(
+        str(record.folder),
+        plain(asdict(data.protocol)),
+        data.protocol_hash,
+        data.dataset.source_sha256,
+        data.dataset.reference_sha256,
+        {name: metric.definition for name, metric in data.metrics.items()},
+        {
+            "device": data.setting.device,
+            "dtype": data.setting.dtype,
+            "mode": data.setting.mode,
+            "processor": processor,
+            "threads": facts["torch_threads"] if data.setting.device == "cpu" else None,
+            "torch": facts["torch"],
+        },
+    )
+
+
+def side_by_side(first: Basis, other: Basis) -> Fit:
+    """What keeps two bases apart in quality, metric by metric, and in time."""
+    quality = ""
+    if first.protocol_hash != other.protocol_hash:
+        named = _differing("protocol field {}:", first.protocol, other.protocol)
+        quality = named or f"protocol hash: {first.protocol_hash} against {other.protocol_hash}"
+    elif first.source_sha256 != other.source_sha256:
+        quality = "the source files (source_sha256)"
+    shared = first.definitions.keys() & other.definitions.keys()
+    changed = tuple(sorted(name for name in shared if first.definitions[name] != other.definitions[name]))
+    warnings = [
+        f"{name} is left out: {other.name} computes {other.definitions[name]!r}, {first.name} {first.definitions[name]!r}"
+        for name in changed
+    ]
+    if first.reference_sha256 != other.reference_sha256:
+        warnings.append(f"{other.name}: same files, other pixels than {first.name} (another image library version?)")
+    return Fit(quality, changed, tuple(warnings), _differing("{}", first.timing, other.timing))
+
+
+def _differing(field: str, first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    fields = [name for name in sorted({*first, *other}) if first.get(name) != other.get(name)]
+    return "; ".join(f"{field.format(name)} {first.get(name)!r} against {other.get(name)!r}" for name in fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +154,7 @@ class SeedSpread:
     """One metric over decoders that differ in their training seed alone."""
 
     decoder: str
-    """registry name"""
+    """registry name, with options and recipe where those tell groups apart"""
     metric: str
     """key of `metrics.registry.METRICS`"""
     seeds: tuple[int, ...]

@@ -1,57 +1,43 @@
 """The regression gate: a run's figures against a reference, each with the tolerance that this project measured for it.
 
 Quality and what follows from the architecture (parameters, FLOPs) are gated. Times and memory never are: they belong to the
-machine. A worsening beyond the tolerance is a regression; so is a figure that the reference has and the run lost.
+machine. A worsening beyond the tolerance is a regression; so is a figure that the reference has and the run lost. A metric that
+the run computes by another definition is left out, with a remark.
 """
 
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from harness.compare.reference import Direction, Expected, GateReference
+from harness.compare.comparison import basis, side_by_side
+from harness.compare.reference import (
+    COUNTS,
+    Direction,
+    Expected,
+    GateReference,
+    direction,
+    merge,
+    read_reference,
+    reference_path,
+    write_reference,
+)
 from harness.errors import MsbenchError
+from harness.metrics.metric import Tolerance
 from harness.metrics.registry import METRICS
 from harness.record.record import Record
+from harness.record.schema import Result
 
-FLOOR_TIMES = 10
-"""measured tolerance over the largest difference that batch size, threads, instruction sets or a second run made"""
-_FLOOR = f"{FLOOR_TIMES} x the largest difference between batch sizes, threads and instruction sets"
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """How much worse a figure may get: `absolute + relative · |expected|`."""
-
-    absolute: float
-    """in the metric's own unit"""
-    relative: float
-    """as a fraction of the expected value"""
-    source: str
-    """where it comes from, for the report"""
-
-    def amount(self, expected: float) -> float:
-        """The tolerance of one figure in the metric's unit; 0 beside an infinite one."""
-        return self.absolute + self.relative * abs(expected) if math.isfinite(expected) else 0.0
-
-
-TOLERANCES: dict[str, Tolerance] = {
-    "psnr": Tolerance(6e-5, 0.0, _FLOOR),
-    "ssim": Tolerance(6e-6, 0.0, _FLOOR),
-    "lpips": Tolerance(3e-5, 0.0, _FLOOR),
-    "rfid": Tolerance(3e-8, 5e-4, _FLOOR),
-    "kid": Tolerance(2e-4, 0.0, _FLOOR),
-    "spectral": Tolerance(2e-4, 0.0, _FLOOR),
-    "latent_error": Tolerance(6e-6, 0.0, _FLOOR),
+_COUNTED = {
     "parameters": Tolerance(0.0, 0.0, "exact: a count"),
     "gflops": Tolerance(0.0, 1e-9, "exact: a count, up to float rounding"),
 }
-"""by metric; the measured ones are one digit, rounded up, of what benchmarks/gate_sensitivity.py finds here"""
 DEFAULT_TOLERANCE = Tolerance(0.0, 1e-3, "a choice: 0.1 %, since no floor has been measured for this metric")
-"""of a metric that `TOLERANCES` does not name"""
-_COUNTS: dict[str, Direction] = {"parameters": "lower", "gflops": "lower"}
+"""of a metric whose entry states none"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +81,36 @@ class GateReport:
     missing: tuple[str, ...]
     """one line each: what only one of run and reference has"""
     remarks: tuple[str, ...]
-    """one line each: other weights, other pixels"""
+    """one line each: other weights, other pixels, metrics of another definition"""
 
     @property
     def passed(self) -> bool:
         """True where nothing regressed."""
         return not self.regressions
+
+    def lines(self) -> list[str]:
+        """For people: one line a regression, improvement, absence and remark, and a summary."""
+        lines = [f"regression: {deviation.line()}" for deviation in self.regressions]
+        lines += [f"better than the reference: {one.line()}: update it on purpose (--update)" for one in self.improvements]
+        lines += [*self.missing, *(f"remark: {remark}" for remark in self.remarks)]
+        count, better = len(self.regressions), len(self.improvements)
+        found = f"{count} regression{'' if count == 1 else 's'}" if count else "no regression"
+        found += f", {better} better" if better else ""
+        verdict = "passed" if self.passed else "failed"
+        return [*lines, f"gate {verdict}: {self.checked} figures against {self.reference}, {found}"]
+
+    def document(self) -> dict[str, Any]:
+        """For `--json`; infinite differences are left to the writer (null)."""
+
+        def rows(deviations: Sequence[Deviation]) -> list[dict[str, Any]]:
+            return [
+                {**asdict(one.expected), "expected": one.expected.value, "got": one.got, "worse_by": one.worse_by}
+                for one in deviations
+            ]
+
+        found = {"regressions": rows(self.regressions), "improvements": rows(self.improvements)}
+        status = {"schema_version": 1, "status": "passed" if self.passed else "failed", "passed": self.passed}
+        return {**status, **asdict(self), **found}
 
 
 def worsening(expected: float, got: float, better: Direction) -> float:
@@ -110,13 +120,20 @@ def worsening(expected: float, got: float, better: Direction) -> float:
     return expected - got if better == "higher" else got - expected
 
 
-def gated_figures(row: Mapping[str, Any]) -> dict[str, float | None]:
-    """The figures of a results row that the gate looks at, by metric; None where the run has no number (NaN included).
+def tolerance_of(metric: str) -> Tolerance:
+    """How much worse a figure may get: what the metric's entry states, or for counts nothing."""
+    return _COUNTED.get(metric) or METRICS[metric].tolerance or DEFAULT_TOLERANCE
 
-    They are those of the metric registry, parameters, and gflops where they were counted.
+
+def gated_figures(record: Record, row: Result) -> dict[str, float | None]:
+    """The figures of a row that the gate looks at, by metric; None where the run has no number.
+
+    They are the metrics, parameters, and gflops where they were counted. Where every image is exact, PSNR is infinite.
     """
-    figures = {name: _number(row[name]) for name in METRICS if name in row}
-    return figures | {name: _number(row[name]) for name in _COUNTS if row.get(name) is not None}
+    figures = {name: row.metrics[name] for name in METRICS if name in row.metrics}
+    if "psnr" in figures and record.data.decoders[row.label].psnr_exact_images == row.n:
+        figures["psnr"] = math.inf
+    return figures | {name: float(count) for name in COUNTS if (count := getattr(row, name)) is not None}
 
 
 def make_reference(
@@ -129,48 +146,36 @@ def make_reference(
 
     Args:
         records: at least one run; no decoder in two of them.
-        tolerances: by metric; None = `TOLERANCES`. A metric that is not in it gets `DEFAULT_TOLERANCE`.
+        tolerances: by metric, in place of `tolerance_of`.
         decoders: for each record the only decoder wanted, None = all; None for all of everything.
         name: what messages call it.
 
     Raises:
         MsbenchError: no run, runs that do not compare, or a decoder twice.
     """
-    table = TOLERANCES if tolerances is None else tolerances
     if not records:
         raise MsbenchError("nothing to make a reference of: give at least one run folder")
-    first = records[0]
-    reference = GateReference(
-        name,
-        (),
-        asdict(first.data.protocol),
-        first.protocol_hash,
-        first.data.results[0].n,
-        first.data.results[0].dataset,
-        first.data.dataset.source_sha256,
-        first.data.dataset.reference_sha256,
-    )
+    first = basis(records[0])
     figures: list[Expected] = []
+    metrics: dict[str, str] = {}
+    commands: dict[str, str] = {}
     for record, row in _rows(records, decoders):
-        refuse_other_protocol(record, reference)
-        for metric, value in gated_figures(row).items():
+        fit = side_by_side(first, basis(record))
+        if fit.quality or fit.definitions:
+            problem = fit.quality or fit.warnings[0]
+            raise MsbenchError(f"{record.folder} and {first.name} do not go into one reference: {problem}")
+        commands[row.label] = record.data.command
+        for metric, value in gated_figures(record, row).items():
             if value is None:
                 continue
-            tolerance = table.get(metric, DEFAULT_TOLERANCE)
-            figures.append(
-                Expected(
-                    row["decoder"],
-                    metric,
-                    value,
-                    tolerance.amount(value),
-                    tolerance.source,
-                    _COUNTS[metric] if metric in _COUNTS else METRICS[metric].direction,
-                    _weights(record, row["decoder"]),
-                    str(record.data.environment["msbench"]),
-                    record.data.command,
-                )
-            )
-    return replace(reference, figures=tuple(figures))
+            if metric not in COUNTS:
+                metrics[metric] = record.data.metrics[metric].definition
+            tolerance = (tolerances or {}).get(metric) or tolerance_of(metric)
+            weights, within = record.data.decoders[row.label].spec.weights_sha256, (tolerance.amount(value), tolerance.source)
+            figures.append(Expected(row.label, metric, value, *within, direction(metric), weights))
+    hashes = first.source_sha256, first.reference_sha256
+    version = str(records[0].data.environment["msbench"])
+    return GateReference(first.protocol, first.protocol_hash, metrics, *hashes, version, commands, tuple(figures), name)
 
 
 def check(records: Sequence[Record], reference: GateReference, decoders: Sequence[str | None] | None = None) -> GateReport:
@@ -185,47 +190,75 @@ def check(records: Sequence[Record], reference: GateReference, decoders: Sequenc
         MsbenchError: another protocol or other source files (the fields that differ are named), a decoder twice, or nothing in
             common, since a gate that checks nothing must not pass.
     """
-    regressions: list[Deviation] = []
-    improvements: list[Deviation] = []
+    deviations: list[Deviation] = []
     unknown: list[str] = []
     remarks: list[str] = []
-    checked, seen = 0, []
+    seen: list[str] = []
     for record, row in _rows(records, decoders):
-        refuse_other_protocol(record, reference)
-        decoder, figures = str(row["decoder"]), gated_figures(row)
+        decoder, figures = row.label, gated_figures(record, row)
+        fit = side_by_side(reference.basis(), basis(record))
+        if fit.quality:
+            raise MsbenchError(f"{record.folder} and reference {reference.name} do not compare: {fit.quality}")
         expected = reference.of(decoder)
         if not expected:
             unknown.append(decoder)
             continue
         seen.append(decoder)
         unknown += [f"{decoder} {metric}" for metric, value in figures.items() if value is not None and metric not in expected]
-        if record.data.dataset.reference_sha256 != reference.reference_sha256:
-            remarks.append(f"{record.folder}: same files, other pixels than {reference.name} (another image library version?)")
-        if next(iter(expected.values())).weights_sha256 != _weights(record, decoder):
+        remarks += fit.warnings
+        if next(iter(expected.values())).weights_sha256 != record.data.decoders[decoder].spec.weights_sha256:
             remarks.append(f"{decoder}: other weights than {reference.name}'s")
-        for metric, figure in expected.items():
-            if metric == "gflops" and metric not in figures:
-                continue  # a run with --no-cost counts none
-            checked += 1
-            deviation = Deviation(figure, figures.get(metric))
-            if deviation.worse_by > figure.tolerance:
-                regressions.append(deviation)
-            elif -deviation.worse_by > figure.tolerance:
-                improvements.append(deviation)
-    if not seen:
+        uncounted = {"gflops"} - figures.keys()  # a run with --no-cost counts none
+        deviations += [
+            Deviation(figure, figures.get(metric))
+            for metric, figure in expected.items()
+            if metric not in {*fit.definitions, *uncounted}
+        ]
+    if not deviations:
         raise MsbenchError(
-            f"none of the run's decoders ({', '.join(unknown)}) is in {reference.name} ({', '.join(reference.decoders)}): "
-            "add them on purpose with --update"
+            f"none of the run's figures ({', '.join(seen + unknown)}) is in {reference.name} "
+            f"({', '.join(reference.decoders)}): add them on purpose with --update"
         )
     absent = [decoder for decoder in reference.decoders if decoder not in seen]
     missing = [f"in the run, not in {reference.name}: {', '.join(unknown)}"] if unknown else []
     missing += [f"in {reference.name}, not in the run: {', '.join(absent)}"] if absent else []
-    return GateReport(
-        reference.name, checked, tuple(regressions), tuple(improvements), tuple(missing), tuple(dict.fromkeys(remarks))
-    )
+    worse = tuple(one for one in deviations if one.worse_by > one.expected.tolerance)
+    better = tuple(one for one in deviations if -one.worse_by > one.expected.tolerance)
+    return GateReport(reference.name, len(deviations), worse, better, tuple(missing), tuple(dict.fromkeys(remarks)))
 
 
-def changes(old: GateReference, new: GateReference) -> Iterator[str]:
+def update_reference(records: Sequence[Record], decoders: Sequence[str | None] | None, against: str) -> list[str]:
+    """Write runs' figures into a reference, new or old, and say what changed.
+
+    Decoders that the runs lack stay as they were. A bare name means the checkout's results/regression.
+
+    Raises:
+        MsbenchError: the file cannot be written; the runs do not compare with each other; or they are of another protocol than
+            the reference and lack some of its decoders.
+    """
+    path = reference_path(against)
+    _writable(path)
+    new = make_reference(records, decoders=decoders, name=against)
+    old = read_reference(str(path)) if path.is_file() else None
+    write_reference(path, new if old is None else merge(old, new))
+    lines = [] if old is None else list(_changes(old, new))
+    return [*lines, f"{'wrote' if old is None else 'updated'} {path}: {len(new.figures)} figures of {', '.join(new.decoders)}"]
+
+
+def _writable(path: Path) -> None:
+    """Raise `MsbenchError` where a file cannot be written."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        why = error.strerror or error
+        raise MsbenchError(f"cannot write {path} ({why}): give a file in a folder you may write to") from error
+
+
+def _changes(old: GateReference, new: GateReference) -> Iterator[str]:
     """What an update by `new` does to `old`, one line a figure that moves beyond its old tolerance, comes or goes."""
     if old.protocol_hash != new.protocol_hash:
         yield f"protocol: {old.protocol_hash} -> {new.protocol_hash}"
@@ -246,40 +279,17 @@ def changes(old: GateReference, new: GateReference) -> Iterator[str]:
                 yield f"{decoder} {metric}: {shown[0]} -> {shown[1]} ({direction} by {shown[2]})"
 
 
-def refuse_other_protocol(record: Record, reference: GateReference) -> None:
-    """Raise `MsbenchError` that names the fields in which a run and a reference differ, where they do."""
-    problem = None
-    if record.protocol_hash != reference.protocol_hash:
-        theirs, ours = reference.protocol, asdict(record.data.protocol)
-        fields = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
-        named = "; ".join(f"protocol field {key}: {ours.get(key)!r} against {theirs.get(key)!r}" for key in fields)
-        problem = named or f"protocol hash: {record.protocol_hash} against {reference.protocol_hash}"
-    elif record.data.dataset.source_sha256 != reference.source_sha256:
-        problem = "the source files (source_sha256)"
-    if problem:
-        raise MsbenchError(f"{record.folder} and reference {reference.name} do not compare: {problem}")
-
-
-def _rows(records: Sequence[Record], decoders: Sequence[str | None] | None) -> Iterator[tuple[Record, dict[str, Any]]]:
-    """Record and results row of every decoder asked for; a decoder that comes twice is an error."""
+def _rows(records: Sequence[Record], decoders: Sequence[str | None] | None) -> Iterator[tuple[Record, Result]]:
+    """Record and row of every decoder asked for; a decoder that comes twice is an error."""
     seen: dict[str, Record] = {}
     for record, only in zip(records, decoders or [None] * len(records), strict=True):
-        for row in record.rows_for_people():
-            name = str(row["label"])
-            if only not in (None, name):
+        for row in record.data.results:
+            if only not in (None, row.label, row.decoder):
                 continue
-            if name in seen:
-                raise MsbenchError(f"{name} is in both {seen[name].folder} and {record.folder}; pick one with RUN:DECODER")
-            seen[name] = record
+            if first := seen.get(row.label):
+                raise MsbenchError(f"{row.label} is in both {first.folder} and {record.folder}; pick one with RUN:DECODER")
+            seen[row.label] = record
             yield record, row
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not math.isnan(value) else None
-
-
-def _weights(record: Record, decoder: str) -> str | None:
-    return record.data.decoders[decoder].spec.weights_sha256
 
 
 def _show(value: float, tolerance: float) -> str:

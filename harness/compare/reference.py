@@ -1,43 +1,29 @@
-"""References of the regression gate: a CSV with the figures a run recorded, how far each may worsen, and where they come from.
+"""References of the regression gate: JSON files with the figures a run recorded, how far each may worsen, and their origin.
 
-One row a decoder and metric. Rows without a decoder hold the protocol, one row a field, so that a run of another protocol can
-be told which field differs. Names are looked up in `results/regression` of a checkout and `harness/regression` of a wheel.
+Names are looked up in `results/regression` of a checkout and `harness/regression` of a wheel.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Literal
 
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from harness.compare.comparison import Basis, side_by_side
 from harness.errors import MsbenchError, UnknownNameError
 from harness.files import write_text
+from harness.metrics.registry import METRICS
 
-COLUMNS = (
-    "decoder",
-    "metric",
-    "expected",
-    "tolerance",
-    "tolerance_from",
-    "better",
-    "n",
-    "dataset",
-    "protocol_hash",
-    "source_sha256",
-    "reference_sha256",
-    "weights_sha256",
-    "msbench",
-    "command",
-)
-"""the header of a reference, in this order"""
+COUNTS = ("parameters", "gflops")
+"""figures beside the metrics: fewer is better"""
 Direction = Literal["higher", "lower"]
-_SHARED = ("n", "dataset", "protocol_hash", "source_sha256", "reference_sha256")
-_PROTOCOL = "protocol."
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[str, Field(max_length=10_000)]
 _HERE = Path(__file__).resolve().parents[1]
 
 
@@ -45,46 +31,48 @@ _HERE = Path(__file__).resolve().parents[1]
 class Expected:
     """One figure a later run is held against."""
 
-    decoder: str
-    """registry name"""
-    metric: str
-    """key of a record's results"""
-    value: float
-    """what the run recorded, at full precision; `inf` for the PSNR of exact images"""
-    tolerance: float
-    """how much worse is still no regression, in the metric's own unit, at least 0"""
-    tolerance_from: str
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    decoder: Name
+    """its label in the run"""
+    metric: Name
+    """a metric, or one of `COUNTS`"""
+    value: Annotated[float, Field(gt=-math.inf)]
+    """what the run recorded, at full precision; infinite ("inf" in the file) for the PSNR of exact images"""
+    tolerance: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+    """how much worse is still no regression, in the metric's own unit"""
+    tolerance_from: Text
     """where the tolerance comes from, in a few words"""
     better: Direction
-    """which way is better"""
-    weights_sha256: str | None
+    """which way is better, for readers of the file; another way than the metric's own is refused"""
+    weights_sha256: Name | None
     """weights of that run's decoder"""
-    msbench: str
-    """version that ran it"""
-    command: str
-    """how to run it again"""
 
 
 @dataclass(frozen=True, slots=True)
 class GateReference:
     """What later runs are held against: figures of one protocol on one set of source files."""
 
-    name: str
-    """its bare name or path, for messages"""
-    figures: tuple[Expected, ...]
-    """in the order of the run's decoders"""
-    protocol: Mapping[str, Any]
-    """fields of the protocol, JSON types"""
-    protocol_hash: str
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    protocol: Mapping[Name, JsonValue]
+    """fields of the protocol"""
+    protocol_hash: Name
     """hash of the protocol"""
-    n: int
-    """number of images"""
-    dataset: str
-    """dataset name"""
-    source_sha256: str
+    metrics: Mapping[Name, Text]
+    """metric -> the text that fixes its computation"""
+    source_sha256: Name
     """hash over the source files"""
-    reference_sha256: str
+    reference_sha256: Name
     """hash over the pixels; other pixels of the same files are a remark"""
+    msbench: Name
+    """version that wrote the file"""
+    commands: Mapping[Name, Text]
+    """decoder -> how to run it again"""
+    figures: Annotated[tuple[Expected, ...], Field(min_length=1)]
+    """in the order of the run's decoders"""
+    name: str = ""
+    """its bare name or path, for messages; not in the file"""
 
     @property
     def decoders(self) -> tuple[str, ...]:
@@ -94,6 +82,27 @@ class GateReference:
     def of(self, decoder: str) -> dict[str, Expected]:
         """Figures of one decoder by metric; empty where it holds none."""
         return {figure.metric: figure for figure in self.figures if figure.decoder == decoder}
+
+    def basis(self) -> Basis:
+        """What its figures rest on."""
+        name = f"reference {self.name}"
+        return Basis(name, self.protocol, self.protocol_hash, self.source_sha256, self.reference_sha256, self.metrics, {})
+
+
+_FILE = TypeAdapter(GateReference)
+
+
+def direction(metric: str) -> Direction:
+    """Which way a figure is better.
+
+    Raises:
+        UnknownNameError: neither a metric nor one of `COUNTS`.
+    """
+    if metric in COUNTS:
+        return "lower"
+    if metric not in METRICS:
+        raise UnknownNameError("metric", metric, [*METRICS, *COUNTS])
+    return METRICS[metric].direction
 
 
 def checkout_folder() -> Path | None:
@@ -106,19 +115,20 @@ def reference_path(name_or_path: str) -> Path:
     """The file meant by a bare name or a path; it need not exist.
 
     Raises:
-        MsbenchError: a bare name outside a checkout, where there is no folder to put a new one in.
+        MsbenchError: a bare name outside a checkout, where there is no folder to put a new one in, or a CSV.
     """
     if not _is_name(name_or_path):
+        if name_or_path.endswith(".csv"):
+            raise MsbenchError(
+                f"{name_or_path}: a CSV reference of an earlier version: write a new one with --update, as .json"
+            )
         return Path(name_or_path)
-    for folder in _folders():
-        if (folder / f"{name_or_path}.csv").is_file():
-            return folder / f"{name_or_path}.csv"
-    checkout = checkout_folder()
-    if checkout is None:
+    known, checkout = known_references(), checkout_folder()
+    if name_or_path not in known and checkout is None:
         raise MsbenchError(
-            f"reference {name_or_path!r}: msbench runs from no checkout here; give a path such as ./{name_or_path}.csv"
+            f"reference {name_or_path!r}: msbench runs from no checkout here; give a path such as ./{name_or_path}.json"
         )
-    return checkout / f"{name_or_path}.csv"
+    return known[name_or_path] if name_or_path in known or checkout is None else checkout / f"{name_or_path}.json"
 
 
 def read_reference(name_or_path: str) -> GateReference:
@@ -126,146 +136,74 @@ def read_reference(name_or_path: str) -> GateReference:
 
     Raises:
         UnknownNameError: no such name; the nearest one is suggested.
-        MsbenchError: no such file, or one that is no reference; the message names the line.
+        MsbenchError: no such file, or one that is no reference; the message names the place in it.
     """
     known = known_references()
     if _is_name(name_or_path) and name_or_path not in known:
         raise UnknownNameError("reference", name_or_path, known)
-    path = known[name_or_path] if _is_name(name_or_path) else Path(name_or_path)
+    path = reference_path(name_or_path)
     if not path.is_file():
         raise MsbenchError(f"no reference at {path}: write one with `msbench compare RUN --against {path} --update`")
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise MsbenchError(f"{path} is not a text file ({error}); a reference is a CSV") from error
-    return _parse(name_or_path, path, text)
+        reference = replace(_FILE.validate_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf")), name=name_or_path)
+        _check(reference)
+    except OSError as error:
+        raise MsbenchError(f"{path} cannot be read ({error.strerror or error})") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part)[:80] for part in first["loc"])
+        raise MsbenchError(f"{path} is no reference of the gate: {f'{place}: ' if place else ''}{first['msg']}") from error
+    except (UnknownNameError, ValueError) as error:
+        raise MsbenchError(f"{path}: {error}") from error
+    return reference
+
+
+def _check(reference: GateReference) -> None:
+    """What the fields' types do not say; raises ValueError or UnknownNameError that names the figure."""
+    for figure in reference.figures:
+        if figure.better != direction(figure.metric):
+            raise ValueError(f"{figure.decoder} {figure.metric}: {figure.better} is not better, {direction(figure.metric)} is")
+        if figure.metric in METRICS and figure.metric not in reference.metrics:
+            raise ValueError(f"metrics does not say how {figure.metric} is computed")
+    places = [(figure.decoder, figure.metric) for figure in reference.figures]
+    if twice := [place for place in places if places.count(place) > 1]:
+        raise ValueError(f"{' '.join(twice[0])} stands there twice")
 
 
 def write_reference(path: Path, reference: GateReference) -> None:
-    """Write a reference as CSV, atomically."""
-    shared = {key: getattr(reference, key) for key in _SHARED}
-    rows: list[dict[str, Any]] = [
-        {
-            **shared,
-            "decoder": figure.decoder,
-            "metric": figure.metric,
-            "expected": repr(figure.value),
-            "tolerance": repr(figure.tolerance),
-            "tolerance_from": figure.tolerance_from,
-            "better": figure.better,
-            "weights_sha256": figure.weights_sha256 or "",
-            "msbench": figure.msbench,
-            "command": figure.command,
-        }
-        for figure in reference.figures
-    ]
-    rows += [
-        {**shared, "metric": _PROTOCOL + key, "expected": json.dumps(value, sort_keys=True), "better": "equal"}
-        for key, value in sorted(reference.protocol.items())
-    ]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, stream.getvalue())
+    """Write a reference as JSON, atomically."""
+    figures = [{**asdict(one), "value": one.value if math.isfinite(one.value) else "inf"} for one in reference.figures]
+    document = {**asdict(reference), "figures": figures}
+    del document["name"]
+    write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def merge(old: GateReference, new: GateReference) -> GateReference:
-    """`old` with the decoders of `new` put in place of its own; of another protocol or set, `new` must hold them all.
+    """`old` with the decoders of `new` put in place of its own; what no longer compares with `new`, `new` must hold itself.
 
     Raises:
-        MsbenchError: figures of two protocols or sets of source files would stand in one file.
+        MsbenchError: figures of two protocols, sets of source files or definitions of a metric would stand in one file.
     """
     kept = [name for name in old.decoders if name not in new.decoders]
-    if (old.protocol_hash, old.source_sha256) != (new.protocol_hash, new.source_sha256):
-        if kept:
-            raise MsbenchError(
-                f"reference {new.name} also holds {', '.join(kept)}, under another protocol or of other source files: "
-                "run all of its decoders, or give another name"
-            )
+    fit = side_by_side(old.basis(), new.basis())
+    if kept and (fit.quality or fit.definitions):
+        raise MsbenchError(
+            f"reference {new.name} also holds {', '.join(kept)}, under another protocol, of other source files or of metrics "
+            "computed otherwise: run all of its decoders, or give another name"
+        )
+    if not kept:
         return new
     names = dict.fromkeys((*old.decoders, *new.decoders))
     figures = [figure for name in names for figure in (old if name in kept else new).of(name).values()]
-    return replace(new, figures=tuple(figures))
+    metrics, commands = {**old.metrics, **new.metrics}, {**old.commands, **new.commands}
+    return replace(new, figures=tuple(figures), metrics=metrics, commands=commands)
 
 
 def known_references() -> dict[str, Path]:
-    """Every reference that has a bare name; other CSV files beside them do not count."""
-    found: dict[str, Path] = {}
-    for folder in _folders():
-        for path in sorted(folder.glob("*.csv")):
-            with path.open(encoding="utf-8", errors="replace") as stream:
-                if stream.readline().strip() == ",".join(COLUMNS):
-                    found.setdefault(path.stem, path)
-    return found
-
-
-def _folders() -> list[Path]:
-    return [folder for folder in (checkout_folder(), _HERE / "regression") if folder is not None and folder.is_dir()]
+    """Every reference that has a bare name."""
+    folders = [folder for folder in (_HERE / "regression", checkout_folder()) if folder is not None]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.json"))}
 
 
 def _is_name(text: str) -> bool:
-    return not text.endswith(".csv") and "/" not in text and "\\" not in text
-
-
-def _parse(name: str, path: Path, text: str) -> GateReference:
-    reader = csv.DictReader(io.StringIO(text))
-    if tuple(reader.fieldnames or ()) != COLUMNS:
-        raise MsbenchError(f"{path} line 1: not the header of a reference ({', '.join(COLUMNS)})")
-    figures: list[Expected] = []
-    protocol: dict[str, Any] = {}
-    shared: dict[str, str] = {}
-    for row in reader:
-        where = f"{path} line {reader.line_num}"
-        if None in row or None in row.values():
-            raise MsbenchError(f"{where}: {len(COLUMNS)} fields are needed")
-        for key in _SHARED:
-            if shared.setdefault(key, row[key]) != row[key]:
-                raise MsbenchError(
-                    f"{where}: {key} is {row[key]}, but {shared[key]} above; a reference comes from one protocol and set"
-                )
-        try:
-            if row["better"] == "equal":
-                protocol[row["metric"].removeprefix(_PROTOCOL)] = json.loads(row["expected"])
-            else:
-                figures.append(_figure(row))
-        except ValueError as error:
-            raise MsbenchError(f"{where}: {error}") from error
-        if len({(figure.decoder, figure.metric) for figure in figures}) != len(figures):
-            raise MsbenchError(f"{where}: {row['decoder']} {row['metric']} stands there twice")
-    if not figures:
-        raise MsbenchError(f"{path} holds no figures")
-    if not shared["n"].isdigit():
-        raise MsbenchError(f"{path} line 2: n is {shared['n']!r}, not a number of images")
-    return GateReference(
-        name,
-        tuple(figures),
-        protocol,
-        shared["protocol_hash"],
-        int(shared["n"]),
-        shared["dataset"],
-        shared["source_sha256"],
-        shared["reference_sha256"],
-    )
-
-
-def _figure(row: Mapping[str, str]) -> Expected:
-    """One row; raises ValueError that says what is wrong with it."""
-    if row["better"] not in ("higher", "lower"):
-        raise ValueError(f"better is {row['better']!r}, not higher, lower or equal")
-    if not row["decoder"] or not row["metric"]:
-        raise ValueError("decoder or metric is empty")
-    value, tolerance = float(row["expected"]), float(row["tolerance"])
-    if math.isnan(value) or not 0 <= tolerance < math.inf:
-        raise ValueError(f"expected {row['expected']}, tolerance {row['tolerance']}: a number and one of at least 0 are needed")
-    return Expected(
-        row["decoder"],
-        row["metric"],
-        value,
-        tolerance,
-        row["tolerance_from"],
-        cast(Direction, row["better"]),
-        row["weights_sha256"] or None,
-        row["msbench"],
-        row["command"],
-    )
+    return not text.endswith((".json", ".csv")) and "/" not in text and "\\" not in text

@@ -1,52 +1,79 @@
-"""One decoder's cost by one protocol: time per batch size, FLOPs, peak memory and parameters. Scope: `decode` alone.
+"""One decoder's cost by one protocol: time and energy per mode and batch size, FLOPs, peak memory and parameters.
 
-`decode` runs from latents on the device to float pixels on the device, all steps and the noise included, the encoder never.
+`decode` alone is measured: from latents on the device to float pixels on the device, all steps and the noise included, the
+encoder never.
 """
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from harness.cost.flops import count_flops
-from harness.cost.latency import Latency, measure_latency
+from harness.cost.attempt import Outcome, Status, attempt
+from harness.cost.flops import Work, count_work
+from harness.cost.latency import Latency, measure_latency, synchronise
 from harness.cost.memory import peak_memory_mb
-from harness.cost.modes import CompiledDecoder, eager_of
+from harness.cost.modes import Mode, eager_of, in_mode, mode_of
+from harness.cost.power import PowerReport, gpu_index, watch_power
 from harness.decoder import Decoder, NoiseSource
+from harness.errors import MsbenchError
+from harness.noise import SampleNoise
 
-_Result = TypeVar("_Result")
+LARGEST_BATCH = 2**16
+"""images a call at most"""
 
 
 @dataclass(frozen=True, slots=True)
 class CostProtocol:
-    """How cost is measured; part of the record, since figures of different protocols do not compare."""
+    """How cost is measured; part of the record, since figures of different protocols do not compare.
+
+    Raises `MsbenchError` for a number out of its range.
+    """
 
     batch_sizes: tuple[int, ...] = (1, 8)
-    """images per call, one timing cell each"""
+    """images per call, each timed by itself; none = FLOPs and parameters alone"""
     min_calls: int = 3
-    """measured calls per cell whatever they take"""
+    """measured calls per batch size whatever they take"""
     max_calls: int = 100
-    """measured calls per cell at most"""
+    """measured calls per batch size at most"""
     max_seconds: float = 10.0
-    """measured time per cell; the warm-up may take as much again"""
+    """measured time per batch size; the warm-up may take as much again"""
+
+    def __post_init__(self) -> None:
+        for size in self.batch_sizes:
+            if not 1 <= size <= LARGEST_BATCH:
+                raise MsbenchError(f"cannot time batch size {size}: give whole numbers from 1 to {LARGEST_BATCH}")
+        if not 1 <= self.min_calls <= self.max_calls:
+            raise MsbenchError(f"min_calls {self.min_calls}, max_calls {self.max_calls}: need 1 <= min_calls <= max_calls")
+        if not 0 < self.max_seconds < math.inf:
+            raise MsbenchError(f"cannot measure for {self.max_seconds:g} seconds: give a positive number")
 
 
 @dataclass(frozen=True, slots=True)
 class CostCell:
-    """The timing at one batch size."""
+    """Time and energy in one mode at one batch size."""
 
     batch_size: int
     """images per call"""
-    status: Literal["ok", "out of memory"]
-    """out of memory is a result, not a failure"""
+    status: Status
+    """anything but ok is a result, too"""
     latency: Latency | None
-    """None where memory ran out"""
+    """None where it is not ok"""
+    mode: Mode = "eager"
+    """how the decoder ran"""
+    reason: str | None = None
+    """one line why it is not ok, or what disturbed it"""
+    disturbed: bool = False
+    """other work ran on the machine meanwhile (`Latency.disturbance`): these times say little about the decoder"""
+    energy_j: float | None = None
+    """joules an image, idle power included, over calls without a pause; NVIDIA GPUs only"""
+    power: PowerReport | None = None
+    """all that was seen of the GPU meanwhile; None on other devices"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,99 +81,113 @@ class Cost:
     """What decoding costs on one device."""
 
     cells: tuple[CostCell, ...]
-    """one per batch size, in the protocol's order"""
+    """one per mode and batch size, in the order asked for"""
     gflops: float | None
-    """GFLOPs per image over all steps (`count_flops`); None without a network, or where one image ran out of memory"""
+    """GFLOPs per image over all steps (`Work.gflops`); None without a network, or where counting failed"""
     peak_memory_mb: float | None
-    """MiB one image's decode needs above weights and latents (`peak_memory_mb`); None where unknown or out of memory"""
+    """MiB one image's decode needs above weights and latents (`peak_memory_mb`); None where unknown or not measured"""
     parameters: int
     """parameters used by `decode`"""
+    uncounted: tuple[str, ...] = ()
+    """operations that `gflops` leaves out though they may do matrix-like work (`Work.uncounted`)"""
+    notes: tuple[str, ...] = ()
+    """what could not be measured beside the cells, one line each"""
 
     @property
     def ms_per_image(self) -> dict[int, float]:
-        """Batch size -> median milliseconds per image, where memory sufficed."""
+        """Batch size -> median milliseconds per image, where it was timed; of several modes the last."""
         return {cell.batch_size: cell.latency.ms_per_image(cell.batch_size) for cell in self.cells if cell.latency is not None}
+
+    @property
+    def disturbed(self) -> bool:
+        """Some of its times are."""
+        return any(cell.disturbed for cell in self.cells)
 
 
 def measure_cost(
     decoder: Decoder,
     latents: Tensor,
-    noise_for: Callable[[int], NoiseSource],
+    seed: int,
     protocol: CostProtocol,
     device: torch.device,
+    modes: Sequence[Mode] | None = None,
 ) -> Cost:
-    """Measure `decoder` on latents of real images.
+    """Measure `decoder` on `latents`. Whatever the decoder raises is a cell's status or a note; what was measured stays.
 
     Args:
-        decoder: built on `device`, in any mode; FLOPs are those of its eager form.
-        latents: [n, ...] from `decoder.encode`, where `decode` wants them; repeated in turn where a batch is larger than n.
-        noise_for: batch size -> a noise source for that many samples on `device`.
+        decoder: built on `device`, in any mode; FLOPs are those of its eager form, memory is that of the decoder as it is.
+        latents: [n, ...] where `decode` wants them; repeated in turn where a batch is larger than n.
+        seed: seeds the noise of the samples.
         protocol: batch sizes and limits.
-        device: what is waited for and whose memory is read.
+        device: what is waited for, and whose memory and energy are read.
+        modes: time it in each of them, `decoder` being eager; None = as it is.
 
-    Raises `ValueError` without latents or with a batch size below one.
+    Raises `ValueError` without latents.
     """
-    if latents.shape[0] < 1 or not protocol.batch_sizes or min(protocol.batch_sizes) < 1:
-        raise ValueError(f"cannot time batch sizes {protocol.batch_sizes} on {latents.shape[0]} latents")
-
-    def decode_of(batch_size: int) -> Callable[[], Tensor]:
-        return decode_call(decoder, latents, noise_for, batch_size)
-
-    def timed(batch_size: int) -> Latency:
-        return measure_latency(
-            decode_of(batch_size),
-            device,
-            min_calls=protocol.min_calls,
-            max_calls=protocol.max_calls,
-            max_seconds=protocol.max_seconds,
-        )
+    if latents.shape[0] < 1:
+        raise ValueError("cannot measure cost on 0 latents")
 
     def peak() -> float | None:
-        decode = decode_of(1)
-        if isinstance(decoder, CompiledDecoder):
+        decode = decode_call(decoder, latents, seed, 1)
+        if mode_of(decoder) == "compile":
             decode()  # compiling takes memory of its own
         return peak_memory_mb(decode, device)
 
     # FLOPs first: the call also does the one-time set-up that neither time nor memory should show.
-    gflops = _unless_out_of_memory(lambda: count_flops(eager_of(decoder), latents[:1], noise_for(1)))
-    memory = _unless_out_of_memory(peak)
+    counted = attempt(lambda: count_work(eager_of(decoder), latents[:1], noise_for(seed, 1, device)))
+    work: Work | None = counted.value
+    memory = attempt(peak) if protocol.batch_sizes else Outcome("ok")
     cells = []
-    for batch_size in protocol.batch_sizes:
-        latency = _unless_out_of_memory(partial(timed, batch_size))
-        cells.append(CostCell(batch_size, "out of memory" if latency is None else "ok", latency))
-    return Cost(tuple(cells), gflops, memory, decoder.spec.parameters)
+    for mode in modes or (mode_of(decoder),):
+        for batch_size in protocol.batch_sizes:
+            outcome = attempt(partial(_cell, decoder, mode, latents, seed, batch_size, protocol, device))
+            cells.append(outcome.value or CostCell(batch_size, outcome.status, None, mode, outcome.reason))
+    notes = [f"{what}: {one.reason}" for what, one in (("FLOPs not counted", counted), ("no memory", memory)) if one.reason]
+    return Cost(
+        tuple(cells),
+        work.gflops if work else None,
+        memory.value,
+        decoder.spec.parameters,
+        work.uncounted if work else (),
+        tuple(notes),
+    )
 
 
-def decode_call(
-    decoder: Decoder, latents: Tensor, noise_for: Callable[[int], NoiseSource], batch_size: int
-) -> Callable[[], Tensor]:
+def _cell(
+    decoder: Decoder, mode: Mode, latents: Tensor, seed: int, batch_size: int, protocol: CostProtocol, device: torch.device
+) -> CostCell:
+    """Time of one call after the other, then, on an NVIDIA GPU, energy of as many calls as fill the same time."""
+    chosen = decoder if mode == mode_of(decoder) else in_mode(decoder, mode, device)
+    call = decode_call(chosen, latents, seed, batch_size)
+    latency = measure_latency(
+        call, device, min_calls=protocol.min_calls, max_calls=protocol.max_calls, max_seconds=protocol.max_seconds
+    )
+    count, power = max(1, math.ceil(1000.0 * protocol.max_seconds / latency.median_ms)), None
+
+    def back_to_back() -> None:
+        for _ in range(count):
+            call()
+        synchronise(device)
+
+    if device.type == "cuda":
+        _, power = watch_power(back_to_back, gpu_index(device))
+    energy = power.joules_per_image(count * batch_size) if power else None
+    disturbance = latency.disturbance()
+    return CostCell(batch_size, "ok", latency, mode, disturbance, disturbance is not None, energy, power)
+
+
+def noise_for(seed: int, batch_size: int, device: torch.device) -> NoiseSource:
+    """The noise of a timed batch: one stream a sample, the same in every call."""
+    return SampleNoise.for_samples(seed, [f"cost-{index}" for index in range(batch_size)], device)
+
+
+def decode_call(decoder: Decoder, latents: Tensor, seed: int, batch_size: int) -> Callable[[], Tensor]:
     """A call that decodes one batch and does nothing else; latents are repeated in turn where they run out."""
     rows = torch.arange(batch_size, device=latents.device) % latents.shape[0]
-    batch, noise = latents[rows], noise_for(batch_size)
+    batch, noise = latents[rows], noise_for(seed, batch_size, latents.device)
 
     def decode() -> Tensor:
         with torch.inference_mode():
             return decoder.decode(batch, noise)
 
     return decode
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that device or host memory ran out; the CPU allocator says so in a plain RuntimeError."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error) and "allocate memory" in str(error)
-
-
-def _unless_out_of_memory(measure: Callable[[], _Result]) -> _Result | None:
-    """The measurement; None, with memory handed back, where it ran out. Any other error passes."""
-    try:
-        return measure()
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside the handler, so that the error no longer holds the frames that hold the tensors.
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return None

@@ -1,31 +1,31 @@
 """FLOPs and bytes of a decode, counted operation by operation while it runs, not taken from a formula of the network's.
 
-What torch's FlopCounterMode counts: `mm`, `addmm`, `bmm`, `baddbmm` (so linear layers, einsum and plain attention too) and
-convolutions, grouped, dilated and transposed ones included, each multiply-add as two FLOPs, products with padding's zeros too.
-What it misses, in the decoders of this field:
+Counted, each multiply-add as two FLOPs: matrix products (so linear layers and einsum too), products with vectors, convolutions,
+grouped, dilated and transposed ones included, with padding's zeros too; attention, fused or not; recurrent layers; quantised
+linear layers and convolutions. The formulas are torch's (`torch.utils.flop_counter`) and those of `_flops` below.
 
-- the bias of a convolution, `addmm` or `baddbmm`: one addition an output element;
-- element-wise arithmetic, activations, normalisation, softmax, pooling, resampling, reductions;
-- `mv`, `dot` and other products with vectors, FFTs, recurrent layers, custom kernels: counted as nothing;
-- the CPU's fused attention and the fused transformer layers: both are switched off here while counting;
-- integer arithmetic (the noise generator's) and whatever runs inside a compiled function.
+Estimated apart (`Work.elementwise_gflops`), never added to `gflops`: one FLOP an element of everything else, such as biases,
+activations, normalisation, softmax, pooling, resampling, reductions. That is low for an operation that does more to an element,
+as a normalisation or an exponential does.
 
-The first two are estimated apart (`Work.elementwise_gflops`), never added to `gflops`: one FLOP an element. That is low for an
-operation that does more to an element, as a normalisation or an exponential does.
+Operations that may do matrix-like work and have no formula, custom kernels above all, are named (`Work.uncounted`). Integer
+arithmetic (the noise generator's) and whatever runs inside a compiled function is not seen.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from harness.decoder import Decoder, NoiseSource
 
@@ -44,6 +44,12 @@ _MOVE = """
 """
 _TOUCHES_NOTHING, _MOVES = frozenset(_TOUCH_NOTHING.split()), frozenset(_MOVE.split())
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+# Names of operations that may multiply matrices; those that only sound like it.
+_MATRIX_LIKE = re.compile(
+    r"attention|multi_head|transformer|(^|_|add|b)mm($|_)|matmul|einsum|linear|conv(olution|_|\d)|lstm|gru|rnn|(^|_)fft|cdist"
+    r"|(^|_)(mv|dot|vdot|addmv|addr|ger|outer)$|linalg|sparse"
+)
+_ELEMENTWISE = re.compile(r"upsample|vector_norm|_fused_(lstm|gru)_cell|prepack|unpack")
 _BIAS_ARGUMENT = {"convolution": 2, "_convolution": 2, "addmm": 0, "baddbmm": 0}
 
 
@@ -59,6 +65,8 @@ class Work:
     """GB (1e9 bytes) of tensors made by the decode, latents included, read and written if no operation were fused"""
     weight_gb: float
     """GB of tensors held from before, weights above all, read in one call, whatever its batch"""
+    uncounted: tuple[str, ...] = ()
+    """operations that may do matrix-like work and are in no figure, by name: `gflops` is too low where there are any"""
 
     def gigabytes(self, batch_size: int = 1) -> float:
         """GB moved per image at a batch size: weights are read once a call, the rest once an image."""
@@ -66,46 +74,37 @@ class Work:
 
 
 def count_flops(decoder: Decoder, latents_one: Tensor, noise: NoiseSource) -> float | None:
-    """GFLOPs per image of one `decode`, over all steps and scales; None where nothing counted ran (no network).
+    """`Work.gflops` of `count_work`."""
+    return count_work(decoder, latents_one, noise).gflops
 
-    A multiply-add is two FLOPs. Counted: convolutions, matrix products (linear layers too) and attention. Not counted:
-    element-wise work, normalisation, activations, resampling and the noise generator (`count_work` estimates those).
-    Operations inside a compiled function are not seen: count the eager decoder.
+
+def count_work(decoder: Decoder, latents_one: Tensor, noise: NoiseSource) -> Work:
+    """FLOPs of both kinds and bytes of one `decode`, over all steps and scales, in one pass.
+
+    Bytes are those of every tensor each operation takes and gives, views left out, an expanded tensor counted at the size of
+    its memory. An upper bound of the traffic: fused kernels never write what lies between, and caches keep small tensors.
 
     Args:
         decoder: counted in eager mode, in whatever dtype and on whatever device it was built.
         latents_one: latents of one image, [1, ...] (a larger batch is divided out).
         noise: a source for as many samples.
     """
-    with torch.no_grad(), _plain_kernels(), FlopCounterMode(display=False) as counter:
-        decoder.decode(latents_one, noise)
-    total = counter.get_total_flops()
-    return total / latents_one.shape[0] / 1e9 if total else None
-
-
-def count_work(decoder: Decoder, latents_one: Tensor, noise: NoiseSource) -> Work:
-    """FLOPs of both kinds and bytes of one `decode`, in one pass; the arguments are those of `count_flops`.
-
-    Bytes are those of every tensor each operation takes and gives, views left out, an expanded tensor counted at the size of
-    its memory. An upper bound of the traffic: fused kernels never write what lies between, and caches keep small tensors.
-    """
     tally = _Tally([latents_one])
-    # The tally comes last and so sees operations first: the counter replaces some kernels by their definitions in Python.
-    with torch.no_grad(), _plain_kernels(), FlopCounterMode(display=False) as counter, tally:
+    with torch.no_grad(), _plain_kernels(), tally:
         decoder.decode(latents_one, noise)
     images = latents_one.shape[0]
-    total = counter.get_total_flops()
     return Work(
-        gflops=total / images / 1e9 if total else None,
+        gflops=tally.flops / images / 1e9 if tally.flops else None,
         elementwise_gflops=tally.elementwise / images / 1e9,
         activation_gb=tally.made_bytes / images / 1e9,
         weight_gb=tally.held_bytes / 1e9,
+        uncounted=tuple(sorted(tally.uncounted)),
     )
 
 
 @contextmanager
 def _plain_kernels() -> Iterator[None]:
-    """Attention and transformer layers run as the products they are made of: their fused kernels count as nothing on a CPU."""
+    """Attention and transformer layers run as the products they are made of, unless a decoder chooses a kernel itself."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -116,7 +115,7 @@ def _plain_kernels() -> Iterator[None]:
 
 
 class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sums bytes and uncounted floating-point work of every operation that runs inside.
+    """Sums FLOPs and bytes of every operation that runs inside.
 
     Args:
         made: tensors counted as made by the decode though they were there before (the latents).
@@ -124,7 +123,8 @@ class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, made: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.elementwise = 0
+        self.flops = self.elementwise = 0
+        self.uncounted: set[str] = set()
         self.made_bytes = 0
         self.held_bytes = 0
         # Memory held from before is never handed out again while it is held, so an address tells the two apart.
@@ -133,13 +133,14 @@ class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
         if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE):
             # Inference mode hands composite operations over whole: take them apart as PyTorch itself does.
             with self:
-                return func._op_dk(_COMPOSITE, *args, **(kwargs or {}))
-        result = func(*args, **(kwargs or {}))
-        name = func._schema.name.rpartition("::")[2]
-        taken, given = _tensors([*args, *(kwargs or {}).values()]), _tensors([result])
+                return func._op_dk(_COMPOSITE, *args, **kwargs)
+        result = func(*args, **kwargs)
+        space, _, name = func._schema.name.rpartition("::")
+        taken, given = _tensors([*args, *kwargs.values()]), _tensors([result])
         if name in _TOUCHES_NOTHING:
             self._made.update(_address(tensor) for tensor in given)
         elif not _is_view(func):
@@ -151,20 +152,47 @@ class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for tensor in given:
                 self.made_bytes += _bytes(tensor)
                 self._made.add(_address(tensor))
-            self.elementwise += _uncounted(func, name, args, taken, given)
+            flops = _flops(func, name, args, kwargs, result)
+            self.flops += flops or 0
+            if flops is not None:
+                place = _BIAS_ARGUMENT.get(name)
+                self.elementwise += given[0].numel() if place is not None and isinstance(args[place], Tensor) else 0
+            elif space not in ("aten", "prim", "prims", "quantized") or (
+                _MATRIX_LIKE.search(name) and not _ELEMENTWISE.search(name)
+            ):
+                self.uncounted.add(f"{space}::{name}")
+            elif name not in _MOVES and any(_is_real(tensor) for tensor in given):
+                # The larger side where it reduces.
+                self.elementwise += max(tensor.numel() for tensor in (*taken, *given) if _is_real(tensor))
         return result
 
 
-def _uncounted(func: Any, name: str, args: Sequence[Any], taken: list[Tensor], given: list[Tensor]) -> int:
-    """FLOPs of one operation that the counter leaves out: one per element, of the larger side where it reduces."""
-    if not any(tensor.is_floating_point() or tensor.is_complex() for tensor in given):
-        return 0
-    if func._overloadpacket in flop_registry:
-        place = _BIAS_ARGUMENT.get(name)
-        return given[0].numel() if place is not None and isinstance(args[place], Tensor) else 0
-    if name in _MOVES:
-        return 0
-    return max(tensor.numel() for tensor in (*taken, *given) if tensor.is_floating_point() or tensor.is_complex())
+def _flops(func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> int | None:
+    """FLOPs of one matrix-like operation, two a multiply-add; None where it has no formula."""
+    multiply_adds: int | None = None
+    match func._schema.name.partition("::")[0], name:
+        case "aten", str() if name.startswith("_scaled_dot_product") and "backward" not in name:
+            query, key, value = args[:3]  # [..., heads, length, width]; torch's own formula refuses fewer heads of keys
+            multiply_adds = query.numel() // query.shape[-1] * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        case "aten", str() if func._overloadpacket in flop_registry:
+            return cast(int, flop_registry[func._overloadpacket](*args, **kwargs, out_val=result))
+        case "aten", "mkldnn_rnn_layer" | "_cudnn_rnn" | "miopen_rnn":
+            # Every step multiplies by every weight matrix once; biases are vectors.
+            weights = sum(tensor.numel() for tensor in _tensors(args[1:5]) if tensor.dim() == 2)
+            multiply_adds = args[0].numel() // args[0].shape[-1] * weights
+        case "aten", "mv" | "dot" | "vdot" | "addmv":
+            multiply_adds = args[1 if name == "addmv" else 0].numel()
+        case "aten", "_int_mm":
+            multiply_adds = args[0].numel() * args[1].shape[-1]
+        case "quantized", str() if name.startswith("linear") and isinstance(result, Tensor):
+            multiply_adds = args[0].numel() * result.shape[-1]
+        case "quantized", str() if re.match(r"conv[123]d(_relu|_dynamic)?$", name):
+            multiply_adds = result.numel() * args[1].unpack()[0][0].numel()
+    return None if multiply_adds is None else 2 * multiply_adds
+
+
+def _is_real(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _is_view(func: Any) -> bool:
@@ -175,13 +203,7 @@ def _is_view(func: Any) -> bool:
 
 def _tensors(values: Sequence[Any]) -> list[Tensor]:
     """The tensors among arguments or results, those in lists and tuples included."""
-    found: list[Tensor] = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, (list, tuple)):
-            found += _tensors(value)
-    return found
+    return [value for value in tree_leaves(list(values)) if isinstance(value, Tensor)]
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -10,6 +10,12 @@ from statistics import median
 import numpy as np
 import torch
 
+from harness.cost.load import Load, LoadMeter
+
+MOST_RUN_DELAY, MOST_STEAL, MOST_SPREAD = 0.05, 0.02, 1.5
+"""Beyond these other work disturbed the calls: share of the time threads waited for a CPU, share of the CPUs' time stolen, and,
+where the warm-up did not settle, p90 over p10"""
+
 _SETTLED = 0.02
 _WARM_UP_WINDOW = {"cuda": 5, "cpu": 2}
 
@@ -34,6 +40,20 @@ class Latency:
     """the warm-up ended because two successive medians differed by less than 2 %, not because its time was up"""
     samples_ms: tuple[float, ...]
     """every measured call, in order"""
+    load: Load | None = None
+    """what else the machine did meanwhile; None where nobody looked"""
+
+    def disturbance(self) -> str | None:
+        """One line why these times say little about the decoder; None where nothing speaks against them."""
+        run_delay, steal = (self.load.run_delay or 0.0, self.load.steal or 0.0) if self.load else (0.0, 0.0)
+        found = []
+        if run_delay > MOST_RUN_DELAY:
+            found.append(f"its threads waited for a CPU {100 * run_delay:.0f} % of the time")
+        if steal > MOST_STEAL:
+            found.append(f"the hypervisor gave {100 * steal:.0f} % of the CPUs' time to others")
+        if not self.settled and self.p90_ms > MOST_SPREAD * self.p10_ms:
+            found.append(f"the warm-up did not settle, and p90 is {self.p90_ms / max(self.p10_ms, 1e-9):.1f} times p10")
+        return f"disturbed: {'; '.join(found)}" if found else None
 
     def ms_per_image(self, batch_size: int) -> float:
         """The median divided by the number of images a call decodes."""
@@ -61,11 +81,7 @@ def measure_latency(
         max_calls: measured calls at most.
         max_seconds: no further call starts after this much measured time, once there are `min_calls`.
         clock: seconds, monotonic; tests bring their own.
-
-    Raises `ValueError` unless 1 <= min_calls <= max_calls.
     """
-    if not 1 <= min_calls <= max_calls:
-        raise ValueError(f"need 1 <= min_calls <= max_calls, got {min_calls} and {max_calls}")
 
     def timed() -> float:
         return timed_call(decode, device, clock)
@@ -73,17 +89,18 @@ def measure_latency(
     warmup_calls, settled = warm_up(timed, device, max_seconds)
     samples: list[float] = []
     total = 0.0
+    meter = LoadMeter()
     while len(samples) < min_calls or (len(samples) < max_calls and total < max_seconds):
         samples.append(timed())
         total += samples[-1]
-    return latency_of(samples, warmup_calls, settled)
+    return latency_of(samples, warmup_calls, settled, meter.load())
 
 
-def latency_of(seconds: Sequence[float], warmup_calls: int, settled: bool) -> Latency:
+def latency_of(seconds: Sequence[float], warmup_calls: int, settled: bool, load: Load | None = None) -> Latency:
     """Measured calls, in seconds, as a `Latency`; at least one."""
     samples_ms = [1000.0 * sample for sample in seconds]
     p10, p50, p90, p99 = (float(value) for value in np.percentile(samples_ms, [10, 50, 90, 99]))
-    return Latency(p50, p10, p90, p99, len(samples_ms), warmup_calls, settled, tuple(samples_ms))
+    return Latency(p50, p10, p90, p99, len(samples_ms), warmup_calls, settled, tuple(samples_ms), load)
 
 
 def timed_call(call: Callable[[], object], device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:

@@ -15,8 +15,9 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
+from harness.cost.attempt import UnsupportedModeError, is_out_of_memory
 from harness.decoder import Compilable, Compiler, Decoder, NoiseSource
-from harness.errors import MsbenchError, UnknownNameError
+from harness.errors import UnknownNameError
 from harness.noise import SampleNoise
 
 Mode = Literal["eager", "compile", "cudagraph"]
@@ -24,10 +25,6 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 _WARM_UPS = 3
 _SHAPES = 64  # torch gives up compiling after 8 shapes of one function and runs it uncompiled without a word
-
-
-class UnsupportedModeError(MsbenchError):
-    """A decoder or a device that a mode cannot serve; a recorded result of `msbench speed`."""
 
 
 def parse_mode(name: str) -> Mode:
@@ -47,6 +44,7 @@ def in_mode(decoder: Decoder, mode: Mode, device: torch.device) -> Decoder:
         case "eager":
             return decoder
         case "compile":
+            torch.compiler.reset()  # what other shapes left would turn static shapes into dynamic ones
             return CompiledDecoder(decoder)
         case "cudagraph":
             if device.type != "cuda":
@@ -59,6 +57,11 @@ def eager_of(decoder: Decoder) -> Decoder:
     return decoder.eager if isinstance(decoder, (CompiledDecoder, GraphedDecoder)) else decoder
 
 
+def mode_of(decoder: Decoder) -> Mode:
+    """The mode a decoder was put in."""
+    return decoder.mode if isinstance(decoder, (CompiledDecoder, GraphedDecoder)) else "eager"
+
+
 class CompiledDecoder:
     """`torch.compile`d: the parts that a `Compilable` decoder names, else its whole `decode`; the noise generator too.
 
@@ -69,6 +72,8 @@ class CompiledDecoder:
         decoder: stays as it is; weights are shared.
         compiler: `torch.compile` by default; tests bring their own.
     """
+
+    mode: Mode = "compile"
 
     def __init__(self, decoder: Decoder, compiler: Compiler | None = None) -> None:
         self.spec = decoder.spec
@@ -156,6 +161,8 @@ class GraphedDecoder:
         capture: how a call is recorded; tests bring their own.
     """
 
+    mode: Mode = "cudagraph"
+
     def __init__(self, decoder: Decoder, capture: Capture) -> None:
         self.spec = decoder.spec
         self.encode = decoder.encode
@@ -206,7 +213,7 @@ def capture_cuda(call: Callable[[], Tensor], device: torch.device) -> Captured:
             with torch.cuda.graph(graph):
                 output = call()
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError):
+            if is_out_of_memory(error):
                 raise
             first = str(error).strip().partition("\n")[0]
             raise UnsupportedModeError(f"decode cannot be recorded in a CUDA graph ({first}); use eager or compile") from error

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.cost.flops import Work, count_work
+from harness.cost.flops import Work
 from harness.cost.latency import timed_call
-from harness.decoder import Decoder, NoiseSource
 
 _WARM_UP_CALLS = 2
 _CALLS = 5
@@ -49,15 +48,6 @@ class Ceilings:
     threads: int | None
     """torch's threads on a CPU; None elsewhere"""
 
-    @property
-    def ridge(self) -> float:
-        """FLOP per byte at which both ceilings take as long: below it memory bounds, above it arithmetic."""
-        return self.flops_per_s / self.bytes_per_s
-
-    def to_record(self) -> dict[str, Any]:
-        """In JSON types."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
@@ -69,18 +59,8 @@ class Roofline:
     """bytes/s as if nothing were fused or cached: an upper bound"""
     flops_utilisation: float | None
     """model FLOPs utilisation: achieved over the ceiling"""
-    bytes_utilisation: float
-    """achieved over the ceiling; above 1 where fusion or caches spare traffic"""
-    intensity: float | None
-    """counted FLOP per byte: a lower bound, since the bytes are an upper one"""
     bound: Literal["compute", "memory"]
     """the ceiling that takes longer for this work; with utilisations far below 1 neither is reached (launches, overhead)"""
-    floor_ms: float
-    """milliseconds per image at that ceiling: what is left of the time if the device were used fully"""
-
-    def to_record(self) -> dict[str, Any]:
-        """In JSON types."""
-        return asdict(self)
 
 
 def roofline(work: Work, ms_per_image: float, ceilings: Ceilings, batch_size: int = 1) -> Roofline:
@@ -97,27 +77,9 @@ def roofline(work: Work, ms_per_image: float, ceilings: Ceilings, batch_size: in
     if ms_per_image <= 0:
         raise ValueError(f"a decode takes time, got {ms_per_image} ms per image")
     seconds, moved = ms_per_image / 1e3, 1e9 * work.gigabytes(batch_size)
-    memory_seconds = moved / ceilings.bytes_per_s
-    flops = None if work.gflops is None else 1e9 * work.gflops
-    compute_seconds = 0.0 if flops is None else flops / ceilings.flops_per_s
-    achieved = None if flops is None else flops / seconds
-    return Roofline(
-        achieved_flops_per_s=achieved,
-        achieved_bytes_per_s=moved / seconds,
-        flops_utilisation=None if achieved is None else achieved / ceilings.flops_per_s,
-        bytes_utilisation=memory_seconds / seconds,
-        intensity=None if flops is None or not moved else flops / moved,
-        bound="compute" if compute_seconds >= memory_seconds else "memory",
-        floor_ms=1e3 * max(compute_seconds, memory_seconds),
-    )
-
-
-def count_bytes(decoder: Decoder, latents_one: Tensor, noise: NoiseSource) -> float:
-    """GB (1e9 bytes) per image moved if no operation were fused, weights read once: an upper bound of the traffic.
-
-    `harness.cost.flops.count_work` gives FLOPs and bytes in one decode; the arguments are the same.
-    """
-    return count_work(decoder, latents_one, noise).gigabytes(latents_one.shape[0])
+    flops = None if work.gflops is None else 1e9 * work.gflops / seconds
+    memory_bound = moved / ceilings.bytes_per_s > (flops or 0.0) * seconds / ceilings.flops_per_s
+    return Roofline(flops, moved / seconds, flops and flops / ceilings.flops_per_s, "memory" if memory_bound else "compute")
 
 
 def measure_ceilings(

@@ -38,22 +38,3 @@ def ideal_speedup(steps_per_scale: Sequence[int], full_steps: int | None = None)
     Steps (1, 1, 1) against 50 give 50 / S_3 = 38.1; 50 steps split evenly over K scales give about K / S_K.
     """
     return (sum(steps_per_scale) if full_steps is None else full_steps) / ideal_cost(steps_per_scale)
-
-
-def counted_ratio(
-    full_steps: int, steps_per_scale: Sequence[int], forward_gflops: Sequence[float], once_gflops: float = 0.0
-) -> float:
-    """(N·F_K + Z) / (Σ_k n_k·F_k + Z): the speed-up in counted FLOPs.
-
-    Args:
-        full_steps: N, steps of the full-resolution decoder.
-        steps_per_scale: n_k of the multi-scale decoder, coarse to fine.
-        forward_gflops: F_k, counted cost of one forward at each scale, coarse to fine; the last is full resolution.
-        once_gflops: Z, the part paid once an image (the projection of the latents), in both decoders.
-
-    Raises `ValueError` where the two sequences differ in length.
-    """
-    if len(steps_per_scale) != len(forward_gflops):
-        raise ValueError(f"{len(steps_per_scale)} scales have steps but {len(forward_gflops)} have a counted cost")
-    multi_scale = sum(steps * gflops for steps, gflops in zip(steps_per_scale, forward_gflops, strict=True))
-    return (full_steps * forward_gflops[-1] + once_gflops) / (multi_scale + once_gflops)

@@ -1,10 +1,15 @@
-"""The protocol of a run: all that decides what its quality numbers mean, and nothing else; its hash guards comparisons."""
+"""The protocol of a run: all that decides what its quality numbers mean, beside the metrics' own definitions.
+
+Its hash guards comparisons. It covers the fields that differ from their defaults alone, so that a later field, whose default
+says what was done before there was one, changes nobody's hash. A default therefore never changes.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from harness.metrics.registry import DEFAULT_MARGINS
 
@@ -13,44 +18,38 @@ from harness.metrics.registry import DEFAULT_MARGINS
 class Protocol:
     """Two runs compare only where these agree; batch size, threads and decoder are not among them."""
 
-    dataset: str
+    dataset: str = "photos"
     """dataset name; of folder:PATH only "folder", since the hashes of its files say which images they are"""
-    split: str | None
+    split: str | None = None
     """which part of it"""
-    resolution: int
+    resolution: int = 256
     """side of every image in pixels"""
-    preprocessing: str
+    preprocessing: str = "native-grid-crop-v1"
     """versioned name of the way from file to pixels"""
-    max_samples: int | None
-    """size of the stratified subset; None = everything"""
-    subset_seed: int
+    max_samples: int | None = None
+    """size of the subset; None = everything"""
+    subset_seed: int = 0
     """seed of the subset; 0 where everything is taken"""
-    noise_seed: int
+    noise_seed: int = 0
     """run seed from which each sample's noise comes"""
     noise_seeds: int = 1
     """each sample is decoded under this many seeds from there on; figures are means over them"""
-    margins: str = DEFAULT_MARGINS
+    margins: str = ",".join(sorted(DEFAULT_MARGINS.split(",")))
     """losses that count as none, stated before the run, for the verdict "non-inferior within the margin\""""
-    extra_metrics: str = ""
-    """metrics beyond the usual ones, sorted, separated by commas"""
     quantisation: str = "clamp [-1, 1], round half to even once, uint8"
     """how reconstructions become pixels"""
-    rfid: str = "inception-2015-12-05 pool3, TF1 resize, float64, exact"
-    """variant of rFID"""
-    kid: str = "cubic kernel, unbiased, full set, pair cross terms left out"
-    """variant of KID"""
-    psnr: str = "per image over [0, 255], mean of finite dB"
-    """variant of PSNR"""
-    ssim: str = "gaussian 11/1.5 RGB, population covariance, data range 255, borders cropped"
-    """variant of SSIM"""
-    lpips: str = "alex v0.1 on [-1, 1]"
-    """variant of LPIPS"""
-    spectral: str = "luminance, Hann window, 5 octaves, mean |dB| over a floor of 1/12"
-    """variant of the spectral error"""
-    latent_error: str = "relative L2 of the latents of the rounded reconstruction"
-    """variant of latent faithfulness"""
+    subset: str = ""
+    """how the subset was drawn: "stratified by class", "unlabelled", …; empty for everything"""
+    partial: bool = False
+    """the dataset should hold more images than it did"""
 
     def hash(self) -> str:
-        """First 16 hex digits of the SHA-256 of the fields as JSON."""
-        text = json.dumps({"schema": 2, **asdict(self)}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """First 16 hex digits of the SHA-256 of the fields that differ from their defaults, as JSON."""
+        return hash_of({field.name: getattr(self, field.name) for field in fields(self)})
+
+
+def hash_of(values: dict[str, Any]) -> str:
+    """`Protocol.hash` of a record's fields."""
+    defaults = {field.name: field.default for field in fields(Protocol)}
+    stated = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+    return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import torch
 
 from harness.cost.cost import CostProtocol
-from harness.cost.modes import Mode
+from harness.cost.modes import Mode, parse_mode
 from harness.decoder import DecoderOptions
 from harness.errors import MsbenchError, UnknownNameError
 from harness.metrics.registry import EXTRA, METRICS
@@ -73,6 +73,23 @@ class RunConfig:
     """never touch the network"""
     sheet_rows: int = 6
     """images on the sheet"""
+    keep_going: bool = False
+    """leave images that a decoder fails on out of every decoder's figures, instead of ending the run"""
+    resume: bool = False
+    """go on with the run in `output_dir`, which must have been asked for the same"""
+
+    def __post_init__(self) -> None:
+        """Take texts where people write them: decoder names "a,b", paths, a dtype's name."""
+        for name in ("decoders", "extra_metrics"):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, tuple(part.strip() for part in value.split(",") if part.strip()))
+        for name in ("data_dir", "checkpoint", "output_dir", "save_images"):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, Path(value))
+        if isinstance(self.dtype, str):
+            if self.dtype not in DTYPES:
+                raise UnknownNameError("dtype", self.dtype, DTYPES)
+            object.__setattr__(self, "dtype", DTYPES[self.dtype])
 
     def noise_seed_list(self) -> range:
         """The noise seeds, in their order."""
@@ -88,10 +105,18 @@ def check_config(config: RunConfig) -> None:
         raise MsbenchError(f"--decoder names {', '.join(sorted(repeated))} twice")
     if config.checkpoint is not None and len(config.decoders) > 1:
         raise MsbenchError("--checkpoint goes with one --decoder, not several")
-    if config.batch_size < 1:
-        raise MsbenchError(f"--batch-size {config.batch_size}: must be at least 1")
-    if config.noise_seeds < 1:
-        raise MsbenchError(f"--noise-seeds {config.noise_seeds}: must be at least 1")
+    for name, low, high in _RANGES:
+        check_number(f"--{name.replace('_', '-')}", getattr(config, name), low, high)
+    check_number("--seed and --noise-seeds together", config.seed + config.noise_seeds, -(2**63), 2**63)
+    for size in config.cost.batch_sizes if config.cost else ():
+        check_number("--cost-batch-sizes", size, 1, 2**16)
+    if config.cost:
+        check_number("--cost-seconds", config.cost.max_seconds, 0.0, 86_400.0)
+    if config.dtype not in DTYPES.values():
+        raise MsbenchError(f"dtype {config.dtype}: decoders run in {', '.join(DTYPES)}")
+    parse_mode(config.mode)
+    if config.resume and config.output_dir is None:
+        raise MsbenchError("--resume goes on with the run in --output-dir FOLDER: name it")
     for name in config.extra_metrics:
         if name not in EXTRA:
             raise UnknownNameError("extra metric", name, EXTRA)
@@ -102,12 +127,35 @@ def check_config(config: RunConfig) -> None:
             build_decoder(name, DecoderOptions())  # raises with the nearest name
 
 
+_RANGES: tuple[tuple[str, int, int], ...] = (
+    ("resolution", 1, 2**20),
+    ("max_samples", 1, 2**40),
+    ("seed", -(2**63), 2**63 - 1),
+    ("noise_seeds", 1, 1_000),
+    ("batch_size", 1, 2**16),
+    ("steps", 1, 100_000),
+    ("scales", 1, 16),
+    ("sheet_rows", 0, 1_000),
+)
+"""whole numbers of a `RunConfig`, which may be None where that is a default, and what they may be"""
+
+
+def check_number(name: str, value: object, low: float, high: float) -> None:
+    """Raise `MsbenchError` unless a number lies within [low, high]; whole where both are; None passes."""
+    whole = isinstance(low, int) and isinstance(high, int)
+    kind = int if whole else (int, float)
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high):
+        raise MsbenchError(f"{name} {value}: a {'whole ' if whole else ''}number from {low:,} to {high:,} is wanted")
+
+
 def check_device(name: str) -> torch.device:
     """The device called `name`; raises `MsbenchError` where the machine has none such."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise MsbenchError(f"--device {name}: not a device name; use cpu, cuda, cuda:N or mps") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise MsbenchError(f"--device {name}: msbench runs on cpu, cuda, cuda:N or mps")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise MsbenchError(f"--device {name}: this machine has no CUDA device that torch can use; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
@@ -15,8 +16,9 @@ from harness.metrics.metric import Whole
 from harness.metrics.registry import METRICS
 from harness.metrics.spectral import OCTAVE_COLUMNS
 from harness.record.measured import Measured, clusters_of, mean_columns
+from harness.record.run import REFERENCE
 from harness.record.schema import Details, Interval, IntervalNote, NoiseFacts, Result, RfidLine
-from harness.run.quality import Gathered, Reference
+from harness.run.journal import Journal
 
 LEVEL = 0.95
 """confidence of every interval in a record"""
@@ -27,25 +29,32 @@ def decoder_figures(
     decoder: Decoder,
     options: Mapping[str, JsonValue],
     dataset: str,
-    kept: Gathered,
-    reference: Reference,
-    seeds: Sequence[int],
+    journal: Journal,
+    noise_seeds: int = 1,
     extra: Collection[str] = (),
 ) -> tuple[Result, Details]:
-    """One row of a record and what it rests on, from a decoder's passes, one a noise seed; without cost."""
-    features = np.concatenate(reference.features)
-    passes = kept.different(seeds)
-    keys = tuple(example.key for example in reference.examples)
-    clusters = clusters_of(keys, [example.source_photo for example in reference.examples])
-    wholes = tuple(Whole(features, one.all_features(), one.values()) for one in passes.values())
+    """One row of a record and what it rests on, from all that was measured of a decoder; without cost.
+
+    Args:
+        label: name of the row.
+        decoder: what was measured.
+        options: what was asked of it.
+        dataset: name of the images.
+        journal: their values and features.
+        noise_seeds: how many noise seeds were asked for; a decoder that draws nothing has values for one.
+        extra: metrics beyond the usual ones.
+    """
+    images, seeds, seen = journal.images(), journal.seeds(label), journal.state["decoders"][label]
+    keys, references = tuple(images["key"]), journal.array(REFERENCE)
+    clusters = clusters_of(keys, list(images["source_photo"]))
+    wholes = tuple(Whole(references, journal.features(label, seed), journal.columns(label, seed)) for seed in seeds)
     measured = Measured(label, keys, clusters, mean_columns([whole.columns for whole in wholes]), wholes)
     found = {name: measured.per_seed(name) for name, metric in METRICS.items() if not metric.extra or name in extra}
-    per_seed = {seed: {metric: one[place] for metric, one in found.items()} for place, seed in enumerate(passes)}
-    metrics = {metric: float(np.mean(one)) for metric, one in found.items()}
-    spread = {metric: _deviation(one) for metric, one in found.items()} if len(seeds) > 1 else None
+    per_seed = {str(seed): {metric: one[place] for metric, one in found.items()} for place, seed in enumerate(seeds)}
+    values = [{m: v for m, v in one.columns.items() if m in METRICS} for one in wholes]
     intervals: dict[str, Interval] = {}
     notes: dict[str, IntervalNote] = {}
-    for metric in metrics:
+    for metric in found:
         if not measured.has(metric):
             continue
         estimate = measured.estimate(metric)
@@ -62,9 +71,9 @@ def decoder_figures(
         options=options,
         dataset=dataset,
         n=len(keys),
-        metrics=metrics,
+        metrics={metric: float(np.mean(one)) for metric, one in found.items()},
         intervals=intervals,
-        noise_spread=spread,
+        noise_spread={metric: _deviation(one) for metric, one in found.items()} if noise_seeds > 1 else None,
         octaves_db={str(ring): value for ring, value in enumerate(octaves)},
         rfid_infinity=None if line is None else line.infinity,
         ms_per_image={},
@@ -79,12 +88,14 @@ def decoder_figures(
         interval_level=LEVEL,
         interval_notes=notes,
         psnr_exact_images=int(np.isinf(measured.per_image["psnr"]).sum()),
-        clamped=kept.clamped,
+        clamped=seen["clamped"] / max(1, seen["values"]),
         noise=NoiseFacts(
-            kept.noisy,
-            tuple(passes),
-            {str(seed): figures for seed, figures in per_seed.items()},
-            _image_spread(wholes) if len(passes) > 1 else None,
+            seen["noisy"],
+            seeds,
+            per_seed,
+            _image_spread(values) if len(seeds) > 1 else None,
+            seen["alone"],
+            seen["batch_dependence"],
         ),
         rfid_infinity=None
         if line is None or line.infinity is None
@@ -98,7 +109,7 @@ def decoder_figures(
 def with_cost(result: Result, details: Details, cost: Cost) -> tuple[Result, Details]:
     """The same row with its cost."""
     times = {str(batch_size): value for batch_size, value in cost.ms_per_image.items()}
-    row = replace(result, ms_per_image=times, gflops=cost.gflops, peak_memory_mb=cost.peak_memory_mb)
+    row = replace(result, ms_per_image=times, gflops=cost.gflops, peak_memory_mb=cost.peak_memory_mb, disturbed=cost.disturbed)
     return row, replace(details, cost=cost)
 
 
@@ -107,8 +118,7 @@ def _deviation(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def _image_spread(wholes: Sequence[Whole]) -> dict[str, float]:
+def _image_spread(values: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Mean over images of one image's standard deviation over seeds; NaN where an exact image has none."""
-    names = [name for name in wholes[0].columns if name in METRICS]
     with np.errstate(invalid="ignore"):
-        return {m: float(np.std([one.columns[m] for one in wholes], axis=0, ddof=1).mean()) for m in names}
+        return {m: float(np.std([one[m] for one in values], axis=0, ddof=1).mean()) for m in values[0]}

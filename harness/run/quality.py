@@ -6,204 +6,328 @@ The reference is loaded and featured once; every decoder sees the same pixels an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from harness.cost.modes import eager_of
 from harness.data.dataset import Dataset, prefetch
 from harness.data.types import Example
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
-from harness.files import features_dir
+from harness.files import atomic_path, features_dir
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.metric import Batch
 from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
+from harness.record.run import REFERENCE, feature_key
 from harness.run.config import RunConfig
-from harness.run.reconstruct import encoder_of, reconstruct
-from harness.run.savers import ImageSaver
+from harness.run.independence import PROBED, callers_generators, largest_difference, seeded
+from harness.run.journal import Journal
+from harness.run.reconstruct import Reconstruction, encoder_of, join, reconstruct
 from harness.stopwatch import Stages
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
-Values = dict[str, NDArray[np.float64]]
 
 
-@dataclass(slots=True)
-class Pass:
-    """One decoder under one noise seed."""
-
-    batches: list[Values] = field(default_factory=list)
-    """per-image metrics and octaves, arrays [B]"""
-    features: list[NDArray[np.float32]] = field(default_factory=list)
-    """Inception features, one array [B, 2048] a batch"""
-    clamped: list[float] = field(default_factory=list)
-    """values outside [-1, 1], in images, one number a batch"""
-
-    def repeat(self, other: Pass) -> None:
-        """Take over the last batch of another pass."""
-        self.batches.append(other.batches[-1])
-        self.features.append(other.features[-1])
-        self.clamped.append(other.clamped[-1])
-
-    def values(self) -> Values:
-        """Per-image values over all batches, arrays [n]."""
-        return {name: np.concatenate([batch[name] for batch in self.batches]) for name in self.batches[0]}
-
-    def all_features(self) -> NDArray[np.float32]:
-        """Features over all batches, [n, 2048]."""
-        return np.concatenate(self.features)
+class _LearntLate(Exception):
+    """A decoder showed only now that what was measured of it must be measured otherwise."""
 
 
-@dataclass(slots=True)
-class Gathered:
-    """What one decoder's passes leave behind."""
-
-    passes: list[Pass]
-    """one a noise seed, in their order"""
-    noisy: bool = False
-    """it drew noise: passes differ; else all hold what the first one measured"""
-    shown: list[NDArray[np.uint8]] = field(default_factory=list)
-    """reconstructions of the sheet's images under the first seed, [H, W, 3] each"""
-    latents: list[Tensor] = field(default_factory=list)
-    """latents of the first images, kept for timing"""
-
-    @property
-    def clamped(self) -> float:
-        """Share of output values outside [-1, 1]."""
-        return sum(sum(one.clamped) for one in self.passes) / max(1, sum(len(f) for one in self.passes for f in one.features))
-
-    def different(self, seeds: Sequence[int]) -> dict[int, Pass]:
-        """Seed -> pass; without noise the first alone, since the others repeat it."""
-        return dict(zip(seeds, self.passes, strict=True)) if self.noisy else {seeds[0]: self.passes[0]}
+def new_state(decoders: Mapping[str, Decoder]) -> dict[str, Any]:
+    """What a journal's state is before the first image."""
+    seen = {"noisy": False, "alone": False, "values": 0, "clamped": 0, "low": math.inf, "high": -math.inf}
+    probe = {"batch_dependence": None, "depends": False}
+    decoded = {label: {"spec": asdict(decoder.spec), **seen, **probe} for label, decoder in decoders.items()}
+    return {"decoders": decoded, "excluded": [], "shown": [], "darkest": 255}
 
 
-@dataclass(slots=True)
-class Reference:
-    """The images every decoder was measured against."""
-
-    examples: list[Example] = field(default_factory=list)
-    """who they are, in the order measured; pixels dropped"""
-    features: list[NDArray[np.float32]] = field(default_factory=list)
-    """Inception features, one array [B, 2048] a batch"""
-    pixels: Any = field(default_factory=hashlib.sha256)
-    """running hash over keys and pixels"""
-    shown: list[NDArray[np.uint8]] = field(default_factory=list)
-    """the sheet's images, [H, W, 3] each"""
-    shown_index: list[int] = field(default_factory=list)
-    """their places in `examples`"""
-
-    def take(self, batch: _Batch, chosen: Collection[int]) -> list[int]:
-        """Add a batch but for its features; returns the places in it of images whose number in the set is among `chosen`."""
-        first = len(self.examples)
-        for example in batch.examples:
-            self.pixels.update(example.key.encode() + example.image.tobytes())
-            self.examples.append(_without_pixels(example))
-        show = [place for place in range(len(batch.examples)) if first + place in chosen]
-        self.shown += [batch.images[place] for place in show]
-        self.shown_index += [first + place for place in show]
-        return show
-
-
-def quality_pass(
-    config: RunConfig,
-    dataset: Dataset,
-    decoders: dict[str, Decoder],
-    suite: MetricSuite,
-    device: torch.device,
-    report: Progress,
-    stages: Stages | None = None,
-) -> tuple[dict[str, Gathered], Reference]:
+class QualityPass:
     """One pass over the dataset, every batch through every decoder and noise seed; batches are loaded ahead in a thread.
 
     Features of the reference come from the cache where it has them, and are kept there, also by a pass that fails later.
-
-    Raises:
-        MsbenchError: not one image was usable.
     """
-    gathered = {name: Gathered([Pass() for _ in config.noise_seed_list()]) for name in decoders}
-    reference = Reference()
-    saver = ImageSaver(config.save_images) if config.save_images else None
-    chosen = set(np.linspace(0, len(dataset) - 1, min(config.sheet_rows, len(dataset))).round().astype(int).tolist())
-    needed = max(config.cost.batch_sizes) if config.cost else 0
-    total, done = len(dataset) * len(decoders), 0
-    stages = stages or Stages(device)
-    with stages.stage("cache"):
-        cache = FeatureCache(features_dir(), _cached_set(dataset, suite))
-    batches = prefetch(_batches(dataset, config.batch_size))
-    try:
-        while batch := _next(batches, stages):
-            pixels = torch.from_numpy(batch.images).permute(0, 3, 1, 2).contiguous().to(device)
-            show = reference.take(batch, chosen)
-            with stages.stage("reference features"):
-                reference.features.append(suite.reference_features(pixels, cache, batch.pixels_sha256))
-            prepared = {}
-            for metric in suite.names:
-                with stages.stage(metric):
-                    prepared[metric] = suite.prepare(metric, pixels)
-            keys = [example.key for example in batch.examples]
-            if saver:
-                with stages.stage("saving images"):
-                    saver.save("reference", keys, batch.images)
-            for name, decoder in decoders.items():
-                report(f"decoding with {name}", done, total)
-                kept = gathered[name]
-                for index, seed in enumerate(config.noise_seed_list()):
-                    if index and not kept.noisy:
-                        kept.passes[index].repeat(kept.passes[0])
-                        continue
-                    noise = SampleNoise.for_samples(seed, keys, device)
-                    latents, output = _measure(decoder, batch, pixels, prepared, noise, suite, kept.passes[index], stages)
-                    if index == 0:
-                        kept.noisy |= noise.used
-                        if sum(map(len, kept.latents)) < needed:
-                            kept.latents.append(latents)
-                        kept.shown += [output[i] for i in show]
-                    if saver:
-                        with stages.stage("saving images"):
-                            saver.save(name if index == 0 else f"{name}/noise-seed-{seed}", keys, output)
-                done += len(batch.examples)
-    finally:
-        batches.close()
-        with stages.stage("cache"):
-            cache.save()
-    report("decoding", total, total)
-    if not reference.examples:
-        reasons = "; ".join(f"{skipped.name}: {skipped.reason}" for skipped in dataset.skipped[:3])
-        raise MsbenchError(f"{config.dataset}: no usable image ({reasons or 'the set is empty'})")
-    return gathered, reference
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        decoders: Mapping[str, Decoder],
+        suite: MetricSuite,
+        device: torch.device,
+        journal: Journal,
+        stages: Stages,
+    ) -> None:
+        self._config, self._dataset, self._decoders, self._suite = config, dataset, decoders, suite
+        self._device, self._journal, self._stages = device, journal, stages
+        rows = min(config.sheet_rows, len(dataset))
+        self._shown = set(np.linspace(0, len(dataset) - 1, rows).round().astype(int).tolist())
+        self._latents = max(config.cost.batch_sizes, default=1) if config.cost else 0
+
+    def run(self, report: Progress) -> str:
+        """Measure what the journal lacks; returns `reference_sha256`, the hash over keys and pixels.
+
+        Raises:
+            MsbenchError: not one image was usable, or a decoder broke its contract.
+        """
+        with callers_generators(self._device):
+            while True:
+                try:
+                    return self._pass(report)
+                except _LearntLate:
+                    state = new_state(self._decoders)
+                    for label, seen in self._journal.state["decoders"].items():
+                        state["decoders"][label] |= {key: seen[key] for key in ("noisy", "alone")}
+                    self._journal.restart()
+                    self._journal.state = state
+
+    def _pass(self, report: Progress) -> str:
+        journal, dataset, place = self._journal, self._dataset, 0
+        measured: dict[str, str] = {}
+        if journal.frames:
+            images = journal.images()
+            measured = dict(zip(images["key"], images["source_sha256"], strict=True))
+        known = {*measured, *(one["name"] for one in journal.state["excluded"])}
+        digest = hashlib.sha256()
+        with self._stages.stage("cache"):
+            cache = FeatureCache(features_dir(), _cached_set(dataset, self._suite))
+        batches = prefetch(_batches(dataset, self._config.batch_size))
+        try:
+            while batch := self._next(batches):
+                report("measuring images", place, len(dataset))
+                keys = [example.key for example in batch.examples]
+                if not known.isdisjoint(keys):
+                    if not known.issuperset(keys) or any(
+                        measured.get(one.key, one.source_sha256) != one.source_sha256 for one in batch.examples
+                    ):
+                        raise MsbenchError(f"{self._config.dataset}: images changed since the run began: measure again")
+                    good = [index for index, key in enumerate(keys) if key in measured]
+                else:
+                    good = self._measure(batch, place, cache)
+                for index in good:
+                    digest.update(keys[index].encode() + batch.images[index].tobytes())
+                place += len(keys)
+        finally:
+            batches.close()
+            with self._stages.stage("cache"):
+                cache.save()
+        with self._stages.stage("writing"):
+            journal.flush()
+        report("measuring images", len(dataset), len(dataset))
+        if not journal.frames:
+            first = [f"{one.name}: {one.reason}" for one in dataset.skipped[:3]]
+            first += [f"{one['name']}: {one['reason']}" for one in journal.state["excluded"][:3]]
+            raise MsbenchError(f"{self._config.dataset}: no usable image ({'; '.join(first) or 'the set is empty'})")
+        return digest.hexdigest()
+
+    def _measure(self, batch: _Batch, first: int, cache: FeatureCache) -> list[int]:
+        """Decode and measure a batch whose first image has number `first`; returns the places of images that count."""
+        keys = [example.key for example in batch.examples]
+        pixels = torch.from_numpy(batch.images).permute(0, 3, 1, 2).contiguous().to(self._device)
+        found: dict[tuple[str, int], tuple[list[int], Reconstruction]] = {}
+        for label in self._decoders:
+            for index, seed in enumerate(self._config.noise_seed_list()):
+                if index == 0 or self._seen(label)["noisy"]:
+                    with self._stages.stage("decoding"):
+                        found[label, seed] = self._decode(label, pixels, keys, seed)
+        good = [place for place in range(len(keys)) if all(place in places for places, _ in found.values())]
+        if not good:
+            return good
+        kept = {row: _select(one, [places.index(place) for place in good]) for row, (places, one) in found.items()}
+        pixels, images = pixels[good], batch.images[good]
+        examples, hashes = [batch.examples[place] for place in good], [batch.pixels_sha256[place] for place in good]
+        with self._stages.stage("reference features"):
+            tensors = {REFERENCE: torch.from_numpy(self._suite.reference_features(pixels, cache, hashes))}
+        prepared = {}
+        for name in self._suite.names:
+            with self._stages.stage(name):
+                prepared[name] = self._suite.prepare(name, pixels)
+        self._journal.state["darkest"] = min(self._journal.state["darkest"], int(images.min()))
+        show = [index for index, place in enumerate(good) if first + place in self._shown]
+        if show:
+            tensors["shown:"] = torch.from_numpy(images[show])
+            self._journal.state["shown"] += [examples[index].key for index in show]
+        self._save(REFERENCE, examples, images)
+        frames = {}
+        for (label, seed), one in kept.items():
+            frames[label, seed] = self._columns(label, seed, one, pixels, examples, prepared)
+            with self._stages.stage("inception"):
+                tensors[feature_key(label, seed)] = torch.from_numpy(self._suite.inception_features(one.pixels))
+            decoded = one.pixels.permute(0, 2, 3, 1).contiguous().cpu()
+            if seed == self._config.seed:
+                if show:
+                    tensors[f"shown:{label}"] = decoded[show]
+                if sum(map(len, self._journal.tensors.get(f"latents:{label}", []))) < self._latents:
+                    tensors[f"latents:{label}"] = one.latents
+            self._save(label if seed == self._config.seed else f"{label}/noise-seed-{seed}", examples, decoded.numpy())
+        with self._stages.stage("writing"):
+            self._journal.add(len(good), frames, tensors)
+        return good
+
+    def _decode(self, label: str, pixels: Tensor, keys: list[str], seed: int) -> tuple[list[int], Reconstruction]:
+        """Places of the images that a decoder could decode, and what it gave for them."""
+        seen, decoder = self._seen(label), self._decoders[label]
+        places = list(range(len(keys)))
+        try:
+            if not seen["alone"]:
+                found, drew = self._call(label, decoder, pixels, keys, seed)
+                if not drew:
+                    if seed == self._config.seed:
+                        self._probe(label, pixels, keys, seed, found)
+                    return places, self._noted(label, found)
+                self._learn(label, alone=True, noisy=True)
+            parts = [self._call(label, decoder, pixels[i : i + 1], keys[i : i + 1], seed)[0] for i in places]
+        except MsbenchError as error:
+            if not self._config.keep_going:
+                raise
+            parts, places = self._what_works(label, pixels, keys, seed, error)
+        return places, self._noted(label, join(parts)) if parts else Reconstruction(pixels[:0], pixels[:0], 0, 0.0, 0.0)
+
+    def _call(
+        self, label: str, decoder: Decoder, pixels: Tensor, keys: Sequence[str], seed: int
+    ) -> tuple[Reconstruction, bool]:
+        """One call, and whether it drew from a global generator."""
+        noise = SampleNoise.for_samples(seed, keys, self._device)
+        with seeded(seed, keys, self._device) as drawn:
+            found = reconstruct(decoder, pixels, noise, keys)
+            drew = drawn()
+        if noise.used:
+            self._learn(label, noisy=True)
+        return found, drew
+
+    def _what_works(
+        self, label: str, pixels: Tensor, keys: list[str], seed: int, error: MsbenchError
+    ) -> tuple[list[Reconstruction], list[int]]:
+        """Image by image after a batch failed; those that fail alone are excluded."""
+        parts, places = [], []
+        for place, key in enumerate(keys):
+            try:
+                parts.append(self._call(label, self._decoders[label], pixels[place : place + 1], [key], seed)[0])
+                places.append(place)
+            except MsbenchError as reason:
+                excluded = self._journal.state["excluded"]
+                if key not in (one["name"] for one in excluded):
+                    excluded.append({"name": key, "reason": " ".join(str(reason).split())})
+        if len(places) == len(keys):
+            raise error  # none fails alone: it is the batch that the decoder cannot do
+        return parts, places
+
+    def _probe(self, label: str, pixels: Tensor, keys: list[str], seed: int, found: Reconstruction) -> None:
+        """Once a decoder: the first images again in batches of other sizes."""
+        seen, eager = self._seen(label), eager_of(self._decoders[label])
+        if seen["batch_dependence"] is not None or len(keys) < 2:
+            return
+        whole = found if eager is self._decoders[label] else self._call(label, eager, pixels, keys, seed)[0]
+        again = [self._call(label, eager, pixels[part], keys[part], seed)[0] for part in (slice(1), slice(1, PROBED))]
+        seen["batch_dependence"], seen["depends"] = largest_difference(
+            whole.pixels[:PROBED], torch.cat([part.pixels for part in again])
+        )
+
+    def _columns(
+        self,
+        label: str,
+        seed: int,
+        one: Reconstruction,
+        pixels: Tensor,
+        examples: Sequence[Example],
+        prepared: Mapping[str, Any],
+    ) -> Any:
+        """The samples of one batch."""
+        import pandas as pd
+
+        keys, encode = tuple(example.key for example in examples), encoder_of(self._decoders[label])
+        if encode is not None and self._seen(label)["alone"]:
+            encode = self._keyed(encode, keys, seed)
+        pairs = Batch(one.pixels, pixels, keys, tuple(example.label for example in examples), one.latents, encode)
+        columns: dict[str, Any] = {}
+        for name in self._suite.names:
+            with self._stages.stage(name):
+                columns |= self._suite.measure(name, pairs, prepared[name])
+        who = {
+            "key": keys,
+            "label": [example.label for example in examples],
+            "source_photo": [example.source_photo for example in examples],
+            "source_sha256": [example.source_sha256 for example in examples],
+        }
+        return pd.DataFrame({"decoder": label, "noise_seed": seed, **who, **columns})
+
+    def _keyed(self, encode: Callable[[Tensor], Tensor], keys: Sequence[str], seed: int) -> Callable[[Tensor], Tensor]:
+        """The encoder with its global draws keyed by the images."""
+
+        def one_by_one(images: Tensor) -> Tensor:
+            parts = []
+            for place in range(len(images)):
+                with seeded(seed, keys[place : place + 1], self._device):
+                    parts.append(encode(images[place : place + 1]))
+            return torch.cat(parts)
+
+        return one_by_one
+
+    def _noted(self, label: str, one: Reconstruction) -> Reconstruction:
+        seen = self._seen(label)
+        seen["values"] += one.pixels.numel()
+        seen["clamped"] += one.clamped
+        seen["low"], seen["high"] = min(seen["low"], one.low), max(seen["high"], one.high)
+        return one
+
+    def _learn(self, label: str, **facts: bool) -> None:
+        """Note what a decoder does. Raises `_LearntLate` where images have been measured as if it did not."""
+        seen = self._seen(label)
+        new = {name for name in facts if not seen[name]}
+        seen |= facts
+        if self._journal.frames and ("alone" in new or (new and self._config.noise_seeds > 1)):
+            raise _LearntLate
+
+    def _seen(self, label: str) -> dict[str, Any]:
+        seen: dict[str, Any] = self._journal.state["decoders"][label]
+        return seen
+
+    def _save(self, group: str, examples: Sequence[Example], images: NDArray[np.uint8]) -> None:
+        """Write uint8 [B, H, W, 3] losslessly as group/KEY.png below the folder for images, if one was asked for."""
+        if self._config.save_images is None:
+            return
+        with self._stages.stage("saving images"):
+            for example, image in zip(examples, images, strict=True):
+                with atomic_path(Path(self._config.save_images) / group / f"{example.key}.png") as temporary:
+                    Image.fromarray(image).save(temporary, format="PNG")
+
+    def _next(self, batches: Iterator[_Batch]) -> _Batch | None:
+        with self._stages.stage("waiting for images"):
+            return next(batches, None)
 
 
-def _measure(
-    decoder: Decoder,
-    batch: _Batch,
-    pixels: Tensor,
-    prepared: Mapping[str, Any],
-    noise: SampleNoise,
-    suite: MetricSuite,
-    into: Pass,
-    stages: Stages,
-) -> tuple[Tensor, NDArray[np.uint8]]:
-    """One batch through one decoder under one seed; returns latents and reconstructions [B, H, W, 3]."""
-    found = reconstruct(decoder, pixels, noise, stages)
-    latents, output = found.latents, found.pixels
-    into.clamped.append(found.clamped / output[0].numel())
-    keys, labels = tuple(example.key for example in batch.examples), tuple(example.label for example in batch.examples)
-    pairs = Batch(output, pixels, keys, labels, latents, encoder_of(decoder))
-    columns: Values = {}
-    for name in suite.names:
-        with stages.stage(name):
-            columns |= suite.measure(name, pairs, prepared[name])
-    into.batches.append(columns)
-    with stages.stage("inception"):
-        into.features.append(suite.inception_features(output))
-    return latents, output.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+def seen_warnings(state: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of decoders that do not what the contract says, one line each."""
+    found = []
+    for label, seen in state["decoders"].items():
+        if seen["high"] > 10.0 and seen["low"] > -1.5:
+            found.append(f"decoder {label}: output looks like [0, 255] instead of [-1, 1] (up to {seen['high']:.3g})")
+        elif seen["low"] >= -0.01 and state["darkest"] <= 32:
+            found.append(f"decoder {label}: output looks like [0, 1] instead of [-1, 1] (from {seen['low']:.3g})")
+        if seen["alone"]:
+            found.append(f"decoder {label}: draws from a global random generator; it ran image by image, seeded by key")
+        if seen["depends"]:
+            found.append(
+                f"decoder {label}: an image depends on its batch (by up to {seen['batch_dependence']} of 255 levels); "
+                "its figures hold for this batch size alone"
+            )
+    if excluded := state["excluded"]:
+        found.append(f"{len(excluded)} images left out of every decoder's figures, first: {excluded[0]['reason']}")
+    return found
+
+
+def _select(one: Reconstruction, rows: list[int]) -> Reconstruction:
+    return Reconstruction(one.latents[rows], one.pixels[rows], one.clamped, one.low, one.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +349,6 @@ def _batches(dataset: Dataset, size: int) -> Iterator[_Batch]:
         yield _Batch(batch, images, [pixels_sha256(image) for image in images])
 
 
-def _next(batches: Iterator[_Batch], stages: Stages) -> _Batch | None:
-    with stages.stage("waiting for images"):
-        return next(batches, None)
-
-
 def _cached_set(dataset: Dataset, suite: MetricSuite) -> dict[str, str | int | None]:
     """What the cache's file of features is named by; rows are found by pixels."""
     info = dataset.info
@@ -240,8 +359,3 @@ def _cached_set(dataset: Dataset, suite: MetricSuite) -> dict[str, str | int | N
         "preprocessing": info.preprocessing,
         "extractor": suite.extractor,
     }
-
-
-def _without_pixels(example: Example) -> Example:
-    nothing = np.zeros((0, 0, 3), np.uint8)
-    return Example(example.key, nothing, example.label, example.source_photo, example.source_sha256)

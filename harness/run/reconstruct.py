@@ -1,8 +1,9 @@
-"""One batch through one decoder: encode, decode, the one rounding to uint8, and back again for latent faithfulness."""
+"""One batch through one decoder: encode, decode, what comes back checked, and the one rounding to uint8."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.decoder import Decoder, NoiseSource
-from harness.stopwatch import Stages
+from harness.errors import MsbenchError, plugin_boundary
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,37 +24,96 @@ class Reconstruction:
     """uint8 [B, 3, H, W] after the one rounding of the protocol"""
     clamped: int
     """values that lay outside [-1, 1]"""
+    low: float
+    """smallest value before rounding"""
+    high: float
+    """largest value before rounding"""
 
 
-def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource, stages: Stages | None = None) -> Reconstruction:
+def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource, keys: Sequence[str] = ()) -> Reconstruction:
     """Encode and decode a batch of any size: padded by repeating its edge to the decoder's factor, cropped after.
 
     Args:
-        decoder: built on the device of `pixels`.
+        decoder: built on the device of `pixels`; it gets tensors of its own.
         pixels: uint8 [B, 3, H, W].
         noise: one stream per sample.
-        stages: stopwatch of the run, told of "encode" and "decode".
+        keys: names of the images, for messages.
+
+    Raises:
+        MsbenchError: the decoder raised, or gave something else than the contract wants.
     """
     height, width = pixels.shape[-2:]
-    stages = stages or Stages(pixels.device)
-    with torch.inference_mode():
-        with stages.stage("encode"):
-            latents = decoder.encode(_padded(pixels, decoder.spec.down_factor))
-        with stages.stage("decode"):
-            output = decoder.decode(latents, noise)[..., :height, :width]
-            return Reconstruction(latents, to_uint8(output), int((output.abs() > 1.0).sum()))
+    images = _padded(pixels, decoder.spec.down_factor)
+    latents = _encode(decoder, images.clone(), keys)
+    with _isolated(decoder, "decode"):
+        output = decoder.decode(latents.clone(), noise)
+    _check(decoder, "decode", output, list(images.shape), keys)
+    output = output[..., :height, :width]
+    clamped = int((output.abs() > 1.0).sum())
+    return Reconstruction(latents, to_uint8(output), clamped, float(output.min()), float(output.max()))
+
+
+def join(parts: Sequence[Reconstruction]) -> Reconstruction:
+    """Batches one after the other as one."""
+    latents, pixels = concatenate([part.latents for part in parts]), torch.cat([part.pixels for part in parts])
+    low, high = min(part.low for part in parts), max(part.high for part in parts)
+    return Reconstruction(latents, pixels, sum(part.clamped for part in parts), low, high)
+
+
+def concatenate(parts: Sequence[Tensor]) -> Tensor:
+    """Batches of latents as one; codes of different lengths are filled up with zeros, as within a batch."""
+    sizes = [max(sides) for sides in zip(*(part.shape[1:] for part in parts), strict=True)]
+    gaps = [[size - side for size, side in zip(sizes, part.shape[1:], strict=True)] for part in parts]
+    return torch.cat(
+        [F.pad(part, [n for gap in reversed(gap) for n in (0, gap)]) for part, gap in zip(parts, gaps, strict=True)]
+    )
 
 
 def encoder_of(decoder: Decoder) -> Callable[[Tensor], Tensor] | None:
     """uint8 images [B, 3, H, W] of any size -> latents by the decoder's own encoder; None where the code is no latent grid."""
     if decoder.spec.latent_channels is None:
         return None
+    return lambda images: _encode(decoder, _padded(images, decoder.spec.down_factor), ())
 
-    def encode(images: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return decoder.encode(_padded(images, decoder.spec.down_factor))
 
-    return encode
+def _encode(decoder: Decoder, images: Tensor, keys: Sequence[str]) -> Tensor:
+    with _isolated(decoder, "encode"):
+        latents = decoder.encode(images)
+    _check(decoder, "encode", latents, [len(images)], keys)
+    return latents
+
+
+@contextmanager
+def _isolated(decoder: Decoder, what: str) -> Iterator[None]:
+    """No gradients inside; what the decoder raises names it; default dtype and gradient mode are as before afterwards."""
+    dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        with plugin_boundary(f"decoder {decoder.spec.name}", what), torch.inference_mode():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(gradients)
+
+
+def _check(decoder: Decoder, what: str, came: object, wanted: list[int], keys: Sequence[str]) -> None:
+    """Raise `MsbenchError` unless a decoder gave a tensor whose shape begins as `wanted`; `decode` a finite, floating one."""
+    where, whole = f"decoder {decoder.spec.name}, image {keys[0] if keys else 0}: {what} gave", what == "decode"
+    if not isinstance(came, Tensor):
+        raise MsbenchError(f"{where} a {type(came).__name__}, wanted a torch.Tensor")
+    if list(came.shape) != wanted if whole else list(came.shape[:1]) != wanted:
+        raise MsbenchError(f"{where} {list(came.shape)}, wanted {wanted if whole else f'{wanted[0]} images first'}")
+    if not whole:
+        return
+    if not came.is_floating_point():
+        raise MsbenchError(f"{where} {came.dtype}, wanted floating-point values in [-1, 1]")
+    bad = (~came.isfinite()).flatten(1).sum(dim=1)
+    if bad.any():
+        first = int(bad.nonzero()[0])
+        name = keys[first] if keys else first
+        raise MsbenchError(
+            f"decoder {decoder.spec.name}, image {name}: decode gave {int(bad[first])} of {came[first].numel()} values "
+            "that are not finite; --keep-going leaves such images out"
+        )
 
 
 def _padded(pixels: Tensor, down_factor: int) -> Tensor:

@@ -1,13 +1,13 @@
-"""One run: the quality pass over the images, then each decoder's cost, then the record."""
+"""One run: the quality pass over the images, then each decoder's cost, then the sheet; the record says how far it came."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,21 +16,19 @@ from harness.cost.cost import measure_cost
 from harness.cost.modes import in_mode
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
-from harness.decoder import Decoder, DecoderOptions, NoiseSource
+from harness.data.types import Skipped
+from harness.decoder import Decoder, DecoderOptions
 from harness.environment import Start
-from harness.errors import MsbenchError
+from harness.errors import MsbenchError, plugin_boundary
+from harness.files import folder_lock, write_text
 from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
-from harness.noise import SampleNoise
 from harness.record.protocol import Protocol
-from harness.record.record import Record, plain, write_record
-from harness.record.run import write_features, write_samples
+from harness.record.record import RECORD, Record, plain, read_record, write_record
 from harness.record.schema import (
     SCHEMA_VERSION,
     DatasetFacts,
-    Details,
     MetricFacts,
-    Result,
     RunData,
     SampleCounts,
     Setting,
@@ -39,19 +37,28 @@ from harness.registry import build_decoder
 from harness.report.sheet import write_sheet
 from harness.run.config import DTYPES, RunConfig, check_config, check_device, new_run_folder
 from harness.run.figures import decoder_figures, with_cost
-from harness.run.quality import Gathered, Progress, Reference, quality_pass
+from harness.run.journal import Journal
+from harness.run.quality import Progress, QualityPass, new_state, seen_warnings
+from harness.run.reconstruct import concatenate
 from harness.stats.verdict import merge_margins
-from harness.stopwatch import Stages, Timing
+from harness.stopwatch import Stages
 
-if TYPE_CHECKING:
-    import pandas as pd
+MARKER = ".msbench-images"
+"""file in a folder of saved images that names the run they are of"""
+_MAY_DIFFER = ("output_dir", "offline", "resume")
 
 
-def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
-    """Run the protocol and write the run's folder.
+def evaluate(config: RunConfig, progress: Progress | None = None, command: str = "Python API") -> Record:
+    """Run the protocol and write the run's folder; with `config.resume` go on with what lies there.
+
+    Args:
+        config: what is asked for.
+        progress: called with (stage, done, total).
+        command: how the run was started, for the record.
 
     Raises:
-        MsbenchError: bad input; checked before anything is computed or written.
+        MsbenchError: bad input, found before anything is computed or written; or a decoder or a file failed on the way, and
+            the record's status and `failure` say what of the run stands.
     """
     start = Start()
     report = progress or (lambda stage, done, total: None)
@@ -68,8 +75,11 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
         offline=config.offline,
     )
     folder = config.output_dir or new_run_folder(config)
-    if (folder / "record.json").exists():
-        raise MsbenchError(f"{folder} already holds a run; give another --output-dir")
+    for place, option in ((folder, "--output-dir"), (config.save_images, "--save-images")):
+        if place is not None and dataset.holds(place):
+            raise MsbenchError(f"{option} {place} lies in the dataset's folder: what is written there would become data")
+    if not config.resume and (folder / RECORD).exists():
+        raise MsbenchError(f"{folder} already holds a run; give another --output-dir, or --resume where it ended early")
     options = DecoderOptions(
         device=device, dtype=config.dtype, checkpoint=config.checkpoint, steps=config.steps, scales=config.scales
     )
@@ -79,65 +89,127 @@ def evaluate(config: RunConfig, progress: Progress | None = None) -> Record:
     _refuse_random_weights(decoders)
     with stages.stage("loading metrics"):
         suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
-    gathered, reference = quality_pass(config, dataset, decoders, suite, device, report, stages)
-    with stages.stage("statistics"):
-        seeds = config.noise_seed_list()
-        options = plain({"steps": config.steps, "scales": config.scales, "checkpoint": config.checkpoint})
-        given = {key: value for key, value in options.items() if value is not None}
-        name = dataset.info.name
-        rows = {
-            label: decoder_figures(label, decoder, given, name, gathered[label], reference, seeds, config.extra_metrics)
-            for label, decoder in decoders.items()
-        }
-    if config.cost is not None:
-        for index, (label, decoder) in enumerate(decoders.items()):
-            report(f"timing {label}", index, len(decoders))
-            latents = torch.cat(gathered[label].latents)
-            with stages.stage("measuring cost"):
-                cost = measure_cost(decoder, latents, _noise_for(config.seed, device), config.cost, device)
-                rows[label] = with_cost(*rows[label], cost)
-        report("timing", len(decoders), len(decoders))
-    with stages.stage("writing"):
-        write_features(
-            folder,
-            np.concatenate(reference.features),
-            {
-                name: {seed: one.all_features() for seed, one in kept.different(seeds).items()}
-                for name, kept in gathered.items()
-            },
-        )
-        write_samples(folder, samples_frame(gathered, reference, seeds))
-    record = write_record(folder, record_data(config, dataset, rows, reference, start, stages.timing()))
-    if reference.shown:
-        draw_sheet(folder / "sheet.png", gathered, reference)
-    return record
+    data = _plan(config, dataset, start, command)
+    with folder_lock(folder):
+        journal = Journal(folder, new_state(decoders))
+        if config.resume:
+            earlier = _same_run(folder, data)
+            if earlier.status == "complete":
+                return Record(folder, earlier)
+            data = replace(data, command=earlier.command, date=earlier.date)
+            journal = _journal(folder, journal.state)
+        _claim_images(config, folder)
+        run = _Run(config, folder, dataset, decoders, journal, stages, start, data)
+        try:
+            run.write(status="running")
+            run.measure_quality(QualityPass(config, dataset, decoders, suite, device, journal, stages), report)
+            run.measure_cost(device, report)
+            run.draw_sheet()
+            return run.end()
+        except (MsbenchError, OSError) as error:
+            line = " ".join(str(error).split())
+            if isinstance(error, OSError):
+                line = f"{folder} cannot be written ({line})"
+            with contextlib.suppress(OSError):  # where even this cannot be written, the line says so
+                run.write(status="failed", failure=line)
+            kept = f"; what was measured is kept in {folder}, --resume goes on with it" if run.data.results else ""
+            raise MsbenchError(line + kept) from error
 
 
-def _refuse_random_weights(decoders: dict[str, Decoder]) -> None:
-    """Raise `MsbenchError` where a decoder has no quality to measure."""
-    random = [name for name, decoder in decoders.items() if decoder.spec.trained_on == "random weights"]
-    if random:
-        raise MsbenchError(
-            f"--decoder {','.join(random)}: random weights have a cost but no quality; leave it out and use `msbench speed`"
-        )
+class _Run:
+    """What is written while a run goes on."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        dataset: Dataset,
+        decoders: Mapping[str, Decoder],
+        journal: Journal,
+        stages: Stages,
+        start: Start,
+        data: RunData,
+    ) -> None:
+        self.data = data
+        self._config, self._folder, self._dataset, self._decoders = config, folder, dataset, decoders
+        self._journal, self._stages, self._start = journal, stages, start
+
+    def write(self, **changes: Any) -> Record:
+        """Write the record with these fields changed."""
+        self.data = replace(self.data, seconds=self._start.seconds(), **changes)
+        return write_record(self._folder, self.data)
+
+    def measure_quality(self, quality: QualityPass, report: Progress) -> None:
+        """Every image through every decoder, and the figures."""
+        reference_sha256 = quality.run(report)
+        journal, config = self._journal, self._config
+        asked = {"steps": config.steps, "scales": config.scales, "checkpoint": config.checkpoint}
+        options = plain({key: value for key, value in asked.items() if value is not None})
+        name, seeds, extra = self._dataset.info.name, config.noise_seeds, config.extra_metrics
+        with self._stages.stage("statistics"):
+            rows = [decoder_figures(*one, options, name, journal, seeds, extra) for one in self._decoders.items()]
+        images = journal.images()
+        lines = "".join(f"{key}\0{sha}\n" for key, sha in zip(images["key"], images["source_sha256"], strict=True))
+        info = self._dataset.info
+        with self._stages.stage("writing"):
+            journal.finish(self._decoders)
+            self.write(
+                status="quality",
+                results=tuple(result for result, _ in rows),
+                decoders={result.label: details for result, details in rows},
+                dataset=DatasetFacts(
+                    info,
+                    SampleCounts(info.n_available, info.n_selected, len(images)),
+                    tuple(self._dataset.skipped),
+                    tuple(Skipped(**one) for one in journal.state["excluded"]),
+                    hashlib.sha256(lines.encode()).hexdigest(),
+                    reference_sha256,
+                ),
+                warnings=tuple(seen_warnings(journal.state)),
+            )
+
+    def measure_cost(self, device: torch.device, report: Progress) -> None:
+        """Each decoder's cost; one that fails does not keep the others from being measured."""
+        config, failures = self._config, []
+        if config.cost is None:
+            return
+        for index, (label, decoder) in enumerate(self._decoders.items()):
+            report(f"timing {label}", index, len(self._decoders))
+            latents = concatenate(self._journal.tensors[f"latents:{label}"]).to(device)
+            try:
+                with self._stages.stage("measuring cost"), plugin_boundary(f"decoder {label}", "measuring its cost"):
+                    cost = measure_cost(decoder, latents, config.seed, config.cost, device)
+            except MsbenchError as error:
+                failures.append(str(error))
+                continue
+            result, details = with_cost(self.data.results[index], self.data.decoders[label], cost)
+            results = (*self.data.results[:index], result, *self.data.results[index + 1 :])
+            self.write(results=results, decoders={**self.data.decoders, label: details})
+        report("timing", len(self._decoders), len(self._decoders))
+        if failures:
+            raise MsbenchError("; ".join(failures))
+
+    def draw_sheet(self) -> None:
+        """Originals beside every decoder, with each cell's PSNR and LPIPS."""
+        if "shown:" not in self._journal.tensors:
+            return
+        originals, keys, captions = list(self._journal.array("shown:")), self._journal.state["shown"], {}
+        for label in self._decoders:
+            mine = self._journal.rows(label, self._config.seed).set_index("key").loc[keys]
+            captions[label] = [_caption(*pair) for pair in zip(mine["psnr"], mine["lpips"], strict=True)]
+        decoded = {label: list(self._journal.array(f"shown:{label}")) for label in self._decoders}
+        with self._stages.stage("writing"):
+            write_sheet(self._folder / "sheet.png", originals, decoded, keys, captions)
+
+    def end(self) -> Record:
+        """The run is complete."""
+        record = self.write(status="complete", timing=self._stages.timing())
+        self._journal.discard()
+        return record
 
 
-def _noise_for(seed: int, device: torch.device) -> Callable[[int], NoiseSource]:
-    def noise(batch: int) -> NoiseSource:
-        return SampleNoise.for_samples(seed, [f"cost-{i}" for i in range(batch)], device)
-
-    return noise
-
-
-def record_data(
-    config: RunConfig,
-    dataset: Dataset,
-    rows: Mapping[str, tuple[Result, Details]],
-    reference: Reference,
-    start: Start,
-    timing: Timing,
-) -> RunData:
-    """The content of record.json."""
+def _plan(config: RunConfig, dataset: Dataset, start: Start, command: str) -> RunData:
+    """The record of a run that has not measured anything yet."""
     info = dataset.info
     everything = config.max_samples is None or config.max_samples >= info.n_available
     protocol = Protocol(
@@ -150,69 +222,90 @@ def record_data(
         noise_seed=config.seed,
         noise_seeds=config.noise_seeds,
         margins=merge_margins(DEFAULT_MARGINS, config.margins, METRICS),
-        extra_metrics=",".join(sorted(config.extra_metrics)),
+        subset=info.subset,
+        partial=info.partial,
     )
-    sources = hashlib.sha256("".join(f"{e.key}\0{e.source_sha256}\n" for e in reference.examples).encode()).hexdigest()
     measured = [one for one in METRICS.values() if not one.extra or one.name in config.extra_metrics]
     dtypes = {value: name for name, value in DTYPES.items()}
+    asked = plain({**asdict(config), "dtype": dtypes[config.dtype]})
+    del asked["resume"]
     return RunData(
         schema_version=SCHEMA_VERSION,
-        status="complete",
+        status="running",
         failure=None,
         protocol=protocol,
         protocol_hash=protocol.hash(),
         metrics={one.name: MetricFacts(one.definition, one.direction, one.unit, one.per_image) for one in measured},
         higher_is_better={one.name: one.direction == "higher" for one in measured},
-        results=tuple(result for result, _ in rows.values()),
-        decoders={label: details for label, (_, details) in rows.items()},
-        dataset=DatasetFacts(
-            info,
-            SampleCounts(info.n_available, info.n_selected, len(reference.examples)),
-            tuple(dataset.skipped),
-            (),
-            sources,
-            reference.pixels.hexdigest(),
-        ),
+        results=(),
+        decoders={},
+        dataset=DatasetFacts(info, SampleCounts(info.n_available, info.n_selected, 0), (), (), "", ""),
         setting=Setting(config.device, dtypes[config.dtype], config.mode, config.batch_size),
-        config=plain(asdict(config)),
-        command=" ".join(["msbench", *sys.argv[1:]]),
+        config=asked,
+        command=command,
         date=start.date,
-        seconds=start.seconds(),
+        seconds=0.0,
         environment=plain(start.facts),
         warnings=(),
-        timing=timing,
+        timing=None,
     )
 
 
-def samples_frame(gathered: dict[str, Gathered], reference: Reference, seeds: Sequence[int]) -> pd.DataFrame:
-    """One row per decoder, noise seed and image: key, label, source_photo, source_sha256, each per-image metric and octave.
+def _same_run(folder: Path, data: RunData) -> RunData:
+    """The record of the run to go on with.
 
-    A decoder that draws no noise has rows for the first seed alone.
+    Raises:
+        MsbenchError: there is none, or it was asked for something else.
     """
-    import pandas as pd
-
-    base = {
-        "key": [example.key for example in reference.examples],
-        "label": [example.label for example in reference.examples],
-        "source_photo": [example.source_photo for example in reference.examples],
-        "source_sha256": [example.source_sha256 for example in reference.examples],
-    }
-    frames = [
-        pd.DataFrame({"decoder": name, "noise_seed": seed, **base, **one.values()})
-        for name, kept in gathered.items()
-        for seed, one in kept.different(seeds).items()
-    ]
-    return pd.concat(frames, ignore_index=True)
+    earlier = read_record(folder).data
+    for name, value in data.config.items():
+        if name not in _MAY_DIFFER and earlier.config.get(name) != value:
+            raise MsbenchError(f"--resume: {name} is {value!r}, the run in {folder} has {earlier.config.get(name)!r}")
+    if earlier.protocol != data.protocol or earlier.metrics != data.metrics or earlier.dataset.info != data.dataset.info:
+        raise MsbenchError(f"--resume: the run in {folder} was of another protocol, metric or dataset: measure again elsewhere")
+    return earlier
 
 
-def draw_sheet(path: Path, gathered: dict[str, Gathered], reference: Reference) -> None:
-    """The sheet of images: originals beside every decoder, with each cell's PSNR and LPIPS."""
-    captions = {}
-    for name, kept in gathered.items():
-        values = kept.passes[0].values()
-        captions[name] = [_caption(values["psnr"][i], values["lpips"][i]) for i in reference.shown_index]
-    keys = [reference.examples[i].key for i in reference.shown_index]
-    write_sheet(path, reference.shown, {name: kept.shown for name, kept in gathered.items()}, keys, captions)
+def _journal(folder: Path, fresh: dict[str, Any]) -> Journal:
+    """What the run in a folder has measured.
+
+    Raises:
+        MsbenchError: parts are damaged, or a decoder is another one now.
+    """
+    journal = Journal.read(folder)
+    if not journal.state:
+        journal.state = fresh
+    for label, seen in journal.state["decoders"].items():
+        if seen["spec"] != fresh["decoders"][label]["spec"]:
+            raise MsbenchError(f"--resume: decoder {label} is another one now (its spec or weights): measure again elsewhere")
+    return journal
+
+
+def _claim_images(config: RunConfig, folder: Path) -> None:
+    """Make the folder of saved images this run's own.
+
+    Raises:
+        MsbenchError: it holds something else, or cannot be written to.
+    """
+    place = config.save_images
+    if place is None:
+        return
+    marker, mine = place / MARKER, f"{folder.resolve()}\n"
+    try:
+        if place.exists() and any(place.iterdir()) and not (config.resume and marker.is_file() and marker.read_text() == mine):
+            raise MsbenchError(f"--save-images {place} already holds images or other files: give a new folder")
+        write_text(marker, mine)
+    except OSError as error:
+        raise MsbenchError(f"--save-images {place} cannot be written to ({error.strerror or error})") from error
+
+
+def _refuse_random_weights(decoders: Mapping[str, Decoder]) -> None:
+    """Raise `MsbenchError` where a decoder has no quality to measure."""
+    random = [name for name, decoder in decoders.items() if decoder.spec.trained_on == "random weights"]
+    if random:
+        raise MsbenchError(
+            f"--decoder {','.join(random)}: random weights have a cost but no quality; leave it out and use `msbench speed`"
+        )
 
 
 def _caption(psnr: float, lpips: float) -> str:

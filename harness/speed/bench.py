@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,36 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.cost.cost import decode_call, is_out_of_memory
+from harness.cost.attempt import UnsupportedModeError, attempt, free_memory
+from harness.cost.cost import LARGEST_BATCH, decode_call, noise_for
 from harness.cost.flops import count_work
 from harness.cost.latency import synchronise, timed_call, warm_up
+from harness.cost.load import LoadMeter
 from harness.cost.memory import peak_memory_mb
-from harness.cost.modes import UnsupportedModeError, in_mode
-from harness.cost.power import PowerMonitor, measure_idle_power
+from harness.cost.modes import in_mode
+from harness.cost.power import gpu_index, measure_idle_power, watch_power
 from harness.cost.roofline import Ceilings, measure_ceilings
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
-from harness.decoder import Decoder, DecoderOptions
+from harness.decoder import DecoderOptions
 from harness.errors import MsbenchError
-from harness.noise import SampleNoise
 from harness.registry import build_decoder
 from harness.run.config import DTYPES
 from harness.run.reconstruct import to_uint8
-from harness.speed.messages import (
-    BackToBack,
-    Describe,
-    Facts,
-    Fresh,
-    Job,
-    Measure,
-    Memory,
-    Prepare,
-    Prepared,
-    Release,
-    Request,
-    Row,
-    Turn,
-)
+from harness.speed import messages as m
 from harness.speed.protocol import SCOPES, Scope, Setting
 
 PHOTOS = 4
@@ -62,7 +48,7 @@ class Bench:
     Raises whatever building the decoder raises.
     """
 
-    def __init__(self, job: Job, pinned: bool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, job: m.Job, pinned: bool, clock: Callable[[], float] = time.monotonic) -> None:
         who = job.contestant
         self.device = torch.device(job.device)
         self.dtype = DTYPES[job.dtype]
@@ -73,27 +59,28 @@ class Bench:
         self._decode: Callable[[], Tensor] | None = None
         self._recent = 0.0  # seconds of the last call that `_timed` timed
 
-    def handle(self, request: Request) -> Any:
+    def handle(self, message: m.Message) -> Any:
         """Do what is asked for; see `messages`."""
         answers: dict[type, Callable[[Any], Any]] = {
-            Describe: self._describe,
-            Prepare: self._prepare,
-            Turn: self._turn,
-            BackToBack: self._back_to_back,
-            Measure: self._measure,
-            Release: lambda _: self._release(),
-            Fresh: self._fresh,
+            m.Describe: self._describe,
+            m.Prepare: self._prepare,
+            m.Turn: self._turn,
+            m.BackToBack: self._back_to_back,
+            m.Measure: self._measure,
+            m.Release: lambda _: self._release(),
+            m.Fresh: self._fresh,
         }
-        return answers[type(request)](request)
+        return answers[type(message)](message)
 
-    def _describe(self, request: Describe) -> Facts:
-        latents = self._latents_of(request.resolution)
-        return Facts(self.decoder.spec, count_work(self.decoder, latents[:1], self._noise(1)))
+    def _describe(self, message: m.Describe) -> m.Facts:
+        latents = self._latents_of(message.resolution)[:1]
+        return m.Facts(self.decoder.spec, count_work(self.decoder, latents, noise_for(self._job.seed, 1, self.device)))
 
-    def _measure(self, request: Measure) -> Ceilings | float | None:
-        if request.what == "ceilings":
-            return measure_ceilings(self.device, self.dtype, seconds=request.seconds)
-        return measure_idle_power(self._gpu(), seconds=request.seconds) if self.device.type == "cuda" else None
+    def _measure(self, message: m.Measure) -> Ceilings | float | None:
+        if message.what == "ceilings":
+            return measure_ceilings(self.device, self.dtype, seconds=message.seconds)
+        on_gpu = self.device.type == "cuda"
+        return measure_idle_power(gpu_index(self.device), seconds=message.seconds) if on_gpu else None
 
     def _latents_of(self, resolution: int) -> Tensor:
         """Latents of the test images at a resolution, encoded once, outside everything that is timed."""
@@ -109,51 +96,43 @@ class Bench:
                 synchronise(self.device)
         return self._latents[resolution]
 
-    def _noise(self, batch: int) -> SampleNoise:
-        return SampleNoise.for_samples(self._job.seed, [f"speed-{index}" for index in range(batch)], self.device)
+    def _call(self, setting: Setting, batch: int) -> Callable[[], Tensor]:
+        decoder = in_mode(self.decoder, setting.mode, self.device)
+        return decode_call(decoder, self._latents_of(setting.resolution), self._job.seed, batch)
 
-    def _call(self, decoder: Decoder, resolution: int, batch: int) -> Callable[[], Tensor]:
-        return decode_call(decoder, self._latents_of(resolution), self._noise, batch)
-
-    def _in_mode(self, setting: Setting) -> Decoder:
-        if setting.mode == "compile":
-            torch.compiler.reset()  # what other shapes left would turn static shapes into dynamic ones
-        return in_mode(self.decoder, setting.mode, self.device)
-
-    def _prepare(self, request: Prepare) -> Prepared:
+    def _prepare(self, message: m.Prepare) -> m.Prepared:
         self._release()
-        setting = request.setting
+        setting, note = message.setting, None
         # Latents first: the first call's time is the decoder's alone.
         self._latents_of(setting.resolution)
-        batch = self._largest(setting, request.largest) if setting.batch == "max" else setting.batch
-        self._decode = self._call(self._in_mode(setting), setting.resolution, batch)
+        if setting.batch == "max":
+            batch, note = self._largest(setting, message.largest)
+        else:
+            batch = setting.batch
+        self._decode = self._call(setting, batch)
         first = self._timed()
-        calls, settled = warm_up(self._timed, self.device, request.warm_up_seconds)
-        return Prepared(batch, 1000.0 * first, 1000.0 * self._recent, calls + 1, settled, self._pinned)
+        calls, settled = warm_up(self._timed, self.device, message.warm_up_seconds)
+        return m.Prepared(batch, 1000.0 * first, 1000.0 * self._recent, calls + 1, settled, self._pinned, note)
 
-    def _largest(self, setting: Setting, start: int) -> int:
-        """The last batch that decodes, from `start` in doublings; raises what the first one raises."""
+    def _largest(self, setting: Setting, start: int) -> tuple[int, str | None]:
+        """The last batch that decodes, from `start` in doublings, and what ended the search if not memory.
+
+        Raises what the first one raises.
+        """
         if self.device.type != "cuda":
             raise UnsupportedModeError("the largest batch is sought on GPUs only: a CPU shares its memory with everything else")
-        fits = 0
-        batch = start
-        while self._fits(setting, batch, must=batch == start):
-            fits, batch = batch, 2 * batch
-        return fits
+        self._try(setting, start)
+        while 2 * start <= LARGEST_BATCH:
+            outcome = attempt(self._try, setting, 2 * start)
+            if outcome.status != "ok":
+                other = None if outcome.status == "out of memory" else f"batch {2 * start} {outcome.status}: {outcome.reason}"
+                return start, other
+            start *= 2
+        return start, None
 
-    def _fits(self, setting: Setting, batch: int, must: bool) -> bool:
-        try:
-            call = self._call(self._in_mode(setting), setting.resolution, batch)
-            timed_call(call, self.device)
-        except (MemoryError, RuntimeError) as error:
-            if must or not is_out_of_memory(error):
-                raise
-            fits = False
-        else:
-            fits = True
-            del call
-        self._release()
-        return fits
+    def _try(self, setting: Setting, batch: int) -> None:
+        timed_call(self._call(setting, batch), self.device)
+        free_memory()
 
     def _ready(self) -> Callable[[], Tensor]:
         if self._decode is None:
@@ -167,12 +146,12 @@ class Bench:
     def _end_to_end(self) -> Tensor:
         return to_uint8(self._ready()()).cpu()
 
-    def _turn(self, request: Turn) -> dict[Scope, list[float]]:
+    def _turn(self, message: m.Turn) -> m.TurnTimes:
         """Seconds of each call in both scopes. A CPU queues nothing, so one call there shows both."""
         samples: dict[Scope, list[float]] = {scope: [] for scope in SCOPES}
-        begin = time.perf_counter()
+        meter, begin = LoadMeter(), time.perf_counter()
         while not samples["decode"] or (
-            len(samples["decode"]) < request.calls and time.perf_counter() - begin < request.seconds
+            len(samples["decode"]) < message.calls and time.perf_counter() - begin < message.seconds
         ):
             if self.device.type == "cpu":
                 start = time.perf_counter()
@@ -185,48 +164,39 @@ class Bench:
                 times = (self._timed(), timed_call(self._end_to_end, self.device))
             for scope, took in zip(SCOPES, times, strict=True):
                 samples[scope].append(took)
-        return samples
+        return m.TurnTimes(samples, meter.load())
 
-    def _back_to_back(self, request: BackToBack) -> Row:
-        call = self._end_to_end if request.end_to_end else self._ready()
+    def _back_to_back(self, message: m.BackToBack) -> m.Burst:
+        call = self._end_to_end if message.end_to_end else self._ready()
 
-        def row() -> float:
+        def burst() -> float:
             synchronise(self.device)
             begin = time.perf_counter()
-            for _ in range(request.calls):
+            for _ in range(message.calls):
                 call()
             synchronise(self.device)
             return time.perf_counter() - begin
 
-        if self.device.type != "cuda" or request.end_to_end:
-            return Row(request.calls, row(), None)
-        with PowerMonitor(self._gpu(), own_pids=request.own_pids, idle_w=request.idle_w) as monitor:
-            seconds = row()
-        return Row(request.calls, seconds, monitor.report)
-
-    def _gpu(self) -> int:
-        return torch.cuda.current_device() if self.device.index is None else self.device.index
+        if self.device.type != "cuda" or message.end_to_end:
+            return m.Burst(message.calls, burst(), None)
+        seconds, report = watch_power(burst, gpu_index(self.device), own_pids=message.own_pids, idle_w=message.idle_w)
+        return m.Burst(message.calls, seconds, report)
 
     def _release(self) -> None:
         self._decode = None
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory()
 
-    def _fresh(self, request: Fresh) -> Memory:
-        setting = request.setting
+    def _fresh(self, message: m.Fresh) -> m.Memory:
+        setting = message.setting
         if setting.batch == "max":
             raise ValueError("a fresh process is told its batch")
         begin = self._clock()
         self._latents_of(setting.resolution)
         encoding = self._clock() - begin
-        self._decode = self._call(self._in_mode(setting), setting.resolution, setting.batch)
-        if setting.mode == "cudagraph":
-            # A graph's memory is taken while it is recorded and held from then on, so the first call is the one to watch.
-            peak = peak_memory_mb(self._decode, self.device)
-            cold = self._clock() - self._job.started - encoding
-        else:
+        self._decode = self._call(setting, setting.batch)
+        # A graph's memory is taken while it is recorded and held from then on, so the first call is the one to watch.
+        peak = peak_memory_mb(self._decode, self.device) if setting.mode == "cudagraph" else None
+        if peak is None:
             timed_call(self._decode, self.device)
-            cold = self._clock() - self._job.started - encoding
-            peak = peak_memory_mb(self._decode, self.device)
-        return Memory(1000.0 * cold, peak)
+        cold = self._clock() - self._job.started - encoding
+        return m.Memory(1000.0 * cold, peak_memory_mb(self._decode, self.device) if peak is None else peak)

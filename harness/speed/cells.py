@@ -1,24 +1,29 @@
-"""Cells: one decoder in one setting and scope, and the figures that calls, counts and other cells make of it."""
+"""Rows: one decoder in one setting and scope, the figures that calls, counts and other rows make of it, everybody's fastest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from harness.cost.attempt import Outcome, Status
 from harness.cost.latency import latency_of
+from harness.cost.load import Load, mean_load
+from harness.cost.power import PowerReport
 from harness.cost.roofline import Ceilings, roofline
 from harness.speed.messages import Facts, Memory
-from harness.speed.protocol import Batch, Cores, Scope, Setting, Status
-from harness.speed.turns import Timing
+from harness.speed.protocol import Batch, Cores, Scope, Setting
+from harness.speed.turns import TimedCalls, time_ratio
+
+ONE_BY_ONE = "timed one after the other: largest batches do not fit side by side"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One row of the result. Figures are None where the cell has none; `status` and `reason` say why."""
+class SpeedRow:
+    """One row of the result, one of its `cells`. Figures are None where it has none; `status` and `reason` say why."""
 
     decoder: str
     """the contestant's label"""
@@ -91,19 +96,22 @@ class Cell:
     """the ceiling this work meets first: compute or memory"""
     energy_j_per_image: float | None = None
     """joules per image of calls back to back, idle power included; GPUs with NVML only"""
-    power: dict[str, Any] | None = None
-    """`PowerReport` of those calls; on a GPU in scope `decode`"""
+    power: PowerReport | None = None
+    """all that was seen of the GPU during those calls; in scope `decode`"""
+    uncounted: tuple[str, ...] = ()
+    """operations that `gflops` leaves out though they may do matrix-like work"""
+    load: Load | None = None
+    """what else the machine did during the timed calls"""
+    disturbed: bool = False
+    """other work ran meanwhile: these times say little about the decoder; `flags` says what was seen"""
     flags: tuple[str, ...] = ()
     """what a reader should know about this row"""
 
-    def against(self, first: Cell | None, measured: float | None = None) -> Cell:
-        """The same cell with its ratios to the first decoder's; `measured` is the ratio of times where turns gave one."""
-        time, flops, share = ratios(self, first, measured)
-        return replace(self, ratio_to_first=time, flop_ratio_to_first=flops, share_of_flop_ratio=share)
-
-    def as_record(self) -> dict[str, Any]:
-        """In JSON types."""
-        return asdict(self)
+    def against(self, first: SpeedRow | None, measured: float | None = None) -> SpeedRow:
+        """The same row with its ratios to the first decoder's; `measured` is the ratio of times where turns gave one."""
+        time = _over(first.ms_per_image if first else None, self.ms_per_image) if measured is None else measured
+        flops = _over(first.gflops if first else None, self.gflops)
+        return replace(self, ratio_to_first=time, flop_ratio_to_first=flops, share_of_flop_ratio=_over(time, flops))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +126,9 @@ class Place:
     """of the device in that dtype; None where measuring them failed"""
 
 
-def empty_cell(label: str, setting: Setting, place: Place, scope: Scope, status: Status, reason: str | None) -> Cell:
-    """A cell without figures."""
-    return Cell(
+def empty_row(label: str, setting: Setting, place: Place, scope: Scope, outcome: Outcome) -> SpeedRow:
+    """A row without figures."""
+    return SpeedRow(
         decoder=label,
         batch=setting.batch,
         mode=setting.mode,
@@ -128,45 +136,45 @@ def empty_cell(label: str, setting: Setting, place: Place, scope: Scope, status:
         scope=scope,
         resolution=setting.resolution,
         cores=place.cores,
-        status=status,
-        reason=reason,
+        status=outcome.status,
+        reason=outcome.reason,
     )
 
 
-def timed_cell(
-    setting: Setting,
-    place: Place,
-    scope: Scope,
-    timing: Timing,
-    facts: Facts | None,
-    memory: Memory | None,
-    flags: Sequence[str],
-) -> Cell:
+def timed_row(
+    setting: Setting, place: Place, scope: Scope, timing: TimedCalls, facts: Facts | None, memory: Memory | None
+) -> SpeedRow:
     """The figures of one decoder's calls.
 
     Args:
-        timing: finished, its reply ok.
+        setting, place, scope: what was timed.
+        timing: finished, its outcome ok.
         facts: counts; None where counting failed.
         memory: of the fresh process; None where that failed.
-        flags: of the setting.
     """
     if timing.prepared is None:
         raise ValueError(f"{timing.label} was never prepared")
-    prepared, row = timing.prepared, timing.rows.get(scope)
-    latency = latency_of(timing.samples(scope), prepared.warmup_calls, prepared.settled)
+    prepared, burst = timing.prepared, timing.bursts.get(scope)
+    load = mean_load([turn.load for turn in timing.rounds if turn.load])
+    latency = latency_of(timing.samples(scope), prepared.warmup_calls, prepared.settled, load)
     per_image = latency.ms_per_image(prepared.batch)
-    calls, seconds = (row.calls, row.seconds) if row else (latency.n_calls, sum(latency.samples_ms) / 1e3)
-    power = row.power if row else None
+    calls, seconds = (burst.calls, burst.seconds) if burst else (latency.n_calls, sum(latency.samples_ms) / 1e3)
+    power = burst.power if burst else None
     work = facts.work if facts else None
     roof = roofline(work, per_image, place.ceilings, prepared.batch) if work and place.ceilings and per_image > 0 else None
     flops = work.gflops if work else None
-    all_flags = [*flags, *(power.flags if power else ())]
-    if not prepared.settled:
-        all_flags.append("warm-up did not settle")
-    if place.cores is not None and not prepared.pinned:
-        all_flags.append("not pinned: this system cannot bind a process to cores")
+    disturbance = latency.disturbance()
+    flags = {
+        ONE_BY_ONE: setting.batch == "max",
+        f"the search for the largest batch ended early ({prepared.note})": prepared.note,
+        **dict.fromkeys(power.flags if power else (), True),
+        "warm-up did not settle": not prepared.settled,
+        "not pinned: this system cannot bind a process to cores": place.cores is not None and not prepared.pinned,
+        f"not counted: {', '.join(work.uncounted) if work else ''}": work and work.uncounted,
+        str(disturbance): disturbance,
+    }
     return replace(
-        empty_cell(timing.label, setting, place, scope, "ok", None),
+        empty_row(timing.label, setting, place, scope, timing.outcome),
         images_per_call=prepared.batch,
         median_ms=latency.median_ms,
         p10_ms=latency.p10_ms,
@@ -190,16 +198,12 @@ def timed_cell(
         achieved_gb_per_s=roof.achieved_bytes_per_s / 1e9 if roof else None,
         bound=roof.bound if roof else None,
         energy_j_per_image=power.joules_per_image(prepared.batch * calls) if power else None,
-        power=power.to_record() if power else None,
-        flags=tuple(all_flags),
+        power=power,
+        uncounted=work.uncounted if work else (),
+        load=load,
+        disturbed=disturbance is not None,
+        flags=tuple(flag for flag, holds in flags.items() if holds),
     )
-
-
-def ratios(cell: Cell, first: Cell | None, measured: float | None = None) -> tuple[float | None, float | None, float | None]:
-    """Time and FLOPs of the first decoder over this one's, and the one ratio's share of the other; the first's own are 1."""
-    time = _over(first.ms_per_image if first else None, cell.ms_per_image) if measured is None else measured
-    flops = _over(first.gflops if first else None, cell.gflops)
-    return time, flops, _over(time, flops)
 
 
 def _over(above: float | None, below: float | None) -> float | None:
@@ -225,19 +229,83 @@ class NoiseFloor:
     floor: float | None
     """95th percentile of |ratio - 1| over the turns, and at least |ratio - 1|: ratios within 1 ± floor show nothing"""
 
-    def as_record(self) -> dict[str, Any]:
-        """In JSON types."""
-        return asdict(self)
 
-
-def noise_floor(setting: Setting, place: Place, scope: Scope, one: Timing, other: Timing) -> NoiseFloor:
+def noise_floor(setting: Setting, place: Place, scope: Scope, one: TimedCalls, other: TimedCalls) -> NoiseFloor:
     """A against A in one setting and scope."""
     turns = list(zip(one.per_image(scope), other.per_image(scope), strict=False))
     whole: float | None = None
     floor: float | None = None
-    if turns and all(b > 0 for _, b in turns) and one.reply.status == other.reply.status == "ok":
+    if turns and all(b > 0 for _, b in turns) and one.outcome.status == other.outcome.status == "ok":
         whole = median(a / b for a, b in turns)
         floor = max(abs(whole - 1.0), float(np.percentile([abs(a / b - 1.0) for a, b in turns], 95)))
     return NoiseFloor(
         one.label, setting.batch, setting.mode, place.dtype, scope, setting.resolution, place.cores, len(turns), whole, floor
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Fastest:
+    """One table of everybody in their own fastest mode and dtype."""
+
+    resolution: int
+    """side in pixels"""
+    cores: Cores | None
+    """CPU cores; None on a GPU"""
+    batch: Batch
+    """images per call as asked for"""
+    side_by_side: bool
+    """all were timed in the same turns, so that drift of the machine is not in the ratios"""
+    rows: list[SpeedRow]
+    """both scopes, in the order of the decoders"""
+
+    def entries(self) -> list[dict[str, Any]]:
+        """In JSON types, one a decoder and scope."""
+        place = ("resolution", "cores", "batch", "images_per_call", "scope")
+        figures = ("ms_per_image", "n_calls", "gflops", "ratio_to_first", "flop_ratio_to_first", "share_of_flop_ratio")
+        keys = ("decoder", "mode", "dtype", *place, *figures)
+        return [{key: getattr(row, key) for key in keys} | {"side_by_side": self.side_by_side} for row in self.rows]
+
+    def timed_again(self, timings: Mapping[str, TimedCalls], first: str) -> Fastest:
+        """The same table with the times of `timings`, in which everybody took turns; `first` is whom ratios are to."""
+        rows = []
+        for row in self.rows:
+            mine = timings[row.decoder]
+            time = time_ratio(timings[first], mine, row.scope) if first in timings else None
+            rows.append(
+                replace(
+                    row,
+                    ms_per_image=1e3 * median(mine.per_image(row.scope)),
+                    n_calls=len(mine.samples(row.scope)),
+                    ratio_to_first=time,
+                    share_of_flop_ratio=_over(time, row.flop_ratio_to_first),
+                )
+            )
+        return replace(self, side_by_side=True, rows=rows)
+
+
+def fastest(measured: Iterable[SpeedRow], first: str) -> list[Fastest]:
+    """Every decoder in its own fastest mode and dtype, per resolution, number of cores and batch.
+
+    Ratios are to the decoder labelled `first` in *its* fastest (None where it has no figure); where everybody's fastest is one
+    setting they are the ones measured in turns there.
+    """
+    timed = [row for row in measured if row.status == "ok" and row.ms_per_image is not None]
+    tables: dict[tuple[Any, ...], dict[str, SpeedRow]] = {}
+    for row in (row for row in timed if row.scope == "decode"):
+        group = tables.setdefault((row.resolution, row.cores, row.batch), {})
+        best = group.setdefault(row.decoder, row)
+        if row.ms_per_image < best.ms_per_image:  # type: ignore[operator]
+            group[row.decoder] = row
+    ends = {_setting_of(row): row for row in timed if row.scope != "decode"}
+    found = []
+    for (resolution, cores, batch), group in tables.items():
+        in_turns = len({(row.mode, row.dtype) for row in group.values()}) == 1 and batch != "max"
+        rows = []
+        for chosen in (group, {name: ends[_setting_of(row)] for name, row in group.items() if _setting_of(row) in ends}):
+            rows += [row if in_turns else row.against(chosen.get(first)) for row in chosen.values()]
+        found.append(Fastest(resolution, cores, batch, in_turns, rows))
+    return found
+
+
+def _setting_of(row: SpeedRow) -> tuple[Any, ...]:
+    return row.decoder, row.resolution, row.cores, row.batch, row.mode, row.dtype

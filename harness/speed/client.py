@@ -10,7 +10,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
 
-from harness.speed.messages import Job, Reply, Request
+from harness.cost.attempt import Outcome
+from harness.speed.messages import Job, Message
 from harness.speed.worker import serve
 
 _END_SECONDS = 5.0
@@ -27,7 +28,7 @@ class Client:
 
     def __init__(self, job: Job, deadline: float | None = None) -> None:
         self._deadline = deadline
-        self._end: Reply | None = None
+        self._end: Outcome | None = None
         self._connection, self._process = _start(job)
 
     @property
@@ -40,19 +41,19 @@ class Client:
         """It still answers."""
         return self._end is None
 
-    def ask(self, request: Request) -> Reply:
+    def ask(self, message: Message) -> Outcome:
         """The worker's reply; "skipped_budget" where the deadline passed first, "failed" where the process died."""
         if self._end is not None:
             return self._end
         try:
-            self._connection.send(request)
+            self._connection.send(message)
             if not self._connection.poll(self._left()):
                 self._stop()
-                self._end = Reply("skipped_budget", "--budget-seconds ran out in the middle of this cell")
+                self._end = Outcome("skipped_budget", "--budget-seconds ran out in the middle of this cell")
                 return self._end
-            reply: Reply = self._connection.recv()
+            reply: Outcome = self._connection.recv()
         except (EOFError, OSError):
-            self._end = Reply("failed", self._obituary())
+            self._end = Outcome("failed", self._obituary())
             return self._end
         return reply
 
@@ -71,7 +72,7 @@ class Client:
     def close(self) -> None:
         """End the process: asked to first, then made to."""
         if self._end is None:
-            self._end = Reply("failed", "the worker was closed")
+            self._end = Outcome("failed", "the worker was closed")
             with suppress(OSError):  # it may be gone already
                 self._connection.send(None)
             self._process.join(_END_SECONDS)

@@ -1,14 +1,17 @@
-"""What passes between `msbench speed` and its workers: requests one way, replies the other. Everything here can be pickled."""
+"""What passes between `msbench speed` and its workers: messages one way, `harness.cost.attempt.Outcome` the other.
+
+Everything here can be pickled."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from harness.cost.flops import Work
-from harness.cost.power_report import PowerReport
+from harness.cost.load import Load
+from harness.cost.power import PowerReport
 from harness.decoder import DecoderSpec
-from harness.speed.protocol import Contestant, Setting, Status
+from harness.speed.protocol import Contestant, Scope, Setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class Prepared:
     """the warm-up ended because times agreed"""
     pinned: bool
     """the process is bound to its cores"""
+    note: str | None = None
+    """one line on how the largest batch was found, where something but memory ended the search"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +95,18 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnTimes:
+    """What the calls of a turn took."""
+
+    seconds: dict[Scope, list[float]]
+    """of each call, in order"""
+    load: Load | None = None
+    """what else the machine did meanwhile"""
+
+
+@dataclass(frozen=True, slots=True)
 class BackToBack:
-    """Time a row of calls with one wait at the end; on a GPU energy is read meanwhile, of the scope `decode`."""
+    """Time calls without a pause, with one wait at the end; on a GPU energy is read meanwhile, of the scope `decode`."""
 
     calls: int
     """how many"""
@@ -104,8 +119,8 @@ class BackToBack:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What a row of calls took."""
+class Burst:
+    """What calls back to back took."""
 
     calls: int
     """how many"""
@@ -148,18 +163,4 @@ class Memory:
     """MiB above weights and latents; None where unknown"""
 
 
-Request = Describe | Prepare | Turn | BackToBack | Measure | Release | Fresh
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The answer to a request."""
-
-    status: Status
-    """ok, or why there is no value"""
-    reason: str | None = None
-    """one line where it is not ok"""
-    value: Any = field(default=None)
-    """what was asked for"""
-    for_users: bool = False
-    """the reason says what a user should change: an unknown option, a missing checkpoint"""
+Message = Describe | Prepare | Turn | BackToBack | Measure | Release | Fresh

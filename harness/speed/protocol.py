@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from harness.cost.cost import LARGEST_BATCH
 from harness.cost.modes import Mode
 from harness.errors import MsbenchError, UnknownNameError
 from harness.registry import decoder_entries
 
-Status = Literal["ok", "out of memory", "unsupported", "failed", "skipped_budget"]
-"""Every one of them is a result"""
 Scope = Literal["decode", "end-to-end"]
 """Latents on the device to float pixels on the device; the same plus uint8 and the copy to the host. Never the encoder."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 Batch = int | Literal["max"]
 Cores = int | Literal["all"]
+SMALLEST_SIDE = 32
+"""pixels"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +83,23 @@ class SpeedProtocol:
     seed: int = 0
     """seeds the samples' noise"""
 
+    def __post_init__(self) -> None:
+        for option, seconds, least in (
+            ("--cell-seconds", self.cell_seconds, 1e-3),
+            ("--budget-seconds", self.budget_seconds, 0),
+        ):
+            if seconds is not None and not least <= seconds < math.inf:
+                raise MsbenchError(f"{option} {seconds:g}: give a number of seconds, {least:g} or more")
+        for side in self.resolutions:
+            if side < SMALLEST_SIDE:
+                raise MsbenchError(f"--resolution {side}: metrics and decoders need {SMALLEST_SIDE} pixels or more")
+
     def settings(self) -> Iterator[Setting]:
         """Every setting, in the order measured."""
         for resolution in self.resolutions:
             for mode in self.modes:
                 for batch in self.batch_sizes:
                     yield Setting(resolution, mode, batch)
-
-    def as_record(self) -> dict[str, Any]:
-        """In JSON types."""
-        return asdict(self)
 
 
 _OPTIONS = tuple(field.name for field in fields(Contestant) if field.name not in ("label", "name"))
@@ -117,19 +126,13 @@ def parse_contestant(text: str) -> Contestant:
 
 
 def _value(text: str, option: str, value: str) -> int | Path | str:
-    match option:
-        case "checkpoint":
-            return Path(value)
-        case "weights":
-            if value not in ("trained", "random"):
-                raise MsbenchError(f"--decoder {text}: weights is trained or random, not {value!r}")
-            return value
-        case "preset":
-            return value
-        case _:
-            if not value.isdigit() or int(value) < 1:
-                raise MsbenchError(f"--decoder {text}: {option} is a whole number from 1, not {value!r}")
-            return int(value)
+    if option in ("steps", "scales"):
+        if not value.isdecimal() or int(value) < 1:
+            raise MsbenchError(f"--decoder {text}: {option} is a whole number from 1, not {value!r}")
+        return int(value)
+    if option == "weights" and value not in ("trained", "random"):
+        raise MsbenchError(f"--decoder {text}: weights is trained or random, not {value!r}")
+    return Path(value) if option == "checkpoint" else value
 
 
 def parse_contestants(names: Sequence[str]) -> tuple[Contestant, ...]:
@@ -178,6 +181,6 @@ def _parts(text: str) -> list[str]:
 
 
 def _count(option: str, text: str, part: str, example: str) -> int:
-    if not part.isdigit() or int(part) < 1:
-        raise MsbenchError(f"{option} {text}: give whole numbers from 1 or a word, such as {example}")
+    if not part.isdecimal() or not 1 <= int(part) <= LARGEST_BATCH:
+        raise MsbenchError(f"{option} {text}: give whole numbers from 1 to {LARGEST_BATCH} or a word, such as {example}")
     return int(part)

@@ -7,29 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
-from harness.cost.cost import is_out_of_memory
+from harness.cost.attempt import is_out_of_memory
+from harness.cost.cost import Cost, measure_cost, noise_for
 from harness.cost.modes import parse_mode
 from harness.data.registry import open_dataset
-from harness.decoder import Decoder, DecoderOptions, NoiseSource
+from harness.decoder import Decoder, DecoderOptions
 from harness.metrics.registry import METRICS
-from harness.noise import SampleNoise
 from harness.record.record import RECORD, Record, plain, read_record
 from harness.record.schema import SCHEMA_VERSION
 from harness.registry import build_decoder
 from harness.run.config import RunConfig
 from harness.run.runner import evaluate
-from harness.sweep.plan import Cell, SweepRequest
-from harness.sweep.timing import measure_modes
+from harness.sweep.plan import SweepCell, SweepRequest
 from harness.sweep.weights import Fit
 
-CELL_SCHEMA = 1
+CELL_SCHEMA = 2
+_COST = TypeAdapter(Cost)
 COST_ONLY_RESOLUTION = 256
 
 
@@ -56,7 +56,7 @@ def data_recipe(request: SweepRequest) -> tuple[dict[str, Any], int]:
 
 
 def recipe_of(
-    request: SweepRequest, cell: Cell, fit: Fit, data: dict[str, Any], facts: dict[str, Any], resolution: int
+    request: SweepRequest, cell: SweepCell, fit: Fit, data: dict[str, Any], facts: dict[str, Any], resolution: int
 ) -> dict[str, Any]:
     """All that decides a cell's figures, in JSON types; cost depends on the machine, so it is part of it.
 
@@ -92,19 +92,25 @@ def _has_quality(request: SweepRequest, fit: Fit) -> bool:
     return not request.cost_only and fit.weights != "random"
 
 
+def cost_of(figures: dict[str, Any]) -> Cost:
+    """The cost in a cell's figures; raises `ValidationError` where it is damaged."""
+    return _COST.validate_python(figures.get("cost"), strict=False)
+
+
 def read_cell(file: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
     """A cell's figures; None where they were not measured, or the file is damaged or of another recipe."""
     try:
-        figures = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    if not isinstance(figures, dict) or figures.get("recipe") != recipe or not isinstance(figures.get("cost"), dict):
+        figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(figures, dict) or figures.get("recipe") != recipe:
+            return None
+        cost_of(figures)
+    except (FileNotFoundError, ValueError, ValidationError):
         return None
     return figures
 
 
 def measure_cell(
-    request: SweepRequest, cell: Cell, fit: Fit, recipe: dict[str, Any], resolution: int, device: torch.device
+    request: SweepRequest, cell: SweepCell, fit: Fit, recipe: dict[str, Any], resolution: int, device: torch.device
 ) -> dict[str, Any]:
     """A cell's figures: spec, quality (None without trained weights) with its reason and its run's folder, and cost."""
     quality, reason, run = None, "quality was not asked for" if request.cost_only else fit.reason, None
@@ -128,11 +134,11 @@ def measure_cell(
     decoder = build_decoder(fit.model, options)
     latents = _latents(decoder, request, resolution, device)
     modes = [parse_mode(mode) for mode in request.modes]
-    cost = measure_modes(decoder, latents, _noise_for(request, device), modes, request.cost, device)
-    return {"spec": asdict(decoder.spec), "quality": quality, "quality_reason": reason, "run": run, "cost": cost}
+    cost = measure_cost(decoder, latents, request.seed, request.cost, device, modes)
+    return {"spec": asdict(decoder.spec), "quality": quality, "quality_reason": reason, "run": run, "cost": asdict(cost)}
 
 
-def _run(request: SweepRequest, cell: Cell, fit: Fit, folder: Path) -> Record:
+def _run(request: SweepRequest, cell: SweepCell, fit: Fit, folder: Path) -> Record:
     """The run of a cell; one that was finished before its cell was written is taken as it is."""
     if (folder / RECORD).is_file():
         return read_record(folder)
@@ -164,16 +170,8 @@ def _quality(record: Record) -> dict[str, Any]:
 
 def _latents(decoder: Decoder, request: SweepRequest, resolution: int, device: torch.device) -> torch.Tensor:
     """Latents as a decoder gets them, of unit variance: what a GPU's time and power depend on is the same as with images."""
-    count = max(request.cost.batch_sizes)
-    noise = _noise_for(request, device)(count)
+    noise = noise_for(request.seed, max(request.cost.batch_sizes), device)
     channels, side = decoder.spec.latent_channels, resolution // decoder.spec.down_factor
     if channels is not None:
         return noise.normal((channels, side, side), 0)
     return decoder.encode(noise.normal((3, resolution, resolution), 0).div(3.0).clamp(-1.0, 1.0))
-
-
-def _noise_for(request: SweepRequest, device: torch.device) -> Callable[[int], NoiseSource]:
-    def noise(batch: int) -> NoiseSource:
-        return SampleNoise.for_samples(request.seed, [f"cost-{i}" for i in range(batch)], device)
-
-    return noise

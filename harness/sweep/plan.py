@@ -57,7 +57,7 @@ class SweepRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class SweepCell:
     """One (decoder, K, N) of the plan."""
 
     decoder: str
@@ -74,7 +74,7 @@ class Cell:
     """why it is not measured; None where it is"""
 
 
-def plan_cells(request: SweepRequest) -> list[Cell]:
+def plan_cells(request: SweepRequest) -> list[SweepCell]:
     """Every cell with its weights, or with the reason it is skipped.
 
     Raises:
@@ -86,23 +86,23 @@ def plan_cells(request: SweepRequest) -> list[Cell]:
     for option, values in (("--scales", request.scales), ("--steps", request.steps)):
         if not values or min(values) < 1:
             raise MsbenchError(f"{option} {','.join(map(str, values))}: give whole numbers, each at least 1")
-    for mode in request.modes:
-        parse_mode(mode)
     if not request.modes:
         raise MsbenchError(f"no mode given: use --mode with some of {', '.join(MODES)}")
+    for mode in request.modes:
+        parse_mode(mode)
     found = find_checkpoints(request.checkpoint_dir) if request.checkpoint_dir else ()
     cells = []
     for decoder in dict.fromkeys(request.decoders):
         cells += _plan_decoder(decoder, sorted(set(request.scales)), sorted(set(request.steps)), found, not request.cost_only)
     for decoder in dict.fromkeys(request.baselines):
         fit = fit_baseline(decoder)
-        cells.append(Cell(decoder, fit.spec.scales, fit.spec.steps, True, fit, None))
+        cells.append(SweepCell(decoder, fit.spec.scales, fit.spec.steps, True, fit, None))
     return cells
 
 
 def _plan_decoder(
     decoder: str, scales: Sequence[int], steps: Sequence[int], found: Sequence[Found], trained: bool
-) -> list[Cell]:
+) -> list[SweepCell]:
     cells, refusals, fits = [], [], 0
     for k in scales:
         enough = [n for n in steps if n >= k]
@@ -121,7 +121,7 @@ def _plan_decoder(
         for n in steps:
             too_few = f"{n} steps cannot cover {k} scales" if n < k else None
             skipped = too_few or refused
-            cells.append(Cell(decoder, k, n, False, None if skipped else fit, skipped))
+            cells.append(SweepCell(decoder, k, n, False, None if skipped else fit, skipped))
     if refusals and not fits:
         raise MsbenchError(f"{decoder} fits no cell of this grid ({refusals[0]}); --baselines takes decoders as they ship")
     return cells

@@ -15,16 +15,16 @@ from harness.environment import environment
 from harness.files import write_text
 from harness.record.record import plain
 from harness.run.config import check_device
-from harness.run.quality import Progress
-from harness.sweep.cells import CELL_SCHEMA, data_recipe, digest_of, measure_cell, read_cell, recipe_of
-from harness.sweep.plan import Cell, SweepRequest, plan_cells
+from harness.stopwatch import Progress
+from harness.sweep.cells import CELL_SCHEMA, cost_of, data_recipe, digest_of, measure_cell, read_cell, recipe_of
+from harness.sweep.plan import SweepCell, SweepRequest, plan_cells
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredCell:
     """A cell of the plan with its figures."""
 
-    cell: Cell
+    cell: SweepCell
     """what was asked for"""
     figures: dict[str, Any] | None
     """content of the cell's file: recipe, spec, quality (or None), quality_reason, run, cost; None where skipped"""
@@ -38,7 +38,7 @@ class Sweep:
     """what was asked for"""
     resolution: int
     """side of every image in pixels"""
-    cells: tuple[Measured, ...]
+    cells: tuple[MeasuredCell, ...]
     """the grid in the order decoder, K, N; then the baselines"""
     cells_run: int
     """cells measured now; the others were read from their files"""
@@ -55,11 +55,11 @@ def run_sweep(request: SweepRequest, progress: Progress | None = None) -> Sweep:
     plan = plan_cells(request)
     data, resolution = data_recipe(request)
     facts = environment()
-    measured: list[Measured] = []
+    measured: list[MeasuredCell] = []
     cells_run = 0
     for index, cell in enumerate(plan):
         if cell.fit is None:
-            measured.append(Measured(cell, None))
+            measured.append(MeasuredCell(cell, None))
             continue
         recipe = recipe_of(request, cell, cell.fit, data, facts, resolution)
         digest = digest_of(recipe)
@@ -71,8 +71,9 @@ def run_sweep(request: SweepRequest, progress: Progress | None = None) -> Sweep:
             figures |= {"schema_version": CELL_SCHEMA, "recipe": recipe, "recipe_sha256": digest, "environment": facts}
             figures["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             figures = plain(figures)
-            write_text(file, json.dumps(figures, indent=1, allow_nan=False) + "\n")
+            if all(timed.status != "failed" for timed in cost_of(figures).cells):  # a failure is tried again next time
+                write_text(file, json.dumps(figures, indent=1, allow_nan=False) + "\n")
             cells_run += 1
-        measured.append(Measured(cell, figures))
+        measured.append(MeasuredCell(cell, figures))
     report("cells", len(plan), len(plan))
     return Sweep(request, resolution, tuple(measured), cells_run)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from harness.cost.cost import CostCell
 from harness.cost.theory import even_split, ideal_speedup, ideal_sweep_cost
 from harness.metrics.registry import METRICS
-from harness.sweep.plan import Cell
-from harness.sweep.sweep import Measured, Sweep
+from harness.sweep.cells import cost_of
+from harness.sweep.plan import SweepCell
+from harness.sweep.sweep import MeasuredCell, Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,9 +23,10 @@ def sweep_frame(sweep: Sweep) -> pd.DataFrame:
     """One row per (cell, mode, batch size); a skipped cell has one row without mode and batch.
 
     Columns: kind ("grid" or "baseline"), decoder, scales, steps, batch, mode, dtype, device, resolution, status ("ok", "out of
-    memory", "unsupported", "skipped"), reason; model, weights, weights_sha256, network, trained_on, parameters; ms_per_image
-    (median), p10, p90 and p99 too, n_calls, gflops, peak_memory_mb, energy_j (an image), gpu_flags ("throttled", "shared"),
-    power_reason; quality ("measured" or None), quality_reason, n, each metric with its 95 % interval as NAME_low and NAME_high;
+    memory", "unsupported", "failed", "skipped"), reason; model, weights, weights_sha256, network, trained_on, parameters;
+    ms_per_image (median), p10, p90 and p99 too, n_calls, gflops, peak_memory_mb, energy_j (an image), gpu_flags ("throttled",
+    "shared"), power_reason, disturbed (other work ran meanwhile, `reason` says what was seen); quality ("measured" or None),
+    quality_reason, n, each metric with its 95 % interval as NAME_low and NAME_high;
 
     - theory_speedup = K / S_K, ideal_speedup for the steps as they are split, counted_speedup (FLOPs), measured_speedup (time):
       against K = 1 with as many steps, the same decoder, mode and batch;
@@ -46,7 +49,7 @@ def sweep_frame(sweep: Sweep) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _rows(sweep: Sweep, one: Measured) -> list[dict[str, Any]]:
+def _rows(sweep: Sweep, one: MeasuredCell) -> list[dict[str, Any]]:
     cell, request = one.cell, sweep.request
     common: dict[str, Any] = {
         "kind": "baseline" if cell.baseline else "grid",
@@ -62,7 +65,7 @@ def _rows(sweep: Sweep, one: Measured) -> list[dict[str, Any]]:
         "reason": cell.skipped,
         **dict.fromkeys(("model", "weights", "weights_sha256", "network", "trained_on")),
         **dict.fromkeys(("parameters", *_TIMES, "n_calls", "gflops", "peak_memory_mb", "energy_j"), float("nan")),
-        **dict.fromkeys(("gpu_flags", "power_reason")),
+        **dict.fromkeys(("gpu_flags", "power_reason", "disturbed")),
         "quality": None,
         "quality_reason": None if cell.fit else cell.skipped,
         **dict.fromkeys(("n", *METRICS, *(f"{name}_{end}" for name in METRICS for end in ("low", "high"))), float("nan")),
@@ -71,7 +74,7 @@ def _rows(sweep: Sweep, one: Measured) -> list[dict[str, Any]]:
     }
     if one.figures is None or cell.fit is None:
         return [common]
-    figures, spec, cost = one.figures, one.figures["spec"], one.figures["cost"]
+    figures, spec, cost = one.figures, one.figures["spec"], cost_of(one.figures)
     common |= {
         "model": cell.fit.model,
         "weights": cell.fit.weights,
@@ -79,36 +82,32 @@ def _rows(sweep: Sweep, one: Measured) -> list[dict[str, Any]]:
         "weights_sha256": spec["weights_sha256"],
         "trained_on": spec["trained_on"],
         "parameters": spec["parameters"],
-        "gflops": _number(cost["gflops"]),
-        "peak_memory_mb": _number(cost["peak_memory_mb"]),
+        "gflops": _number(cost.gflops),
+        "peak_memory_mb": _number(cost.peak_memory_mb),
         "quality_reason": figures["quality_reason"],
         **_quality(figures["quality"]),
     }
-    return [
-        {
-            **common,
-            "mode": timed["mode"],
-            "batch": timed["batch_size"],
-            "status": timed["status"],
-            "reason": timed["reason"],
-            **_times(timed),
-        }
-        for timed in cost["cells"]
-    ]
+    return [common | _timed(timed) for timed in cost.cells]
 
 
 _TIMES = ("ms_per_image", "p10_ms_per_image", "p90_ms_per_image", "p99_ms_per_image")
 
 
-def _times(timed: Mapping[str, Any]) -> dict[str, Any]:
-    latency = timed["latency"]
+def _timed(timed: CostCell) -> dict[str, Any]:
+    way = {"mode": timed.mode, "batch": timed.batch_size, "status": timed.status, "reason": timed.reason}
+    latency, power = timed.latency, timed.power
     if latency is None:
-        return {}
-    power = timed["power"] or {}
-    keys = ("median_ms", "p10_ms", "p90_ms", "p99_ms")
-    per_image = {name: latency[key] / timed["batch_size"] for name, key in zip(_TIMES, keys, strict=True)}
-    found = {**per_image, "n_calls": latency["n_calls"], "energy_j": _number(timed["energy_j"])}
-    return {**found, "gpu_flags": ", ".join(power.get("flags", ())) or None, "power_reason": power.get("reason")}
+        return way
+    times = (latency.median_ms, latency.p10_ms, latency.p90_ms, latency.p99_ms)
+    return {
+        **way,
+        **{name: value / timed.batch_size for name, value in zip(_TIMES, times, strict=True)},
+        "n_calls": latency.n_calls,
+        "disturbed": timed.disturbed,
+        "energy_j": _number(timed.energy_j),
+        "gpu_flags": ", ".join(power.flags if power else ()) or None,
+        "power_reason": power and power.reason,
+    }
 
 
 def _quality(quality: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _theory(cell: Cell) -> dict[str, float]:
+def _theory(cell: SweepCell) -> dict[str, float]:
     """Theory for a cell of the grid; a baseline has none."""
     if cell.baseline or cell.steps < cell.scales:
         return {"theory_speedup": float("nan"), "ideal_speedup": float("nan")}

@@ -7,21 +7,15 @@ for the decoder's own factory to say.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 from harness.decoder import DecoderOptions, DecoderSpec
 from harness.errors import MsbenchError
 from harness.files import sha256_file
-from harness.registry import build_decoder
-
-FULL_RESOLUTION: Mapping[str, str] = MappingProxyType(
-    {"ms-diffusion": "diffusion", "ms-diffusion-cascade": "diffusion", "ms-onestep": "onestep", "ms-direct": "direct"}
-)
-"""Multi-scale decoder -> the decoder it is at K = 1, whose checkpoint fits it there: with one scale all paths are the same."""
+from harness.registry import build_decoder, decoder_entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +83,8 @@ def fit_weights(decoder: str, scales: int, steps: int, found: Sequence[Found], t
         MsbenchError: the decoder cannot be built for these at all, several different checkpoints fit, or the one that says it
             fits cannot be used.
     """
-    names = [decoder, FULL_RESOLUTION[decoder]] if scales == 1 and decoder in FULL_RESOLUTION else [decoder]
+    entry = decoder_entries().get(decoder)
+    names = [decoder, entry.single_scale] if scales == 1 and entry and entry.single_scale else [decoder]
     for name in names:
         path = _only_one(name, scales, found)
         if path is not None:

@@ -2,117 +2,94 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 import statistics
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from harness.cost.flops import count_flops
-from harness.decoder import Decoder
+from harness.decoder import Decoder, DecoderOptions
+from harness.errors import MsbenchError
 from harness.noise import SampleNoise
+from harness.record.run import Run
+from harness.record.schema import Result
+from harness.registry import build_decoder
 from harness.verify.check import Check, close, same, unchecked
-from harness.verify.opened import Opened
 
 _HASHES = ("weights_sha256", "encoder_sha256")
-_TIMES = "statistics of float64 samples by another library"
+_MAY_LACK = ("recipe_sha256", "teacher_sha256", "training_seed")  # older weights do not say
 
 
-def built_checks(opened: Opened, decoder: str, built: Decoder | str) -> list[Check]:
+def rebuild(result: Result) -> Decoder | str:
+    """The decoder of a row, built again on the CPU in fp32, or why it cannot be."""
+    asked: dict[str, Any] = dict(result.options)
+    checkpoint = Path(asked["checkpoint"]) if asked.get("checkpoint") else None
+    try:
+        options = DecoderOptions(checkpoint=checkpoint, steps=asked.get("steps"), scales=asked.get("scales"))
+        return build_decoder(result.decoder, options)
+    except MsbenchError as error:
+        return f"the decoder cannot be built here: {error}"
+
+
+def other_weights(run: Run, result: Result, built: Decoder) -> bool:
+    """The decoder at hand has other weights than the run's."""
+    spec = run.record.data.decoders[result.label].spec
+    return any(getattr(spec, name) != getattr(built.spec, name) for name in _HASHES)
+
+
+def built_checks(run: Run, result: Result, built: Decoder | str) -> list[Check]:
     """Checks against the decoder built again, or, where that failed, the reason (`built` is then a text)."""
-    row, details = opened.rows[decoder], opened.details(decoder)
-    spec: Mapping[str, Any] = details.get("spec") or {}
-    cost = details.get("cost") or {}
-    numbers = {f"details.spec.{name}": value for name, value in spec.items() if _is_fact(name, value)}
-    numbers["parameters"] = row.get("parameters")
-    if cost:
-        numbers |= {"details.cost.parameters": cost.get("parameters")}
-        numbers |= {"gflops": row.get("gflops"), "details.cost.gflops": cost.get("gflops")}
+    label, details = result.label, run.record.data.decoders[result.label]
+    facts: dict[str, Any] = {} if isinstance(built, str) else asdict(built.spec)
+    why, gflops = "", None
     if isinstance(built, str):
-        return [unchecked(decoder, number, value, built) for number, value in numbers.items()]
-    facts = asdict(built.spec)
-    checks = [_hash_check(opened, decoder, name, spec.get(name), facts[name]) for name in _HASHES]
-    if other_checkpoint(opened, decoder, built):
+        why = built
+    elif other_weights(run, result, built):
         why = "the checkpoint here is another one (weights_sha256)"
-        rest = {number: value for number, value in numbers.items() if number.rpartition(".")[2] not in _HASHES}
-        return checks + [unchecked(decoder, number, value, why) for number, value in rest.items()]
-    gflops = _gflops(opened, built) if cost else None
+    elif details.cost is not None:
+        gflops = _gflops(run, built)
+    numbers: dict[str, Any] = {
+        f"details.spec.{name}": value
+        for name, value in asdict(details.spec).items()
+        if name in _HASHES or (name in _MAY_LACK and value) or (isinstance(value, int) and not isinstance(value, bool))
+    }
+    numbers["parameters"] = result.parameters
+    if details.cost is not None:
+        numbers |= {"details.cost.parameters": details.cost.parameters}
+        numbers |= {"gflops": result.gflops, "details.cost.gflops": details.cost.gflops}
+    checks = []
     for number, value in numbers.items():
         name = number.rpartition(".")[2]
-        if name == "gflops":
-            how = "counted again (same code, torch's counter)"
-            checks.append(close(decoder, number, value, gflops, how, relative=1e-9, reason="a count of whole operations"))
-        elif name not in _HASHES:
-            checks.append(same(decoder, number, value, facts.get(name), "the decoder built again"))
+        if why and not (facts and name in _HASHES):
+            checks.append(unchecked(label, number, value, why))
+        elif name == "gflops":
+            how, reason = "counted again (same code, torch's counter)", "a count of whole operations"
+            checks.append(close(label, number, value, gflops, how, relative=1e-9, reason=reason))
+        else:
+            checks.append(same(label, number, value, facts.get(name), "the decoder built again"))
     return checks
 
 
-def other_checkpoint(opened: Opened, decoder: str, built: Decoder) -> bool:
-    """The decoder at hand has other weights than the run's."""
-    spec = opened.details(decoder).get("spec") or {}
-    return any(spec.get(name) != getattr(built.spec, name) for name in _HASHES)
-
-
-def latency_checks(opened: Opened, decoder: str) -> list[Check]:
-    """Medians and percentiles from the kept samples, and the times an image that follow from them."""
-    row, cost = opened.rows[decoder], opened.details(decoder).get("cost") or {}
+def latency_checks(run: Run, result: Result) -> list[Check]:
+    """Medians from the kept samples, and the times an image that follow from them."""
     checks: list[Check] = []
-    asked = (opened.data["config"].get("cost") or {}).get("batch_sizes") or []
-    for index, cell in enumerate(cost.get("cells") or []):
-        base = f"details.cost.cells.{index}"
-        batch = dict(enumerate(asked)).get(index)
-        checks.append(same(decoder, f"{base}.batch_size", cell.get("batch_size"), batch, "config.cost.batch_sizes"))
-        latency = cell.get("latency")
-        if not latency or not latency.get("samples_ms") or not batch:
-            continue
-        checks += _cell_checks(decoder, f"{base}.latency", latency)
-        each = statistics.median(latency["samples_ms"]) / batch
-        for number, held in ((f"ms_per_image.{batch}", row), (f"details.cost.ms_per_image.{batch}", cost)):
-            recorded = (held.get("ms_per_image") or {}).get(str(batch))
-            how = "statistics.median of samples / batch"
-            checks.append(close(decoder, number, recorded, each, how, relative=1e-9, reason=_TIMES))
+    cost, how = run.record.data.decoders[result.label].cost, "statistics.median of samples_ms"
+    for index, cell in enumerate(cost.cells if cost else ()):
+        if cell.latency is not None and cell.latency.samples_ms:
+            median, batch = statistics.median(cell.latency.samples_ms), cell.batch_size
+            numbers = {f"details.cost.cells.{index}.latency.median_ms": (cell.latency.median_ms, median)}
+            numbers[f"ms_per_image.{batch}"] = result.ms_per_image.get(str(batch), math.nan), median / batch
+            checks += [close(result.label, key, *pair, how, relative=1e-9, reason="float64") for key, pair in numbers.items()]
     return checks
 
 
-def _cell_checks(decoder: str, base: str, latency: Mapping[str, Any]) -> list[Check]:
-    import pandas as pd
-
-    samples = latency["samples_ms"]
-    series = pd.Series(samples)
-    wanted = {
-        "median_ms": (statistics.median(samples), "statistics.median of samples"),
-        **{f"p{share}_ms": (float(series.quantile(share / 100)), "pandas quantile of samples") for share in (10, 90, 99)},
-    }
-    checks = [
-        close(decoder, f"{base}.{name}", latency.get(name), value, how, relative=1e-9, reason=_TIMES)
-        for name, (value, how) in wanted.items()
-    ]
-    return [*checks, same(decoder, f"{base}.n_calls", latency.get("n_calls"), len(samples), "number of kept samples")]
-
-
-def _hash_check(opened: Opened, decoder: str, name: str, recorded: Any, rebuilt: str | None) -> Check:
-    """A weights hash: of the given file where one was given, else as the decoder hashes what it ships with."""
-    number, given = f"details.spec.{name}", opened.data["config"].get("checkpoint")
-    if name == "weights_sha256" and given and Path(given).is_file():
-        digest = hashlib.sha256(Path(given).read_bytes()).hexdigest()
-        return same(decoder, number, recorded, digest, f"SHA-256 of {given}")
-    return same(decoder, number, recorded, rebuilt, "its file, hashed on building again")
-
-
-def _gflops(opened: Opened, built: Decoder) -> float | None:
+def _gflops(run: Run, built: Decoder) -> float | None:
     """Counted on a black image of the run's size: FLOPs do not depend on the pixels."""
     import torch
 
-    factor = built.spec.down_factor
-    side = int(opened.data["protocol"]["resolution"])
-    side += -side % factor
+    side = run.record.data.protocol.resolution
+    side += -side % built.spec.down_factor
     with torch.inference_mode():
         latents = built.encode(torch.full((1, 3, side, side), -1.0))
     return count_flops(built, latents, SampleNoise.for_samples(0, ["verify"]))
-
-
-def _is_fact(name: str, value: Any) -> bool:
-    if name == "recipe_sha256":
-        return value is not None  # older weights do not say
-    return name in _HASHES or (isinstance(value, (int, float)) and not isinstance(value, bool))

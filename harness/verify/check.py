@@ -45,19 +45,18 @@ def close(
     decoder: str,
     number: str,
     recorded: Any,
-    recomputed: float | None,
+    again: float | None,
     how: str,
     *,
     absolute: float = 0.0,
     relative: float = 0.0,
     reason: str,
 ) -> Check:
-    """Compare two numbers: they agree within `absolute` + `relative` × |recomputed|.
+    """Compare two numbers: they agree within `absolute` + `relative` × |again|.
 
     A record holds None for NaN and infinities, so None agrees with whatever is not finite, and with nothing else.
     """
-    known = _number(recorded)
-    again = _number(recomputed)
+    known, again = _number(recorded), _number(again)
     if known is None or again is None:
         return Check(decoder, number, recorded, again, how, None, reason, recorded is None and again is None)
     tolerance = absolute + relative * abs(again)

@@ -2,229 +2,217 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.decoder import Decoder
-from harness.record.run import REFERENCE, feature_key
-from harness.verify.built import other_checkpoint
-from harness.verify.check import Check, close, unchecked
-from harness.verify.opened import Opened
-from harness.verify.pixels import ROUTES, Picture, lpips_alex, octaves, psnr, read_png, ssim
-from harness.verify.samples import mean_over_images
+from harness.errors import MsbenchError
+from harness.metrics.metric import Picture
+from harness.metrics.registry import METRICS
+from harness.record.run import REFERENCE, Run, feature_key
+from harness.record.schema import Result
+from harness.run.reconstruct import encoder_of
+from harness.verify.built import other_weights
+from harness.verify.check import Check, close, same, unchecked
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
 FEATURED = 16
 """images whose features and latents are computed again"""
 MOST_FOR_TORCH_FIDELITY = 2_000
 """images up to which torch-fidelity computes rFID from the files"""
-_LATENT = 1e-3  # relative: float32 encoder, one image at a time, maybe on another device
-_FEATURE = 1e-3
 
 
-def picked(keys: list[str]) -> list[str]:
-    """The images, up to `FEATURED`, that networks see again: seeded by their number."""
-    rows = np.random.default_rng(len(keys)).choice(len(keys), min(FEATURED, len(keys)), replace=False)
-    return [keys[row] for row in sorted(rows.tolist())]
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The saved images of one row under one noise seed, none of them missing."""
+
+    result: Result
+    """the row"""
+    seed: int
+    """the noise seed"""
+    reference: Path
+    """folder of the references, KEY.png"""
+    folder: Path
+    """folder of the reconstructions, likewise"""
+    kept: pd.DataFrame
+    """samples of the row and seed, indexed by key, in order"""
+
+    def pair(self, key: str) -> tuple[Picture, Picture]:
+        """Reference and reconstruction."""
+        return read_png(self.reference / f"{key}.png"), read_png(self.folder / f"{key}.png")
+
+    def picked(self) -> Iterator[tuple[int, str, Tensor, Tensor]]:
+        """Place, key, reference and reconstruction (uint8 [1, 3, H, W]) of the images, up to `FEATURED`, that networks
+        see again; seeded by their number."""
+        import torch
+
+        n = len(self.kept)
+        for place in sorted(np.random.default_rng(n).choice(n, min(FEATURED, n), replace=False).tolist()):
+            key = str(self.kept.index[place])
+            reference, decoded = (torch.from_numpy(one.copy()).permute(2, 0, 1)[None] for one in self.pair(key))
+            yield place, key, reference, decoded
 
 
-def pixel_checks(opened: Opened, report: Callable[[str], None]) -> list[Check]:
-    """psnr, ssim, lpips and the spectral error of every saved image, and their means; `report` is told whose."""
-    checks: list[Check] = []
-    lpips = lpips_alex() if opened.images else None
-    means: dict[tuple[str, str], list[float]] = {}
-    for decoder, seed, folder in opened.image_groups():
-        keys = opened.keys(decoder)
-        missing = _missing(opened, folder, keys)
-        if missing or lpips is None:
-            checks.append(unchecked(decoder, f"images.{seed}", None, missing))
-            continue
-        report(f"reading images of {decoder}")
-        found = _measure(opened, folder, keys, lpips)
-        for column in found:
-            if column not in opened.samples:
+def read_png(path: Path) -> Picture:
+    """uint8 [H, W, 3] of an image file.
+
+    Raises:
+        MsbenchError: it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"), dtype=np.uint8)
+    except OSError as error:
+        raise MsbenchError(f"{path} cannot be read as an image ({error}): save the images again") from error
+
+
+def image_checks(run: Run, images: Path, built: Mapping[str, Decoder | str], report: Callable[[str], None]) -> list[Check]:
+    """All that saved images allow.
+
+    Args:
+        run: the run.
+        images: holds reference/KEY.png and LABEL/KEY.png.
+        built: label -> the decoder built again, or why it is not there.
+        report: told what is at hand.
+    """
+    groups, checks = [], [reference_check(run, images)]
+    for result in run.record.data.results:
+        for place, seed in enumerate(run.seeds(result.label)):
+            folder = images / (result.label if place == 0 else f"{result.label}/noise-seed-{seed}")
+            files = [where / f"{key}.png" for where in (images / "reference", folder) for key in run.keys]
+            if absent := [file for file in files if not file.is_file()]:
+                why = f"{len(absent)} images are missing, first {absent[0]}"
+                checks.append(unchecked(result.label, f"images.{seed}", None, why))
                 continue
-            route = ROUTES.get(str(column), ROUTES["spectral"])
-            checks.append(_worst(opened, decoder, seed, str(column), found[column], route))
-            if column in opened.rows[decoder]:
-                means.setdefault((decoder, str(column)), []).append(mean_over_images(found[column], str(column)))
-    for (decoder, metric), values in means.items():
-        if len(values) == len(opened.seeds(decoder)):
-            how, absolute, reason = ROUTES[metric]
-            held = opened.rows[decoder][metric]
-            checks.append(
-                close(decoder, metric, held, sum(values) / len(values), f"{how}, mean", absolute=absolute, reason=reason)
-            )
+            mine = run.of(result.label)
+            kept = mine[mine["noise_seed"] == seed].set_index("key")
+            groups.append(Group(result, seed, images / "reference", folder, kept))
+    for group in groups:
+        report(f"reading images of {group.result.label}")
+        checks += [*pixel_checks(group), *_latent_checks(run, group, built[group.result.label])]
+    if run.has_features and groups:
+        report("features of saved images")
+        checks += _feature_checks(run, groups)
+    with tempfile.TemporaryDirectory(prefix="msbench-verify-") as scratch:
+        for group in groups if 2 <= len(run.keys) <= MOST_FOR_TORCH_FIDELITY else []:
+            report(f"rFID of {group.result.label} by torch-fidelity")
+            checks.append(_torch_fidelity_check(run, group, Path(scratch) / "inception.pth"))
     return checks
 
 
-def _measure(opened: Opened, folder: Path, keys: list[str], lpips: Callable[[Picture, Picture], float]) -> pd.DataFrame:
-    """Every metric of every image; NaN where the two images differ in size."""
+def reference_check(run: Run, images: Path) -> Check:
+    """Hash over keys and pixels of the saved references."""
+    number, recorded = "dataset.reference_sha256", run.record.data.dataset.reference_sha256
+    digest = hashlib.sha256()
+    for key in run.keys:
+        path = images / "reference" / f"{key}.png"
+        if not path.is_file():
+            return unchecked("", number, recorded, f"{path} is missing")
+        digest.update(key.encode())
+        digest.update(np.ascontiguousarray(read_png(path)).tobytes())
+    return same("", number, recorded, digest.hexdigest(), "SHA-256 over reference/*.png")
+
+
+def pixel_checks(group: Group) -> list[Check]:
+    """Every metric whose entry states a route on a pair of pictures: the image furthest from the samples, column by column."""
     import pandas as pd
 
-    rows: list[dict[str, float]] = []
-    for key in keys:
-        reference, decoded = _pair(opened, folder, key)
-        if reference.shape != decoded.shape:
-            rows.append({})
-            continue
-        rings = octaves(reference, decoded)
-        row = {"psnr": psnr(reference, decoded), "ssim": ssim(reference, decoded), "lpips": lpips(reference, decoded)}
-        row["spectral"] = float(np.nanmean(np.abs(rings)))
-        rows.append(row | {f"octave_{index}_db": float(value) for index, value in enumerate(rings)})
-    return pd.DataFrame(rows, index=pd.Index(keys, name="key"))
-
-
-def _worst(
-    opened: Opened, decoder: str, seed: int, metric: str, again: pd.Series[float], route: tuple[str, float, str]
-) -> Check:
-    """The image whose value differs most from the samples'."""
-    how, absolute, reason = route
-    kept = opened.values(decoder, metric)[seed].reindex(again.index)
-    first, second = kept.to_numpy(np.float64), again.to_numpy(np.float64)
-    equal = (first == second) | (np.isnan(first) & np.isnan(second))
-    differences = np.where(equal, 0.0, np.abs(np.where(equal, 0.0, first - np.where(equal, 0.0, second))))
-    place = int(np.argmax(np.nan_to_num(differences, nan=np.inf)))
-    number = f"samples.{metric}.{seed}"
-    how = f"{how}, worst of {len(again)}: {again.index[place]}"
-    if differences[place] == 0.0:
-        return Check(decoder, number, float(first[place]), float(second[place]), how, absolute, reason, True)
-    return close(decoder, number, float(first[place]), float(second[place]), how, absolute=absolute, reason=reason)
-
-
-def latent_checks(opened: Opened, decoder: str, built: Decoder | str) -> list[Check]:
-    """Latent faithfulness of some images: both PNGs through the encoder built again."""
-    import torch
-    import torch.nn.functional as F
-
-    if "latent_error" not in opened.metrics(decoder) or isinstance(built, str) or built.spec.latent_channels is None:
-        return []
-    if other_checkpoint(opened, decoder, built):
-        return []
-
-    def encode(picture: Picture) -> NDArray[np.float64]:
-        image = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 127.5 - 1.0
-        bottom, right = (-side % built.spec.down_factor for side in picture.shape[:2])
-        with torch.inference_mode():
-            latents = built.encode(F.pad(image, (0, right, 0, bottom), mode="replicate"))
-        return np.asarray(latents.double().numpy(), dtype=np.float64)
-
+    measured = [METRICS[name] for name, value in group.result.metrics.items() if name in METRICS and value is not None]
+    routes = {metric.name: metric.check for metric in measured if metric.check is not None and metric.check.pair is not None}
+    found: dict[str, list[Mapping[str, float]]] = {name: [] for name in routes}
+    for key in group.kept.index:
+        reference, decoded = group.pair(key)
+        for name, rows in found.items():
+            pair = routes[name].pair if reference.shape == decoded.shape else None
+            value = pair(reference, decoded) if pair else float("nan")
+            rows.append(value if isinstance(value, Mapping) else {name: value})
     checks = []
-    for name, seed, folder in opened.image_groups():
-        keys = picked(opened.keys(decoder))
-        if name != decoder or _missing(opened, folder, keys):
-            continue
-        kept = {str(image): float(held) for image, held in opened.values(decoder, "latent_error")[seed].items()}
-        results: list[tuple[float, str, float]] = []
-        for key in keys:
-            wanted, again = (encode(picture) for picture in _pair(opened, folder, key))
-            value = float(np.linalg.norm(again - wanted)) / max(float(np.linalg.norm(wanted)), 1e-12)
-            results.append((abs(value - kept[key]) / max(value, 1e-12), key, value))
-        _, key, value = max(results)
-        number = f"samples.latent_error.{seed}"
-        how = f"encoder built again on PNGs, worst of {len(keys)}: {key}"
-        reason = "float32 encoder, one image at a time"
-        checks.append(close(decoder, number, kept[key], value, how, relative=_LATENT, absolute=1e-6, reason=reason))
+    for name, rows in found.items():
+        again, check = pd.DataFrame(rows, index=group.kept.index), routes[name]
+        for column in again.columns.intersection(group.kept.columns):
+            first, second = (frame[column].to_numpy(np.float64) for frame in (group.kept, again))
+            equal = (first == second) | (np.isnan(first) & np.isnan(second))
+            with np.errstate(invalid="ignore"):
+                differences = np.where(equal, 0.0, np.nan_to_num(np.abs(first - second), nan=np.inf))
+            place = int(np.argmax(differences))
+            how = f"{check.how}, worst of {len(again)}: {again.index[place]}"
+            agrees = bool(differences[place] <= check.absolute)
+            number, values = f"samples.{column}.{group.seed}", (float(first[place]), float(second[place]))
+            checks.append(Check(group.result.label, number, *values, how, check.absolute, check.reason, agrees))
     return checks
 
 
-def feature_image_checks(opened: Opened) -> list[Check]:
-    """Inception features of some saved images against those the run kept."""
-    if opened.images is None or opened.features is None:
+def _latent_checks(run: Run, group: Group, built: Decoder | str) -> list[Check]:
+    """Latent faithfulness of some images: both PNGs through the encoder built again."""
+    name = "latent_error"
+    encode = None if isinstance(built, str) or other_weights(run, group.result, built) else encoder_of(built)
+    if encode is None or group.result.metrics.get(name) is None:
         return []
-    import torch
+    found, held = [], group.kept[name].to_numpy(np.float64)
+    for place, key, reference, decoded in group.picked():
+        wanted, again = encode(reference).double(), encode(decoded).double()
+        value = float((again - wanted).norm() / wanted.norm().clamp_min(1e-12))
+        found.append((abs(value - held[place]) / max(value, 1e-3), key))
+    return [_furthest(group.result.label, f"samples.{name}.{group.seed}", found, "encoder built again on PNGs")]
 
+
+def _feature_checks(run: Run, groups: list[Group]) -> list[Check]:
+    """Inception features of some saved images against those the run kept; the references' with the first group."""
     from harness.metrics.inception import InceptionFeatures
 
-    network = InceptionFeatures.load()
-    first = next(iter(opened.rows))
-    groups = [("", REFERENCE, opened.images / "reference", opened.keys(first))]
-    groups += [(name, feature_key(name, seed), folder, opened.keys(name)) for name, seed, folder in opened.image_groups()]
-    checks = []
-    for decoder, tensor, folder, keys in groups:
-        kept = opened.features.get(tensor)
-        chosen = picked(keys)
-        if kept is None or len(kept) != len(keys) or _missing(opened, folder, chosen):
-            continue
-        results = []
-        for key in chosen:
-            image = torch.from_numpy(read_png(folder / f"{key}.png").copy()).permute(2, 0, 1)[None]
-            again = network.features(image)[0].double().numpy()
-            held = kept[keys.index(key)].astype(np.float64)
-            share = float(np.linalg.norm(again - held) / np.linalg.norm(again))
-            results.append((share, key))
-        share, key = max(results)
-        number = f"features.{tensor}"
-        how = f"torch-fidelity's network on PNG, relative distance, worst of {len(chosen)}: {key}"
-        reason = "float32 network, one image at a time"
-        checks.append(close(decoder, number, 0.0, share, how, absolute=_FEATURE, reason=reason))
+    network, checks = InceptionFeatures.load(), []
+    for group in groups:
+        label, kept = group.result.label, run.features(group.result.label)
+        assert kept is not None  # the run has features
+        sides = {feature_key(label, group.seed): (1, kept[1][run.seeds(label).index(group.seed)])}
+        sides |= {REFERENCE: (0, kept[0])} if group is groups[0] else {}
+        for tensor, (side, features) in sides.items():
+            found = []
+            for place, key, *images in group.picked():
+                again = network.features(images[side])[0].double().numpy()
+                found.append((float(np.linalg.norm(again - features[place]) / np.linalg.norm(again)), key))
+            checks.append(_furthest(label, f"features.{tensor}", found, "torch-fidelity's network on PNG"))
     return checks
 
 
-def torch_fidelity_checks(opened: Opened, report: Callable[[str], None]) -> list[Check]:
+def _furthest(label: str, number: str, found: list[tuple[float, str]], how: str) -> Check:
+    """The largest of (relative distance, key)."""
+    share, key = max(found)
+    how = f"{how}, relative distance, worst of {len(found)}: {key}"
+    return close(label, number, 0.0, share, how, absolute=1e-3, reason="float32 network, one image at a time")
+
+
+def _torch_fidelity_check(run: Run, group: Group, weights: Path) -> Check:
     """rFID of the saved files by torch-fidelity alone: its reading, network and statistics."""
-    groups = list(opened.image_groups())
-    checks = []
-    with tempfile.TemporaryDirectory(prefix="msbench-verify-") as scratch:
-        weights = Path(scratch) / "inception.pth"
-        for decoder, seed, folder in groups:
-            keys = opened.keys(decoder)
-            number, held = "rfid", opened.rows[decoder].get("rfid")
-            if len(opened.seeds(decoder)) > 1:
-                number = f"details.noise.per_seed.{seed}.rfid"
-                held = ((opened.details(decoder).get("noise") or {}).get("per_seed") or {}).get(str(seed), {}).get("rfid")
-            if not 2 <= len(keys) <= MOST_FOR_TORCH_FIDELITY or _missing(opened, folder, keys):
-                continue
-            report(f"rFID of {decoder} by torch-fidelity")
-            value = _torch_fidelity(opened.images or folder, folder, weights, len(keys))
-            if value is None:
-                why = f"{folder} or reference/ holds other PNGs than the run's {len(keys)}"
-                checks.append(unchecked(decoder, f"images.{seed}", held, why))
-                continue
-            how, reason = "torch-fidelity on PNG", "float32 features and means: 1e-4 of the value + 1e-3"
-            checks.append(close(decoder, number, held, value, how, relative=1e-4, absolute=1e-3, reason=reason))
-    return checks
-
-
-def _torch_fidelity(images: Path, folder: Path, weights: Path, n: int) -> float | None:
-    """None where the folders hold other files than the run's."""
     import torch
     from torch_fidelity import calculate_metrics
 
     from harness.metrics.inception import torch_fidelity_state_dict
 
-    if {len(list(place.glob("*.png"))) for place in (images / "reference", folder)} != {n}:
-        return None
+    label, n = group.result.label, len(group.kept)
+    number, held = "rfid", group.result.metrics.get("rfid")
+    if len(run.seeds(label)) > 1:
+        number = f"details.noise.per_seed.{group.seed}.rfid"
+        held = run.record.data.decoders[label].noise.per_seed.get(str(group.seed), {}).get("rfid")
+    if any(len(list(place.glob("*.png"))) != n for place in (group.reference, group.folder)):
+        why = f"{group.folder} or reference/ holds other PNGs than the run's {n}"
+        return unchecked(label, f"images.{group.seed}", held, why)
     if not weights.is_file():
         torch.save(torch_fidelity_state_dict(), weights)
-    found = calculate_metrics(
-        input1=str(images / "reference"),
-        input2=str(folder),
-        cuda=False,
-        fid=True,
-        verbose=False,
-        cache=False,
-        batch_size=min(16, n),
-        save_cpu_ram=True,  # reads in this process instead of several workers
-        feature_extractor_weights_path=str(weights),
-    )
-    return float(found["frechet_inception_distance"])
-
-
-def _pair(opened: Opened, folder: Path, key: str) -> tuple[Picture, Picture]:
-    assert opened.images is not None  # image_groups yields nothing without images
-    return read_png(opened.images / "reference" / f"{key}.png"), read_png(folder / f"{key}.png")
-
-
-def _missing(opened: Opened, folder: Path, keys: list[str]) -> str:
-    """What is absent, in words; empty where all images are there."""
-    places = [] if opened.images is None else [opened.images / "reference", folder]
-    absent = [place / f"{key}.png" for place in places for key in keys if not (place / f"{key}.png").is_file()]
-    return f"{len(absent)} images are missing, first {absent[0]}" if absent else ""
+    # save_cpu_ram: it reads in this process instead of several workers
+    options = {"cuda": False, "fid": True, "verbose": False, "cache": False, "batch_size": min(16, n), "save_cpu_ram": True}
+    places = {"input1": str(group.reference), "input2": str(group.folder), "feature_extractor_weights_path": str(weights)}
+    found = calculate_metrics(**options, **places)
+    value, reason = float(found["frechet_inception_distance"]), "float32 features and means: 1e-4 of the value + 1e-3"
+    return close(label, number, held, value, "torch-fidelity on PNG", relative=1e-4, absolute=1e-3, reason=reason)

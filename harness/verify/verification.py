@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
+from harness.record.run import Run, open_run
 from harness.record.schema import SCHEMA_VERSION
-from harness.run.quality import Progress
-from harness.verify.built import built_checks, latency_checks
-from harness.verify.check import Check
+from harness.verify.built import built_checks, latency_checks, rebuild
+from harness.verify.check import Check, same
 from harness.verify.coverage import uncovered
-from harness.verify.features import feature_checks
-from harness.verify.hashes import hash_checks, reference_check
-from harness.verify.images import feature_image_checks, latent_checks, pixel_checks, torch_fidelity_checks
-from harness.verify.intervals import interval_checks
-from harness.verify.opened import Opened, open_run, rebuild
-from harness.verify.samples import sample_checks
+from harness.verify.figures import figure_checks
+from harness.verify.images import image_checks
+
+if TYPE_CHECKING:
+    from harness.run.quality import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,52 +51,59 @@ class Verification:
 
     def document(self) -> dict[str, Any]:
         """What `--json` prints."""
-        names = ("decoder", "number", "recorded", "recomputed", "how", "tolerance", "tolerance_reason", "agrees")
         return {
             "schema_version": SCHEMA_VERSION,
             "status": self.status,
             "summary": self.summary(),
             "images": self.images,
-            "checks": [{name: getattr(check, name) for name in names} for check in self.checks],
+            "checks": [asdict(check) for check in self.checks],
         }
 
 
-def verify(run: Path, images: Path | None = None, progress: Progress | None = None) -> Verification:
-    """Compute every number of a run's record again.
+def verify(path: Path, images: Path | None = None, progress: Progress | None = None) -> Verification:
+    """Compute the numbers of a run's record again.
 
     Args:
-        run: its folder or its record.json.
+        path: the run's folder or its record.json.
         images: where `--save-images` put the images; None = where the record says, if that is still there.
         progress: called with (stage, done, total).
 
     Raises:
         MsbenchError: no run there, or its files or the images are missing or damaged.
     """
-    opened = open_run(run, images)
+    run = open_run(path)
+    named = images or run.record.data.config.get("save_images")
+    folder = Path(str(named)) if named and (Path(str(named)) / "reference").is_dir() else None
+    if images is not None and folder is None:
+        raise MsbenchError(f"--images {images}: no folder `reference` in it; give the folder of `msbench run --save-images`")
     report = progress or (lambda stage, done, total: None)
-    decoders = list(opened.rows)
-    total = len(decoders) + 1
-    checks = [*hash_checks(opened), reference_check(opened), *sample_checks(opened)]
-    for index, decoder in enumerate(decoders):
-        report(f"computing {decoder} again", index, total)
-        built = _built(opened, decoder)
-        checks += [*feature_checks(opened, decoder), *interval_checks(opened, decoder)]
-        checks += [*built_checks(opened, decoder, built), *latency_checks(opened, decoder)]
-        checks += latent_checks(opened, decoder, built)
-
-    def stage(text: str) -> None:
-        report(text, len(decoders), total)
-
-    checks += [*pixel_checks(opened, stage), *feature_image_checks(opened), *torch_fidelity_checks(opened, stage)]
-    checks += uncovered(opened, checks)
+    results = run.record.data.results
+    total = len(results) + 1
+    checks = _run_checks(run)
+    built: dict[str, Decoder | str] = {}
+    for index, result in enumerate(results):
+        report(f"computing {result.label} again", index, total)
+        built[result.label] = rebuild(result)
+        checks += figure_checks(run, result)
+        checks += [*built_checks(run, result, built[result.label]), *latency_checks(run, result)]
+    if folder:
+        checks += image_checks(run, folder, built, lambda stage: report(stage, len(results), total))
+    checks += uncovered(run.record, checks)
     report("done", total, total)
-    place = {name: index for index, name in enumerate(["", *decoders])}
-    return Verification(tuple(sorted(checks, key=lambda check: place[check.decoder])), opened.images)
+    place = {label: index for index, label in enumerate(["", *built])}
+    return Verification(tuple(sorted(checks, key=lambda check: place[check.decoder])), folder)
 
 
-def _built(opened: Opened, decoder: str) -> Decoder | str:
-    """The decoder, or why it cannot be built here."""
-    try:
-        return rebuild(opened.record, decoder)
-    except MsbenchError as error:
-        return f"the decoder cannot be built here: {error}"
+def _run_checks(run: Run) -> list[Check]:
+    """Numbers of the run as a whole."""
+    data = run.record.data
+    mine = run.of(data.results[0].label).drop_duplicates("key")
+    lines = "".join(f"{key}\0{digest}\n" for key, digest in zip(mine["key"], mine["source_sha256"], strict=True))
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    facts = {
+        "protocol_hash": (data.protocol_hash, data.protocol.hash(), "SHA-256 over the protocol's fields"),
+        "dataset.source_sha256": (data.dataset.source_sha256, digest, "SHA-256 over keys and file hashes"),
+        "dataset.n_samples.effective": (data.dataset.n_samples.effective, len(mine), "images in samples.parquet"),
+        "dataset.resolution": (data.dataset.info.resolution, data.protocol.resolution, "the protocol's field"),
+    }
+    return [same("", number, *fact) for number, fact in facts.items()]

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from baselines.diffusers_vae import ArchitectureOnly, sd_vae_arch, taesd_arch
+from baselines.diffusers_vae import ArchitectureOnly
 from harness.cost.flops import count_flops
 from harness.decoder import Decoder, DecoderOptions
 from harness.errors import MsbenchError
@@ -19,7 +19,7 @@ from harness.registry import build_decoder
 from harness.run.config import RunConfig
 from harness.run.runner import evaluate
 
-FACTORIES = {"sd-vae-arch": sd_vae_arch, "taesd-arch": taesd_arch}
+NAMES = ("sd-vae-arch", "taesd-arch")
 
 
 def noise(count: int = 1) -> SampleNoise:
@@ -64,7 +64,7 @@ def taesd_multiply_adds(grid: int) -> int:
 @pytest.fixture
 def build() -> Callable[[str], ArchitectureOnly]:
     pytest.importorskip("diffusers")
-    return lambda name: FACTORIES[name](DecoderOptions())
+    return lambda name: build_decoder(name, DecoderOptions())
 
 
 def test_the_formula_gives_the_published_order() -> None:
@@ -80,7 +80,7 @@ def test_counts_are_those_of_the_architecture(
     assert count_flops(decoder, torch.zeros(1, 4, 4, 4), noise()) == pytest.approx(2 * formula(4) / 1e9, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_shapes_and_what_the_record_says(build: Callable[[str], ArchitectureOnly], name: str) -> None:
     decoder = build(name)
     assert isinstance(decoder, Decoder)
@@ -107,21 +107,21 @@ def test_weights_are_the_same_every_time_and_the_generator_is_left_alone(build: 
 
 def test_half_precision_keeps_its_latents_and_gives_floats() -> None:
     pytest.importorskip("diffusers")
-    decoder = taesd_arch(DecoderOptions(dtype=torch.bfloat16, weights="random"))
+    decoder = build_decoder("taesd-arch", DecoderOptions(dtype=torch.bfloat16, weights="random"))
     latents = decoder.encode(torch.zeros(1, 3, 16, 16))
     assert latents.dtype == torch.bfloat16
     assert decoder.decode(latents, noise()).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_options_without_a_meaning_are_refused(name: str) -> None:
     with pytest.raises(MsbenchError, match="no steps"):
-        FACTORIES[name](DecoderOptions(steps=2))
+        build_decoder(name, DecoderOptions(steps=2))
     with pytest.raises(MsbenchError, match="random weights only"):
-        FACTORIES[name](DecoderOptions(checkpoint=Path("weights")))
+        build_decoder(name, DecoderOptions(checkpoint=Path("weights")))
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_without_diffusers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     real = importlib.import_module
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmarks.ablation import METRICS, Cell, row
+from benchmarks.ablation import METRICS, Training, row
 from benchmarks.ablation_plot import FAMILIES, draw, label, ordered
 from decoders.presets import DIFFUSION
 from decoders.training.request import trainable_decoders
@@ -52,7 +52,7 @@ def test_rows_stand_by_family_and_then_by_rfid() -> None:
 
 
 def test_every_trainable_decoder_has_a_family() -> None:
-    assert {name for family in FAMILIES for name in family.decoders} == set(trainable_decoders()) | set(DIFFUSION)
+    assert {name for decoders in FAMILIES.values() for name in decoders} == set(trainable_decoders()) | set(DIFFUSION)
     with pytest.raises(ValueError, match="no family of rows for 'jpeg'"):
         ordered(frame(("jpeg", 1, 1.0)))
 
@@ -74,6 +74,6 @@ def test_the_figure_is_written_twice_alike_and_without_a_metric_that_was_not_mea
 def test_a_card_that_does_not_state_its_budget_leaves_it_empty(tmp_path: Path) -> None:
     data = run_data([(result("vae", psnr=23.0), details())])
     card = {"flow": None, "objective": {"name": "AutoencoderObjective"}, "perceptual_network": "LPIPS vgg", "steps": 3}
-    line = row(Cell("vae", "vae"), 0, card | {"seconds": 60.0, "parameters": 5}, Record(tmp_path, data))
+    line = row(Training("vae", "vae"), 0, card | {"seconds": 60.0, "parameters": 5}, Record(tmp_path, data))
     assert line["training_pflops"] is None
     assert (line["objective"], line["training_minutes"], line["psnr"], line["psnr_low"]) == ("autoencoder", 1.0, 23.0, None)

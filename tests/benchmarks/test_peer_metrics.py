@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.peer_metrics import Measured, compare, equal, pairs, table
+from benchmarks.peer_metrics import Side, compare, equal, pairs, table
 from harness import weights
 from harness.errors import MsbenchError
 
@@ -32,8 +32,8 @@ def test_folders_must_hold_the_same_pictures(tmp_path: Path) -> None:
 
 
 def test_the_table_says_how_many_times_and_how_far_apart() -> None:
-    ours = Measured({"rfid": 100.0, "psnr": 20.0, "ssim": 0.5, "lpips": 0.25}, 1.0, 1.0)
-    theirs = Measured({"rfid": 100.05, "psnr": 20.0, "ssim": 0.5, "lpips": 0.25}, 4.0, 2.0)
+    ours = Side({"rfid": 100.0, "psnr": 20.0, "ssim": 0.5, "lpips": 0.25}, 1.0, 1.0)
+    theirs = Side({"rfid": 100.05, "psnr": 20.0, "ssim": 0.5, "lpips": 0.25}, 4.0, 2.0)
     assert equal(ours.figures, theirs.figures)
     assert not equal(ours.figures, theirs.figures | {"lpips": 0.2521})
     rows = {row["quantity"]: row for row in table([ours], [theirs], 10, 1)}

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.plumbing import run_script
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "speed_table.py"
 
 
@@ -53,7 +55,7 @@ def test_runs_agree_within_the_noise_floor(
     one, other = run(tmp_path / "1", bench, 10.0), run(tmp_path / "2", bench, again, floor=0.01)
     target = tmp_path / "table.csv"
     monkeypatch.setattr(sys, "argv", ["speed_table", str(one), str(other), "--output", str(target)])
-    assert bench.main() == 0
+    assert run_script(bench.main) == 0
     first, second = csv.DictReader(target.read_text().splitlines())
     assert (first["decoder"], first["agrees"]) == ("a", "True")
     assert (second["again_ratio"], second["noise_floor"], second["again_floor"]) == (f"{again:.6g}", "0.05", "0.01")
@@ -95,6 +97,6 @@ def test_bad_input_is_one_line_and_writes_nothing(
         path.write_text(json.dumps(document))
     target = tmp_path / "table.csv"
     monkeypatch.setattr(sys, "argv", ["speed_table", str(one), str(other), "--output", str(target)])
-    assert bench.main() == 2
+    assert run_script(bench.main) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not target.exists()

@@ -108,16 +108,10 @@ def test_nothing_happens_before_the_start() -> None:
     assert list(early) == list(late)  # the log's columns never change
 
 
-def test_weight_zero_is_no_adversary_and_bad_settings_are_named() -> None:
+def test_weight_zero_is_no_adversary_and_a_trunk_is_needed() -> None:
     assert make_adversary(AdversaryConfig(), CPU, 0) is None
-    with pytest.raises(MsbenchError, match="weight -1"):
-        make_adversary(AdversaryConfig(weight=-1.0), CPU, 0)
-    with pytest.raises(MsbenchError, match=r"start 1\.5"):
-        make_adversary(AdversaryConfig(weight=1.0, start=1.5), CPU, 0)
     with pytest.raises(MsbenchError, match="VGG16"):
         make_adversary(AdversaryConfig(weight=1.0, network="vgg"), CPU, 0)
-    with pytest.raises(MsbenchError, match="use patch or vgg"):
-        make_adversary(AdversaryConfig(weight=1.0, network="alex"), CPU, 0)  # type: ignore[arg-type]
 
 
 def test_the_global_generator_is_left_alone() -> None:

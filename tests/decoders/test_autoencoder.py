@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal
 from torch.distributions.kl import kl_divergence as reference_kl
 
-from decoders.autoencoder import Autoencoder, AutoencoderConfig, bits_per_image, kl_divergence
+from decoders.autoencoder import Autoencoder, AutoencoderConfig, kl_divergence
 from decoders.presets import SIZES
 from decoders.training.autoencoder import set_latent_statistics
 from decoders.training.data import TrainingImages, to_float
@@ -64,9 +64,3 @@ def test_kl_is_that_of_two_normals() -> None:
     expected = reference_kl(Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 1.0)).mean()
     assert kl_divergence(mean, log_variance) == pytest.approx(float(expected), rel=1e-5)
     assert kl_divergence(torch.zeros(2), torch.zeros(2)) == 0
-
-
-def test_bits_of_an_image() -> None:
-    config = AutoencoderConfig()
-    assert bits_per_image(config, 256, 256) == 32 * 32 * 4 * 16
-    assert bits_per_image(config, 250, 9) == 32 * 2 * 4 * 16

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from decoders.autoencoder import Autoencoder, AutoencoderConfig
 from decoders.training.adversary import AdversaryConfig, make_adversary
 from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObjective, set_latent_statistics
+from decoders.training.config import TrainConfig
 from decoders.training.data import TrainingImages, to_float
-from decoders.training.trainer import TrainConfig, train
+from decoders.training.trainer import train
 from harness.errors import MsbenchError
 
 CPU = torch.device("cpu")

@@ -22,6 +22,7 @@ from decoders.checkpoint import (
     read_checkpoint,
     save_checkpoint,
     shipped_path,
+    teacher_of,
 )
 from decoders.denoiser import Denoiser
 from harness.errors import MsbenchError
@@ -142,16 +143,65 @@ def test_what_is_not_a_checkpoint_is_named(saved: Path, damage: Callable[[Path],
     assert str(saved) in str(error.value)
 
 
-@pytest.mark.parametrize("change", [{"widths": [8, 16, 24]}, {"colour": 1}, {"widths": 3}, {"scales": "three"}])
-def test_a_config_that_does_not_fit_its_tensors_is_named(
-    tmp_path: Path, tiny_denoiser: MakeDenoiser, change: dict[str, object]
-) -> None:
-    network = tiny_denoiser(3)
-    manifest = manifest_of(network)
-    path = tmp_path / "wrong.safetensors"
-    save_checkpoint(path, network, Manifest(**{**asdict(manifest), "config": manifest.config | change}))
-    with pytest.raises(MsbenchError, match="do not fit the architecture"):
-        load_denoiser(path)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"config.widths": [8, 16, 24]}, "do not fit the architecture"),
+        ({"config.colour": 1}, "colour"),
+        ({"config.widths": 3}, "widths: input should be a valid array"),
+        ({"config.widths": [10**9]}, "widths.0"),
+        ({"config.scales": "three"}, "scales"),
+        ({"config.scales": 0}, "scales"),
+        ({"config.down_factor": 0}, "down_factor"),
+        ({"config.down_factor": 24}, "do not fit the architecture"),
+        ({"config.patch": -8}, "patch"),
+        ({"config.patch": 4.5}, "patch"),
+        ({"config.patch": "4"}, "patch: input should be a valid integer, got '4'"),
+        ({"config.prediction": "zzz"}, "prediction: input should be 'image' or 'velocity', got 'zzz'"),
+        ({"flow": "zzz"}, "flow: input should be 'cascade'"),
+        ({"kind": 3}, "kind"),
+        ({"config": None}, "config"),
+        ({"config": "abc"}, "config"),
+        ({"trained_on": None}, "trained_on"),
+        ({"trained_on": 5}, "trained_on"),
+        ({"encoder_sha256": 5}, "encoder_sha256"),
+        ({"training_seed": "abc"}, "training_seed"),
+        ({"zzz": 1}, "zzz"),
+    ],
+)
+def test_a_manifest_with_wrong_values_is_one_line_that_names_them(saved: Path, change: dict[str, object], words: str) -> None:
+    with safe_open(saved, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    manifest = json.loads(metadata["manifest"])
+    for name, value in change.items():
+        group, _, field = name.rpartition(".")
+        (manifest[group] if group else manifest)[field] = value
+    save_file(tensors, saved, metadata | {"manifest": json.dumps(manifest)})
+    with pytest.raises(MsbenchError, match=words) as error:
+        load_denoiser(saved)
+    assert "\n" not in str(error.value)
+    assert str(saved) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "value", [torch.full((3,), torch.nan), torch.tensor([0.0, torch.inf]), torch.ones(3, dtype=torch.int8)]
+)
+def test_weights_that_are_no_finite_numbers_are_refused(saved: Path, value: torch.Tensor) -> None:
+    with safe_open(saved, framework="pt") as file:
+        metadata = file.metadata()
+    save_file({"head.bias": value}, saved, metadata)
+    with pytest.raises(MsbenchError, match=r"head\.bias has values that are not finite floating-point numbers"):
+        load_denoiser(saved)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e6])
+def test_weights_that_fp16_cannot_hold_are_not_written(saved: Path, tiny_denoiser: MakeDenoiser, value: float) -> None:
+    before, network = saved.read_bytes(), tiny_denoiser(3)
+    network.head.bias.data[1] = value
+    with pytest.raises(MsbenchError, match=r"is not written: head\.bias is not finite in fp16"):
+        save_checkpoint(saved, network, manifest_of(network))
+    assert saved.read_bytes() == before
 
 
 def test_the_kind_is_checked(saved: Path) -> None:
@@ -177,3 +227,20 @@ def test_writing_is_atomic(saved: Path, tiny_denoiser: MakeDenoiser, monkeypatch
 
 def test_shipped_weights_lie_in_the_package() -> None:
     assert shipped_path("ms-onestep") == Path(checkpoint.__file__).parent / "checkpoints" / "ms-onestep.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"), [("ms-onestep", "ms-diffusion-cascade"), ("onestep", "diffusion"), ("vae", None)]
+)
+def test_the_card_says_what_a_student_was_distilled_from(student: str, teacher: str | None) -> None:
+    path = shipped_path(student)
+    assert teacher_of(path, sha256_file(path)) == (sha256_file(shipped_path(teacher)) if teacher else None)
+
+
+@pytest.mark.parametrize(
+    "card", [None, "[]", "{", '{"sha256": "other", "teacher_sha256": "t"}', '{"sha256": "s", "teacher_sha256": 5}']
+)
+def test_a_card_of_another_file_says_nothing_of_the_teacher(tmp_path: Path, card: str | None) -> None:
+    if card is not None:
+        (tmp_path / "x.json").write_text(card)
+    assert teacher_of(tmp_path / "x.safetensors", "s") is None

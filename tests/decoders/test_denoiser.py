@@ -13,12 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from decoders.denoiser import Denoiser
 from decoders.flow import FlowName
-from decoders.models import random_decoder
 from decoders.presets import SIZES, denoiser_config
-from decoders.schedule import split_steps
-from harness.cost.theory import counted_ratio
+from decoders.sampling import split_steps
 from harness.decoder import DecoderOptions
 from harness.noise import SampleNoise
+from harness.registry import build_decoder
 
 META = torch.device("meta")
 
@@ -138,7 +137,8 @@ def test_nano_is_small(nano: Denoiser) -> None:
 
 def decode_gflops(flow: FlowName, scales: int, steps: int, side: int = 256) -> float:
     """GFLOPs of a whole decode, as the harness runs it, shapes only."""
-    decoder = random_decoder(flow, scales, steps, DecoderOptions(device=META))
+    name = "ms-diffusion" if flow == "pyramid" else "ms-diffusion-cascade"
+    decoder = build_decoder(name, DecoderOptions(device=META, weights="random", scales=scales, steps=steps))
     noise = SampleNoise.for_samples(0, ["a"], META)
     with FlopCounterMode(display=False) as counter:
         decoder.decode(torch.zeros(1, 4, side // 8, side // 8, device=META), noise)
@@ -154,5 +154,6 @@ def diffusion_50() -> float:
 def test_speed_ups_in_counted_flops(flow: FlowName, steps: int, at_least: float, diffusion_50: float, nano: Denoiser) -> None:
     ratio = diffusion_50 / decode_gflops(flow, 3, steps)
     assert ratio >= at_least
-    model = counted_ratio(50, split_steps(steps, 3), [counted(nano, k, 256) for k in range(3)], counted_once(nano, 256))
-    assert ratio == pytest.approx(model, rel=0.05)
+    forwards, once = [counted(nano, k, 256) for k in range(3)], counted_once(nano, 256)
+    several = sum(count * gflops for count, gflops in zip(split_steps(steps, 3), forwards, strict=True))
+    assert ratio == pytest.approx((50 * forwards[-1] + once) / (several + once), rel=0.05)

@@ -17,8 +17,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from decoders.training.config import TrainConfig, step_seed
 from decoders.training.distributed import Group, current_group
-from decoders.training.trainer import TrainConfig, step_seed, train
+from decoders.training.trainer import train
 from harness.errors import MsbenchError
 
 CPU = torch.device("cpu")

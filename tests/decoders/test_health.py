@@ -12,20 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from decoders import models
 from harness.data.registry import open_dataset
 from harness.decoder import DecoderOptions
 from harness.metrics.psnr import psnr
 from harness.metrics.spectral import octave_power
 from harness.noise import SampleNoise
+from harness.registry import build_decoder
 from harness.run.reconstruct import to_uint8
 
 NAMES = ("diffusion", "ms-diffusion", "ms-diffusion-cascade")
-FACTORIES = {
-    "diffusion": models.diffusion,
-    "ms-diffusion": models.ms_diffusion,
-    "ms-diffusion-cascade": models.ms_diffusion_cascade,
-}
 STEPS = (1, 4, 10, 50)
 PHOTOS = ("astronaut-r0c0", "chelsea-r0c0", "coffee-r0c0")
 
@@ -48,7 +43,7 @@ def top_octave_ratio(images: Tensor, references: Tensor) -> Tensor:
 def measured(name: str, steps: int) -> tuple[float, float]:
     """Mean PSNR in dB and mean ratio of power in the top octave, at `steps` network calls (at least one a scale)."""
     scales = 1 if name == "diffusion" else 3
-    decoder = FACTORIES[name](DecoderOptions(steps=max(steps, scales)))
+    decoder = build_decoder(name, DecoderOptions(steps=max(steps, scales)))
     images = photographs()
     latents = decoder.encode(images.float() / 127.5 - 1.0)
     decoded = decoder.decode(latents, SampleNoise.for_samples(0, PHOTOS))

@@ -14,25 +14,12 @@ from decoders import models
 from decoders.autoencoder import Autoencoder
 from decoders.checkpoint import Manifest, save_checkpoint
 from decoders.denoiser import Denoiser
-from decoders.models import make_diffusion, random_decoder
 from decoders.presets import DIFFUSION, SIZES, size_preset
 from harness.decoder import Decoder, DecoderOptions
 from harness.errors import MsbenchError, UnknownNameError
 from harness.files import sha256_file
 from harness.noise import SampleNoise
-
-FACTORIES = {
-    "diffusion": models.diffusion,
-    "ms-diffusion": models.ms_diffusion,
-    "ms-diffusion-cascade": models.ms_diffusion_cascade,
-    "onestep": models.onestep,
-    "ms-onestep": models.ms_onestep,
-    "direct": models.direct,
-    "ms-direct": models.ms_direct,
-    "rate-bound": models.rate_bound,
-    "vae": models.vae,
-    "vae-ft": models.vae_ft,
-}
+from harness.registry import build_decoder
 
 
 @pytest.fixture
@@ -50,7 +37,7 @@ def weights(tmp_path: Path, tiny_autoencoder: Autoencoder, tiny_denoiser: Callab
 
 
 def build(name: str, folder: Path, steps: int | None = None, scales: int | None = None) -> Decoder:
-    return FACTORIES[name](DecoderOptions(checkpoint=folder / f"{name}.safetensors", steps=steps, scales=scales))
+    return build_decoder(name, DecoderOptions(checkpoint=folder / f"{name}.safetensors", steps=steps, scales=scales))
 
 
 def noise(count: int, first: int = 0, seed: int = 0) -> SampleNoise:
@@ -108,7 +95,7 @@ def test_encoders_agree(weights: Path, tiny_autoencoder: Autoencoder) -> None:
         assert torch.equal(build(name, weights).encode(images), expected)
     # Latents stay fp32 whatever the decoder's dtype.
     options = DecoderOptions(checkpoint=weights / "ms-onestep.safetensors", dtype=torch.bfloat16)
-    decoder = models.ms_onestep(options)
+    decoder = build_decoder("ms-onestep", options)
     assert torch.equal(decoder.encode(images), expected)
     difference = decoder.decode(expected, noise(2)) - build("ms-onestep", weights).decode(expected, noise(2))
     assert 0 < difference.abs().mean() < 0.05
@@ -172,14 +159,13 @@ def test_options_that_do_not_fit(weights: Path, name: str, steps: int | None, sc
     ],
 )
 def test_another_decoder_s_checkpoint_is_refused(weights: Path, name: str, other: str, words: str) -> None:
-    factory = models.vae if name == "vae" else FACTORIES[name]
     with pytest.raises(MsbenchError, match=words) as error:
-        factory(DecoderOptions(checkpoint=weights / f"{other}.safetensors"))
+        build_decoder(name, DecoderOptions(checkpoint=weights / f"{other}.safetensors"))
     assert "\n" not in str(error.value)
 
 
 def test_a_teacher_in_one_step_is_allowed(weights: Path) -> None:
-    decoder = models.onestep(DecoderOptions(checkpoint=weights / "diffusion.safetensors"))
+    decoder = build_decoder("onestep", DecoderOptions(checkpoint=weights / "diffusion.safetensors"))
     assert (decoder.spec.name, decoder.spec.steps) == ("onestep", 1)
 
 
@@ -205,17 +191,19 @@ def test_unknown_presets_get_a_suggestion() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flow", "scales", "steps"), [("cascade", 1, 2), ("pyramid", 2, 5), ("cascade", 4, 4), ("noise-free", 1, 1)]
+    ("name", "scales", "steps"),
+    [("diffusion", 1, 2), ("ms-diffusion", 2, 5), ("ms-diffusion-cascade", 4, 4), ("direct", 1, 1)],
 )
-def test_random_weights_serve_cost_measurements(flow: str, scales: int, steps: int) -> None:
+def test_random_weights_serve_cost_measurements(name: str, scales: int, steps: int) -> None:
     before = torch.get_rng_state()
-    decoder = random_decoder(flow, scales, steps, DecoderOptions())  # type: ignore[arg-type]
+    options = DecoderOptions(weights="random", scales=scales, steps=steps)
+    decoder = build_decoder(name, options)
     assert torch.equal(torch.get_rng_state(), before)
     spec = decoder.spec
     assert (spec.scales, spec.steps, spec.weights_sha256, spec.trained_on) == (scales, steps, None, "random weights")
     assert decoder.encode(torch.zeros(1, 3, 64, 64)).shape == (1, 4, 8, 8)
     assert decoder.decode(random_latents(1, 3, 2), noise(1)).shape == (1, 3, 24, 16)
-    again = random_decoder(flow, scales, steps, DecoderOptions())  # type: ignore[arg-type]
+    again = build_decoder(name, options)
     assert isinstance(decoder, models.DiffusionDecoder)
     assert isinstance(again, models.DiffusionDecoder)
     pairs = zip(decoder.denoiser.parameters(), again.denoiser.parameters(), strict=True)
@@ -224,17 +212,20 @@ def test_random_weights_serve_cost_measurements(flow: str, scales: int, steps: i
 
 @pytest.mark.parametrize("name", ["vae", "diffusion"])
 def test_a_preset_sizes_random_weights_alone(name: str, weights: Path) -> None:
-    factory = models.vae if name == "vae" else FACTORIES[name]
     options = DecoderOptions(weights="random")
-    small = factory(replace(options, preset="small")).spec.parameters
-    assert small > 4 * factory(replace(options, preset="nano")).spec.parameters == 4 * factory(options).spec.parameters
+    small = build_decoder(name, replace(options, preset="small")).spec.parameters
+    assert (
+        small
+        > 4 * build_decoder(name, replace(options, preset="nano")).spec.parameters
+        == 4 * build_decoder(name, options).spec.parameters
+    )
     with pytest.raises(UnknownNameError, match="Did you mean 'small'"):
-        factory(replace(options, preset="smal"))
+        build_decoder(name, replace(options, preset="smal"))
     with pytest.raises(MsbenchError, match=r"preset=small goes with weights=random"):
-        factory(DecoderOptions(checkpoint=weights / f"{name}.safetensors", preset="small"))
+        build_decoder(name, DecoderOptions(checkpoint=weights / f"{name}.safetensors", preset="small"))
 
 
 def test_default_steps_follow_the_scales() -> None:
     random = DecoderOptions(weights="random", device=torch.device("meta"))
-    assert make_diffusion("ms-onestep", replace(random, scales=2)).spec.steps == 2
-    assert make_diffusion("ms-diffusion", replace(random, scales=2)).spec.steps == 50
+    assert build_decoder("ms-onestep", replace(random, scales=2)).spec.steps == 2
+    assert build_decoder("ms-diffusion", replace(random, scales=2)).spec.steps == 50

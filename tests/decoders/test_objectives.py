@@ -17,7 +17,8 @@ from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObje
 from decoders.training.data import TrainingImages
 from decoders.training.distillation import DistillationLossConfig, DistillationObjective
 from decoders.training.flow_matching import FlowLossConfig, FlowObjective
-from decoders.training.regression import RegressionLossConfig, RegressionObjective, image_pyramid
+from decoders.training.regression import RegressionLossConfig, RegressionObjective
+from decoders.training.scales import image_pyramid
 from harness.errors import MsbenchError
 
 MakeDenoiser = Callable[[int], Denoiser]

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from decoders.autoencoder import Autoencoder, AutoencoderConfig
 from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObjective
+from decoders.training.config import TrainConfig
 from decoders.training.data import TrainingImages, to_float
-from decoders.training.trainer import TrainConfig, train
+from decoders.training.trainer import train
 
 SMALL = AutoencoderConfig(
     latent_channels=16, encoder_widths=(24, 48), encoder_depths=(1, 1), decoder_widths=(24, 48), decoder_depths=(1, 1)

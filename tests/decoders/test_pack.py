@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from decoders.training import pack
+from decoders.training import data as data_module
 from decoders.training.data import TrainingImages, load_training_images
 from decoders.training.distributed import Group
 from harness.data.dataset import Dataset
@@ -21,7 +21,7 @@ from harness.errors import MsbenchError
 @pytest.fixture
 def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     monkeypatch.setenv("MSBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pack, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(data_module, "_POLL_SECONDS", 0.02)
     folder = tmp_path / "pictures"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -84,4 +84,4 @@ def test_no_room_is_one_line(request_: Request, tmp_path: Path, monkeypatch: pyt
 
 
 def test_memory_is_shared_by_a_machine_s_processes() -> None:
-    assert pack.memory_limit(4) == pytest.approx(pack.memory_limit(1) / 4, abs=1)
+    assert data_module.memory_limit(4) == pytest.approx(data_module.memory_limit(1) / 4, abs=1)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from decoders.denoiser import Denoiser
 from decoders.flow import FlowName, make_flow
-from decoders.sampling import sample
-from decoders.schedule import split_steps
-from decoders.training.regression import image_pyramid
+from decoders.sampling import sample, split_steps
+from decoders.training.scales import image_pyramid
+from harness.errors import MsbenchError
 from harness.noise import SampleNoise
 
 FLOWS: tuple[FlowName, ...] = ("cascade", "pyramid", "noise-free")
@@ -118,3 +118,20 @@ def test_noise_belongs_to_the_sample(name: FlowName, scales: int, tiny_denoiser:
     with torch.inference_mode():
         other = sample(network, make_flow(name, scales), latents[:1], (2,) * scales, SampleNoise.for_samples(1, keys[:1]))
     assert not torch.allclose(other, whole[:1], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("steps", "scales", "expected"),
+    [(50, 3, (16, 17, 17)), (50, 1, (50,)), (3, 3, (1, 1, 1)), (50, 4, (12, 12, 13, 13)), (5, 3, (1, 2, 2)), (1, 1, (1,))],
+)
+def test_steps_are_split_evenly_and_the_rest_goes_to_the_finest(steps: int, scales: int, expected: tuple[int, ...]) -> None:
+    assert split_steps(steps, scales) == expected
+    assert sum(expected) == steps
+
+
+@pytest.mark.parametrize(
+    ("steps", "scales", "words"), [(2, 3, "at least one step a scale"), (0, 1, "step"), (5, 0, "at least one")]
+)
+def test_impossible_splits_are_refused(steps: int, scales: int, words: str) -> None:
+    with pytest.raises(MsbenchError, match=words):
+        split_steps(steps, scales)

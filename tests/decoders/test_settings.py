@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import pytest
 
 from decoders.denoiser import DenoiserConfig
-from decoders.settings import apply_settings, check_settings
-from decoders.training.trainer import TrainConfig
+from decoders.settings import Positive, Share, Width, apply_settings, check_settings, checked
+from decoders.training.config import TrainConfig
 from harness.errors import MsbenchError, UnknownNameError
 
 
@@ -27,10 +28,12 @@ class Config:
     """free text"""
     kind: Literal["one", "two"] = "one"
     """choice"""
-    widths: tuple[int, ...] = (4, 8)
+    widths: tuple[Width, ...] = (4, 8)
     """list"""
-    limit: float | None = 2.0
+    limit: Positive | None = 2.0
     """may be absent"""
+    share: Share = 0.5
+    """within a range"""
 
 
 @pytest.mark.parametrize(
@@ -66,10 +69,16 @@ def test_real_configs_take_settings() -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("c.count=2.5", "'2.5' is not a whole number"),
-        ("c.rate=fast", "'fast' is not a number"),
-        ("c.on=1", "'1' is not true or false"),
-        ("c.widths=8,x", "'x' is not a whole number"),
+        ("c.count=2.5", r"c\.count=2\.5: input should be a valid integer"),
+        ("c.rate=fast", "should be a valid number"),
+        ("c.on=maybe", "should be a valid boolean"),
+        ("c.kind=tow", "should be 'one' or 'two'"),
+        ("c.widths=8,x", "1: input should be a valid integer.*got 'x'"),
+        ("c.share=nan", r"c\.share=nan: input should be"),
+        ("c.share=1.5", "less than or equal to 1"),
+        ("c.limit=-1", "greater than 0"),
+        ("c.width=0", "greater than or equal to 1"),
+        ("c.widths=8,0", "greater than or equal to 1"),
         ("c.count=", "expected group.field=value"),
         ("count=3", "expected group.field=value"),
         ("c.count", "expected group.field=value"),
@@ -80,11 +89,25 @@ def test_a_value_that_does_not_fit_is_named(setting: str, words: str) -> None:
         apply_settings("c", Config(), [setting])
 
 
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (Config(share=math.nan), r"c\.share=nan"),
+        (Config(widths=(3, -8)), r"c\.widths=\(3, -8\)"),
+        (Config(limit=1e20), "less than or equal"),
+        (Config(count="8"), "valid integer"),  # type: ignore[arg-type]
+        (Config(count=True), "valid integer"),
+    ],
+)
+def test_a_whole_config_is_held_to_its_types_and_ranges(config: Config, words: str) -> None:
+    assert checked("c", Config(limit=None)) == Config(limit=None)
+    with pytest.raises(MsbenchError, match=words):
+        checked("c", config)
+
+
 def test_unknown_names_get_a_suggestion() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'count'"):
         apply_settings("c", Config(), ["c.counts=3"])
-    with pytest.raises(UnknownNameError, match="Did you mean 'two'"):
-        apply_settings("c", Config(), ["c.kind=tow"])
     with pytest.raises(UnknownNameError, match="Did you mean 'denoiser'"):
         check_settings(["denoisr.widths=3"], ["denoiser", "train"])
     check_settings(["denoiser.widths=3"], ["denoiser", "train"])

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from decoders.training.config import TrainConfig, ema_decay
 from decoders.training.state import SNAPSHOT
-from decoders.training.trainer import TrainConfig, ema_decay, train
+from decoders.training.trainer import train
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(max_steps=20, warmup=1, precision="fp32", log_every=1, learning_rate=1e-2, snapshot=0.75)

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from decoders.denoiser import Denoiser
 from decoders.flow import make_flow
 from decoders.training import trainer
+from decoders.training.config import TrainConfig, autocast_dtype, check_config, ema_decay, learning_rate, step_seed
 from decoders.training.data import TrainingImages
 from decoders.training.flow_matching import FlowLossConfig, FlowObjective
-from decoders.training.trainer import TrainConfig, autocast_dtype, check_budget, ema_decay, learning_rate, step_seed, train
+from decoders.training.trainer import train
 from harness.errors import MsbenchError
 
 CPU = torch.device("cpu")
@@ -90,13 +91,13 @@ def test_stopping_and_resuming_gives_the_weights_of_one_run(
     assert (second.steps, second.finished) == (40, True)
     assert digest(straight.module) != before
     assert digest(resumed.module) == digest(straight.module)
-    assert second.curve == whole.curve
     # The log too: step 21 falls between two parts of the run, and its row averages losses of both.
     assert without_time(log_rows(tmp_path / "parts")) == without_time(log_rows(tmp_path / "straight"))
     assert [row["step"] for row in log_rows(tmp_path / "straight")] == ["7", "14", "21", "28", "35"]
     # A finished run that is resumed does nothing.
     again = make_objective()
-    assert train(again, FORTY, tmp_path / "parts", CPU, resume=True).steps == 40
+    result = train(again, FORTY, tmp_path / "parts", CPU, resume=True)
+    assert (result.steps, result.new_steps) == (40, 0)
     assert digest(again.module) == digest(straight.module)
 
 
@@ -157,8 +158,9 @@ def test_a_fresh_run_in_a_used_folder_starts_a_fresh_log(tmp_path: Path) -> None
         assert [int(row["step"]) for row in log_rows(tmp_path)] == [2, 4, 6]
 
 
-def test_resuming_without_a_state_begins(tmp_path: Path) -> None:
-    assert train(Quadratic(), TrainConfig(max_steps=2, precision="fp32"), tmp_path, CPU, resume=True).steps == 2
+def test_resuming_without_a_state_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MsbenchError, match="no saved state to resume"):
+        train(Quadratic(), TrainConfig(max_steps=2, precision="fp32"), tmp_path, CPU, resume=True)
 
 
 def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -177,14 +179,21 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     ("config", "words"),
     [
         (TrainConfig(), "needs a budget"),
-        (TrainConfig(max_steps=0), "must be positive"),
-        (TrainConfig(max_minutes=0.0), "must be positive"),
-        (TrainConfig(max_steps=5, max_minutes=-1.0), "must be positive"),
+        (TrainConfig(max_steps=0), "max_steps=0: input should be greater"),
+        (TrainConfig(max_minutes=0.0), r"max_minutes=0\.0: input should be greater"),
+        (TrainConfig(max_steps=5, max_minutes=-1.0), r"max_minutes=-1\.0: input should be greater"),
+        (TrainConfig(max_minutes=math.nan), "max_minutes=nan"),
+        (TrainConfig(max_steps=5, ema_power=math.nan), "ema_power=nan"),
+        (TrainConfig(max_steps=5, learning_rate=-1.0), r"learning_rate=-1\.0"),
+        (TrainConfig(max_steps=5, learning_rate=math.nan), "learning_rate=nan"),
+        (TrainConfig(max_steps=5, log_every=0), "log_every=0"),
+        (TrainConfig(max_steps=5, seed=10**23), "seed=1"),
+        (TrainConfig(max_steps=5, precision="fp8"), "precision=fp8"),
     ],
 )
-def test_a_run_needs_a_budget(config: TrainConfig, words: str, tmp_path: Path) -> None:
+def test_a_run_needs_a_budget_and_numbers_within_their_ranges(config: TrainConfig, words: str, tmp_path: Path) -> None:
     with pytest.raises(MsbenchError, match=words):
-        check_budget(config)
+        check_config(config)
     with pytest.raises(MsbenchError, match=words):
         train(Quadratic(), config, tmp_path / "run", CPU)
     assert not (tmp_path / "run").exists()
@@ -286,8 +295,6 @@ def test_precision_by_name() -> None:
     assert autocast_dtype("fp32", CPU) is None
     assert autocast_dtype("bf16", CPU) == torch.bfloat16
     assert autocast_dtype("auto", torch.device("cuda")) == torch.bfloat16
-    with pytest.raises(MsbenchError, match="unknown precision 'fp8'"):
-        autocast_dtype("fp8", CPU)
 
 
 @pytest.mark.parametrize(("tiles", "vectors"), [(False, False), (True, False), (False, True)])
@@ -302,12 +309,11 @@ def test_automatic_precision_is_bf16_where_the_cpu_multiplies_it(
 
 def test_log_columns(make_objective: Callable[[], FlowObjective], tmp_path: Path) -> None:
     config = replace(FORTY, max_steps=4, log_every=2)
-    result = train(make_objective(), config, tmp_path, CPU)
+    train(make_objective(), config, tmp_path, CPU)
     rows = log_rows(tmp_path)
     rates = ["samples_per_s", "gflops_per_s", "mfu"]
     parts = ["velocity_0", "lpips_0", "velocity_1", "lpips_1"]
     assert list(rows[0]) == ["step", "loss", "grad_norm", "seconds", "skipped", *rates, *parts]
     assert [int(row["step"]) for row in rows] == [2, 4]
-    assert [float(row["loss"]) for row in rows] == pytest.approx([loss for _, loss in result.curve], rel=1e-4)
     assert (tmp_path / "state.pt").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "state.pt"]

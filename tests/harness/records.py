@@ -87,7 +87,7 @@ def run_data(
         failure=None,
         protocol=protocol,
         protocol_hash=protocol.hash(),
-        metrics={one.name: MetricFacts(one.description, one.direction, one.unit, one.per_image) for one in known},
+        metrics={one.name: MetricFacts(one.definition, one.direction, one.unit, one.per_image) for one in known},
         higher_is_better={one.name: one.direction == "higher" for one in known},
         results=tuple(row for row, _ in pairs),
         decoders={row.label: rest for row, rest in pairs},

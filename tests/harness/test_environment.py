@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.environment import environment, git_state
+from harness.environment import cpu_model, environment, git_state
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -65,3 +65,13 @@ def test_a_machine_without_git_has_no_state(tmp_path: Path, monkeypatch: pytest.
     root = checkout(tmp_path / "repo")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state(root) == {"commit": None, "dirty": None}
+
+
+def test_a_mac_is_named_by_its_chip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`platform.processor()` says "arm" on all of them, so that times of any two would compare."""
+    monkeypatch.setattr(Path, "is_file", lambda self: False)
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("platform.processor", lambda: "arm")
+    answers = iter([subprocess.CompletedProcess([], 0, "Apple M2 Pro\n"), subprocess.CompletedProcess([], 1, "")])
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: next(answers))
+    assert [cpu_model(), cpu_model()] == ["Apple M2 Pro", "arm"]

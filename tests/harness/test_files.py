@@ -1,14 +1,28 @@
+"""Files that are written whole, and folders with one writer."""
+
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from harness.errors import MsbenchError
-from harness.files import cache_dir
+from harness.files import LOCK, cache_dir, folder_lock
+
+HOLD = """
+import pathlib, sys
+from harness.files import folder_lock
+with folder_lock(pathlib.Path(sys.argv[1])):
+    print(1, flush=True)
+    input()
+"""
 
 
-def test_the_environment_chooses(monkeypatch, tmp_path):
+def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MSBENCH_CACHE", str(tmp_path / "here"))
     assert cache_dir() == tmp_path / "here"
     monkeypatch.delenv("MSBENCH_CACHE")
@@ -16,6 +30,82 @@ def test_the_environment_chooses(monkeypatch, tmp_path):
     assert cache_dir() == tmp_path / "msbench"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_dir() == Path.home() / ".cache" / "msbench"
+
+
+def test_a_second_writer_is_refused_and_named(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "run"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdin=-1, stdout=-1, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(MsbenchError, match=f"process {other.pid} on {socket.gethostname()}"), folder_lock(folder):
+            pass
+        other.communicate("\n")
+    with folder_lock(folder):
+        assert str(os.getpid()) in (folder / LOCK).read_text()
+    assert not (folder / LOCK).exists()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=-1, stdout=-1, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        other.kill()
+    assert (tmp_path / LOCK).exists()
+    with folder_lock(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "taken"),
+    [
+        (f"{socket.gethostname()} {os.getpid()} 1", True),  # the number was given to another process since
+        (f"{socket.gethostname()} 99999999999999 1", True),
+        (f"elsewhere {os.getpid()} 1", False),
+        ("", False),
+    ],
+)
+def test_whose_lock_may_be_taken_over(tmp_path: Path, content: str, taken: bool) -> None:
+    (tmp_path / LOCK).write_text(content)
+    if taken:
+        with folder_lock(tmp_path):
+            pass
+    else:
+        with pytest.raises(MsbenchError, match="delete that file"), folder_lock(tmp_path):
+            pass
+        assert (tmp_path / LOCK).read_text() == content
+
+
+def test_the_folder_is_a_file_or_below_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(MsbenchError, match="cannot write"), folder_lock(folder):
+            pass
+
+
+CONTEND = """
+import pathlib, sys
+from harness.errors import MsbenchError
+from harness.files import folder_lock
+folder, won = pathlib.Path(sys.argv[1]), 0
+for _ in range(200):
+    try:
+        with folder_lock(folder):
+            (folder / "inside").open("x").close()
+            (folder / "inside").unlink()
+            won += 1
+    except MsbenchError:
+        pass
+print(won)
+"""
+
+
+def test_two_never_hold_it_at_once(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text(f"{socket.gethostname()} 99999999999999 1")
+    others = [subprocess.Popen([sys.executable, "-c", CONTEND, str(tmp_path)], stdout=-1, text=True) for _ in range(3)]
+    wins = [other.communicate(timeout=60)[0] for other in others]
+    assert [other.returncode for other in others] == [0, 0, 0]
+    assert sum(map(int, wins)) > 0
 
 
 def test_no_home_folder_names_the_variable(monkeypatch):

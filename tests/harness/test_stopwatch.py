@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 
 import pytest
+import torch
 
 from harness.stopwatch import Stages, StageTime, Timing, timing_line
 
@@ -28,3 +29,11 @@ def test_a_stage_that_fails_is_counted_and_repeats_add_up(monkeypatch: pytest.Mo
     with stages.stage("decode"):
         pass
     assert stages.timing().stages == {"decode": StageTime(3.0, 0.75)}
+
+
+def test_the_device_of_the_run_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[object] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    with Stages("cuda:3").stage("decode"):
+        pass
+    assert waited == [torch.device("cuda:3")]

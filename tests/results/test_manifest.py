@@ -90,10 +90,6 @@ def written_today(name: str, layout: str) -> Sequence[str]:
     """The columns that the code gives a file of this layout and content."""
     if layout == "published":
         return published.COLUMNS
-    if layout == "reference":
-        from harness.compare.reference import COLUMNS
-
-        return COLUMNS
     assert layout in ("results", "compared"), f"{name}: unknown layout {layout!r}"
     added: list[str] = []
     if layout == "compared":  # every usual metric is held against the baseline, and the extra ones that were measured

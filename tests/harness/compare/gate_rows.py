@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.compare.gate import Tolerance, make_reference
+from harness.compare.gate import make_reference
 from harness.compare.reference import GateReference
+from harness.metrics.metric import Tolerance
 from harness.metrics.registry import METRICS
 from harness.record.protocol import Protocol
 from harness.record.record import Record
@@ -24,14 +25,14 @@ def row(decoder: str = "vae", **changes: Any) -> Result:
 
 
 def record(*rows: Result, protocol: Protocol = PROTOCOL, folder: str = "run", **changes: Any) -> Record:
-    """A run that was never made; `changes`: source, pixels, weights, exact."""
+    """A run that was never made; `changes`: source, pixels, weights, exact, command."""
     rest = details(changes.get("exact", 0), weights_sha256=changes.get("weights", "w"))
     data = run_data(
         [(one, rest) for one in rows or (row(),)],
         protocol,
         changes.get("source", "s"),
         changes.get("pixels", "p"),
-        command='msbench run --decoder "a, b"',
+        command=changes.get("command", 'msbench run --decoder "a, b"'),
     )
     return Record(Path(folder), data)
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness.compare.compare import compare
 from harness.compare.comparison import Compared, Comparison
+from harness.compare.gate import update_reference
 from harness.errors import MsbenchError, UnknownNameError
 from harness.metrics.registry import EXTRA, METRICS
 from harness.record.measured import read_measured
-from harness.record.run import open_run
+from harness.record.record import Record, write_record
+from harness.record.run import FEATURES, open_run
 from harness.stats.rfid import rfid_value
 from tests.harness.conftest import PROTOCOL, MakeRun
 
@@ -231,3 +238,183 @@ def test_the_first_run_is_told_by_its_place_not_by_its_folder(tmp_path: Path, ma
     run = make_run(tmp_path / "a", {"vae": 0.0, "other": 0.1})
     comparison = compare([(run, "vae"), (run, "other")])
     assert {(one.decoder, one.baseline) for one in comparison.comparisons} == {("other", "vae")}
+
+
+def trained(make_run: MakeRun, folder: Path, seed: int, recipe: str, shift: float, **options: Any) -> Record:
+    """A student of one training seed and recipe."""
+    spec = {"student": {"training_seed": seed, "recipe_sha256": recipe}}
+    run = make_run(folder, {"student": shift}, spec=spec, seed=seed)
+    return replace(run, data=replace(run.data, results=(replace(run.data.results[0], options=options),)))
+
+
+def test_groups_of_two_recipes_both_stay(tmp_path: Path, make_run: MakeRun) -> None:
+    kinds = [("1" * 64, 0.1), ("2" * 64, 0.3)]
+    runs = [trained(make_run, tmp_path / f"{recipe[0]}{s}", s, recipe, shift) for recipe, shift in kinds for s in (0, 1)]
+    comparison = compare([(make_run(tmp_path / "base", {"vae": 0.0}), None), *((run, None) for run in runs)])
+    labels = [f"student recipe {digit * 8} (mean of 2 training seeds)" for digit in "12"]
+    diffs = [found(comparison, "lpips", label).diff for label in labels]
+    assert diffs == pytest.approx([0.1, 0.3], abs=0.05)
+    assert {one.decoder for one in comparison.seeds} == {"student recipe 11111111", "student recipe 22222222"}
+
+
+def test_other_options_are_never_averaged_as_seeds(tmp_path: Path, make_run: MakeRun) -> None:
+    """The checkpoint is what differs between seeds; steps are not."""
+    four = [trained(make_run, tmp_path / f"four{s}", s, "r", 0.1, steps=4, checkpoint=f"{s}.safetensors") for s in (0, 1)]
+    ten = [trained(make_run, tmp_path / f"ten{s}", s, "r", 0.3, steps=10) for s in (2, 3)]
+    lone = trained(make_run, tmp_path / "lone", 4, "r", 0.5)
+    comparison = compare([(run, None) for run in (make_run(tmp_path / "base", {"vae": 0.0}), *four, *ten, lone)])
+    assert {one.decoder: one.seeds for one in comparison.seeds} == {"student@steps=4": (0, 1), "student@steps=10": (2, 3)}
+    assert found(comparison, "lpips", "student@steps=4 (mean of 2 training seeds)").diff == pytest.approx(0.1, abs=0.05)
+
+
+@pytest.mark.parametrize("baseline", ["seed0:student", "student (mean of 2 training seeds)"])
+def test_a_group_is_not_held_against_its_own_member(tmp_path: Path, make_run: MakeRun, baseline: str) -> None:
+    runs = [trained(make_run, tmp_path / f"seed{seed}", seed, "r", 0.1) for seed in (0, 1)]
+    runs.append(make_run(tmp_path / "base", {"vae": 0.0}))
+    comparison = compare([(run, None) for run in runs], baseline=baseline)
+    pairs = {(one.decoder, one.baseline) for one in comparison.comparisons}
+    assert ("vae", baseline) in pairs
+    assert not any("mean of" in decoder + base and "student" in decoder and "student" in base for decoder, base in pairs)
+    assert any("one is part of the other" in warning for warning in comparison.warnings)
+
+
+def test_better_is_never_called_inferior(tmp_path: Path, make_run: MakeRun) -> None:
+    run = make_run(tmp_path / "a", {"vae": 0.0, **{f"d{i}": -0.02 * i for i in range(6)}}, n=20)
+    comparison = compare([(run, None)], margins="lpips=1e-6,ssim=1e-6,psnr=1e-6,rfid=0.001%")
+    assert any(one.verdict == "better" for one in comparison.comparisons)
+    assert not [one for one in comparison.comparisons if one.verdict == "better" and one.non_inferior is False]
+
+
+def alter(folder: Path, change: Callable[[pd.DataFrame], object]) -> None:
+    path = folder / "samples.parquet"
+    samples = pd.read_parquet(path)
+    changed = change(samples)
+    (samples if changed is None else changed).to_parquet(path, index=False)
+
+
+def test_an_exact_decoder_is_better_than_one_that_is_not(tmp_path: Path, make_run: MakeRun) -> None:
+    run = make_run(tmp_path / "a", {"vae": 0.0, "identity": 0.0})
+
+    def exact(samples: pd.DataFrame) -> None:
+        samples.loc[samples["decoder"] == "identity", "psnr"] = np.inf
+
+    alter(run.folder, exact)
+    details = {**run.data.decoders, "identity": replace(run.data.decoders["identity"], psnr_exact_images=60)}
+    rows = tuple(replace(r, metrics={**r.metrics, "psnr": None}) if r.label == "identity" else r for r in run.data.results)
+    run = write_record(run.folder, replace(run.data, results=rows, decoders=details))
+    one = found(compare([(run, None)]), "psnr", "identity")
+    assert (one.verdict, one.non_inferior, one.value, one.diff) == ("better", True, np.inf, np.inf)
+    assert one.p_holm < 1e-6
+    other = found(compare([(run, None)], baseline="identity"), "psnr", "vae")
+    assert (other.verdict, other.difference) == ("worse", "worse")
+
+
+def test_a_metric_computed_otherwise_is_left_out_and_named(tmp_path: Path, make_run: MakeRun) -> None:
+    first, second = (make_run(tmp_path / name, {"vae": 0.0}) for name in "ab")
+    facts = {**second.data.metrics, "lpips": replace(second.data.metrics["lpips"], definition="vgg")}
+    del facts["ssim"]
+    comparison = compare([(first, None), (replace(second, data=replace(second.data, metrics=facts)), None)])
+    assert {one.metric for one in comparison.comparisons} == USUAL - {"lpips", "ssim"}
+    assert any(line.startswith("lpips is left out: ") and "'vgg'" in line for line in comparison.warnings)
+    assert any(line.startswith("ssim is left out: only one of") for line in comparison.warnings)
+
+
+def test_disturbed_times_are_not_compared(tmp_path: Path, make_run: MakeRun) -> None:
+    calls = {"vae": [30.0, 31.0, 29.0], "fast": [10.0, 10.1, 9.9]}
+    run = make_run(tmp_path / "a", {"vae": 0.0, "fast": 0.0}, calls=calls)
+    rows = tuple(replace(row, disturbed=row.label == "fast") for row in run.data.results)
+    comparison = compare([(replace(run, data=replace(run.data, results=rows)), None)])
+    assert [one.quantity for one in comparison.costs] == ["GFLOPs"]
+    assert "times of fast and vae are not compared: other work disturbed fast" in comparison.warnings
+
+
+@pytest.mark.parametrize(("device", "compared"), [("cpu", False), ("mps", False), ("cuda", True)])
+def test_the_chip_tells_machines_apart(tmp_path: Path, make_run: MakeRun, device: str, compared: bool) -> None:
+    """On mps there is no list of GPUs: the processor's name is the chip."""
+    runs = []
+    for chip in ("Apple M1", "Apple M4"):
+        run = make_run(tmp_path / chip, {"vae": 0.0}, calls={"vae": [3.0, 3.1, 2.9]})
+        setting, facts = replace(run.data.setting, device=device), {**run.data.environment, "cpu_model": chip}
+        runs.append((replace(run, data=replace(run.data, setting=setting, environment=facts)), None))
+    assert ("time, batch 1" in {one.quantity for one in compare(runs).costs}) == compared
+
+
+def features(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    def write(folder: Path) -> None:
+        from safetensors.numpy import load_file, save_file
+
+        tensors = dict(load_file(folder / FEATURES))
+        change(tensors)
+        save_file(tensors, folder / FEATURES)
+
+    return write
+
+
+def samples(change: Callable[[pd.DataFrame], object]) -> Callable[[Path], object]:
+    return lambda folder: alter(folder, change)
+
+
+def content(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    def write(folder: Path) -> None:
+        data = json.loads((folder / "record.json").read_text())
+        change(data)
+        (folder / "record.json").write_text(json.dumps(data))
+
+    return write
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "samples gone": (lambda folder: (folder / "samples.parquet").unlink(), "samples.parquet"),
+    "samples cut": (lambda folder: (folder / "samples.parquet").write_bytes(b"PAR1"), "samples.parquet"),
+    "no key column": (samples(lambda frame: frame.drop(columns="key")), "lacks the column key"),
+    "no metric column": (samples(lambda frame: frame.drop(columns="lpips")), "lacks the column lpips"),
+    "a metric's samples NaN": (samples(lambda frame: frame.assign(lpips=np.nan)), "lpips of vae has gaps"),
+    "a metric's samples text": (samples(lambda frame: frame.assign(lpips="x")), "lpips holds no numbers"),
+    "no rows": (samples(lambda frame: frame.iloc[:0]), "only in the record"),
+    "rows missing": (samples(lambda frame: frame.iloc[:-3]), "other"),
+    "a decoder missing": (samples(lambda frame: frame[frame["decoder"] == "vae"]), "other"),
+    "features NaN": (features(lambda tensors: tensors["vae/0"].fill(np.nan)), "not finite"),
+    "features short": (features(lambda tensors: tensors.update({"vae/0": tensors["vae/0"][:3]})), "vae/0"),
+    "features of another name": (features(lambda tensors: tensors.update({"x/0": tensors.pop("vae/0")})), "vae/0"),
+    "features no file of this kind": (lambda folder: (folder / FEATURES).write_bytes(b"no"), FEATURES),
+    "results empty": (content(lambda data: data.update(results=[], decoders={})), "no results"),
+    "no results": (content(lambda data: data.pop("results")), "results"),
+    "no decoders": (content(lambda data: data.pop("decoders")), "decoders"),
+    "no protocol": (content(lambda data: data.pop("protocol")), "protocol"),
+    "a figure is text": (content(lambda data: data["results"][0].update(lpips="low")), "lpips"),
+    "deep JSON": (lambda folder: (folder / "record.json").write_text("[" * 100_000), "record.json"),
+    "NaN in JSON": (lambda folder: (folder / "record.json").write_text('{"schema_version": NaN}'), "record.json"),
+}
+
+
+SOME = ("samples cut", "a metric's samples NaN", "features short", "results empty", "no protocol")
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [("compare", name) for name in DAMAGE] + [(command, name) for command in ("verify", "claim", "gate") for name in SOME],
+)
+def test_a_damaged_run_is_one_line_and_exit_2(tmp_path: Path, make_run: MakeRun, command: str, name: str) -> None:
+    damage, words = DAMAGE[name]
+    run = make_run(tmp_path / "run", {"vae": 0.0, "other": 0.1}, n=6)
+    reference, folder = str(tmp_path / "r.json"), str(run.folder)
+    update_reference([run], None, reference)
+    damage(run.folder)
+    who = [f"{folder}:other", "--direct", f"{folder}:vae", "--student", f"{folder}:vae"]
+    arguments = {
+        "compare": ["compare", folder],
+        "verify": ["verify", folder],
+        "claim": ["claim", "--teacher", *who],
+        "gate": ["compare", folder, "--against", reference],
+    }[command]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2, done.output
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_decoder_is_what_stands_after_the_last_colon(tmp_path: Path, make_run: MakeRun) -> None:
+    run = make_run(tmp_path / "run:a", {"vae": 0.0, "other": 0.1})
+    done = CliRunner().invoke(app, ["compare", f"{run.folder}:vae", str(run.folder), "--json"])
+    assert done.exit_code == 0, done.output
+    assert [row["decoder"] for row in json.loads(done.stdout)["results"]] == ["vae", "vae", "other"]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from harness.cost.latency import measure_latency
+from harness.cost.latency import latency_of, measure_latency
+from harness.cost.load import Load, LoadMeter, mean_load
 
 CPU = torch.device("cpu")
 
@@ -82,6 +87,70 @@ def test_a_gpu_is_waited_for_on_both_sides_and_warmed_up_ten_times(monkeypatch: 
     assert events == ["wait", "call", "wait"] * 12
 
 
-def test_limits_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(ValueError, match="min_calls"):
-        measure_latency(lambda: None, CPU, min_calls=5, max_calls=4, max_seconds=1.0)
+@pytest.mark.parametrize(
+    ("seconds", "settled", "load", "words"),
+    [
+        ([1.0] * 10, True, Load(1.0, 0.05, 0.02, 9.0), None),
+        ([1.0] * 10, True, Load(1.0, 0.31, 0.0, 9.0), "disturbed: its threads waited for a CPU 31 % of the time"),
+        ([1.0] * 10, True, Load(1.0, None, 0.04, None), "disturbed: the hypervisor gave 4 % of the CPUs' time to others"),
+        ([1.0, 2.0] * 5, False, None, "disturbed: the warm-up did not settle, and p90 is 2.0 times p10"),
+        ([1.0, 2.0] * 5, True, Load(1.0, None, None, None), None),
+        ([1.0, 1.4] * 5, False, Load(1.0, None, None, None), None),
+    ],
+)
+def test_what_speaks_against_times_is_said(seconds: list[float], settled: bool, load: Load | None, words: str | None) -> None:
+    assert latency_of(seconds, 4, settled, load).disturbance() == words
+
+
+def proc(folder: Path, delays: dict[int, int], ticks: tuple[int, ...]) -> None:
+    """What Linux says of this process's threads (nanoseconds waited) and of all CPUs."""
+    for thread, nanoseconds in delays.items():
+        (folder / "self" / "task" / str(thread)).mkdir(parents=True, exist_ok=True)
+        (folder / "self" / "task" / str(thread) / "schedstat").write_text(f"123456 {nanoseconds} 7\n")
+    (folder / "stat").write_text(f"cpu  {' '.join(map(str, ticks))} 0 0\ncpu0 1 2 3\n")
+
+
+def test_load_is_that_of_the_most_delayed_thread_and_of_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [10.0]
+    monkeypatch.setattr("harness.cost.load.time.perf_counter", lambda: now[0])
+    proc(tmp_path, {1: 5 * 10**9, 2: 0}, (100, 0, 100, 800, 0, 0, 0, 50))
+    meter = LoadMeter(tmp_path)
+    now[0] = 14.0
+    proc(tmp_path, {1: 6 * 10**9, 2: 10**8, 3: 2 * 10**9}, (200, 0, 110, 880, 0, 0, 0, 60))  # a third thread has begun
+    load = meter.load()
+    assert (load.seconds, load.run_delay, load.steal) == (4.0, 0.5, 10 / 200)
+    proc(tmp_path, {}, (201, 0, 110, 880, 0, 0, 0, 61))
+    assert LoadMeter(tmp_path).load().steal is None  # too short to tell
+    assert mean_load([load, Load(12.0, 0.1, None, 1.0)]) == Load(
+        16.0,
+        pytest.approx(0.2),
+        0.05,
+        pytest.approx((4 * (load.load_average or 0) + 12) / 16),  # type: ignore[arg-type]
+    )
+    assert mean_load([]) is None
+
+
+def test_a_system_without_proc_tells_nothing(tmp_path: Path) -> None:
+    load = LoadMeter(tmp_path / "nothing").load()
+    assert (load.run_delay, load.steal) == (None, None)
+
+
+def test_competing_processes_are_noticed() -> None:
+    """Two processes on one core: this one waits about half of the time."""
+    if LoadMeter().load().run_delay is None or not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system does not tell how long a process waits")
+    core = min(os.sched_getaffinity(0))
+    code = f"import os\nos.sched_setaffinity(0, {{{core}}})\nprint(flush=True)\nwhile True: pass"
+    before = os.sched_getaffinity(0)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as rival:
+        assert rival.stdout is not None
+        rival.stdout.readline()
+        os.sched_setaffinity(0, {core})
+        try:
+            latency = measure_latency(lambda: sum(range(100_000)), CPU, min_calls=3, max_calls=10_000, max_seconds=0.5)
+        finally:
+            os.sched_setaffinity(0, before)
+            rival.kill()
+    assert latency.load is not None
+    assert (latency.load.run_delay or 0.0) > 0.2
+    assert "waited for a CPU" in str(latency.disturbance())

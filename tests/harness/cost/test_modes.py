@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from decoders import models
 from decoders.flow import FlowName
 from decoders.models import DiffusionDecoder
 from harness.cost import modes
@@ -21,6 +20,7 @@ from harness.cost.modes import Captured, CompiledDecoder, GraphedDecoder, Unsupp
 from harness.decoder import Compilable, Decoder, DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import UnknownNameError
 from harness.noise import SampleNoise
+from harness.registry import build_decoder
 from harness.run.config import RunConfig
 from harness.run.runner import evaluate
 
@@ -41,7 +41,8 @@ class Plain:
 
 def random_decoder(flow: FlowName, scales: int, steps: int) -> DiffusionDecoder:
     """Random weights in the output layers too, which start at zero."""
-    decoder = models.random_decoder(flow, scales, steps, DecoderOptions())
+    name = "ms-diffusion" if flow == "pyramid" else "ms-diffusion-cascade"
+    decoder = build_decoder(name, DecoderOptions(weights="random", scales=scales, steps=steps))
     assert isinstance(decoder, DiffusionDecoder)
     generator = torch.Generator().manual_seed(1)
     for parameter in decoder.denoiser.parameters():
@@ -102,7 +103,7 @@ def test_a_step_is_compiled_not_the_loop(scales: int, steps: int) -> None:
 
 
 def test_the_autoencoder_compiles_its_network() -> None:
-    decoder = models.vae(DecoderOptions(weights="random"))
+    decoder = build_decoder("vae", DecoderOptions(weights="random"))
     recorder = Recorder()
     z = latents()
     assert torch.equal(CompiledDecoder(decoder, recorder).decode(z, noise("a", "b")), decoder.decode(z, noise("a", "b")))
@@ -176,7 +177,7 @@ def test_a_graph_is_recorded_once_a_shape_and_fed_through_its_buffers() -> None:
 
 
 def test_a_graph_says_whether_noise_was_drawn() -> None:
-    for decoder, draws in ((Plain(), True), (models.vae(DecoderOptions(weights="random")), False)):
+    for decoder, draws in ((Plain(), True), (build_decoder("vae", DecoderOptions(weights="random")), False)):
         mine = GraphedDecoder(decoder, fake_capture([]))
         for _ in range(2):
             source = noise("a", "b")
@@ -210,8 +211,9 @@ def test_cost_counts_the_eager_decoder() -> None:
     assert count_flops(compiled, z, noise("a")) is None
     assert eager_of(compiled) is decoder
     assert eager_of(decoder) is decoder
-    cost = measure_cost(compiled, z, lambda count: noise(*map(str, range(count))), protocol, CPU)
+    cost = measure_cost(compiled, z, 0, protocol, CPU)
     assert cost.gflops == count_flops(decoder, z, noise("a"))
+    assert [cell.mode for cell in cost.cells] == ["compile"]
 
 
 def test_a_run_refuses_a_mode_its_device_lacks(tmp_path: Path) -> None:

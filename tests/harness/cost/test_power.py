@@ -1,8 +1,7 @@
-"""Reports from samples worked out by hand, a simulated NVML in this process, and the side process with a stand-in library."""
+"""Reports from samples worked out by hand, and a simulated NVML."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -12,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 from harness.cost import power
-from harness.cost.nvml import take_sample
-from harness.cost.power import PowerMonitor, PowerSample, clock_reasons, measure_idle_power, summarise
+from harness.cost.power import PowerReport, PowerSample, clock_reasons, measure_idle_power, summarise, take_sample, watch_power
 
 ME = os.getpid()
 
@@ -96,7 +95,7 @@ def window(*reasons: int, pids: tuple[int, ...] = (ME,)) -> list[PowerSample]:
 def test_the_energy_counter_over_the_window() -> None:
     report = summarise(window(0, 0, 0), {ME}, device="Fake", idle_w=60.0)
     assert (report.samples, report.seconds, report.energy_j, report.energy_source) == (3, 2.0, 200.0, "counter")
-    assert (report.mean_w, report.idle_w, report.busy_energy_j) == (100.0, 60.0, 80.0)
+    assert (report.mean_w, report.idle_w) == (100.0, 60.0)
     assert report.joules_per_image(8) == 25.0
     assert (report.sm_mhz_mean, report.sm_mhz_min, report.memory_mhz_mean, report.memory_mhz_min) == (
         1800.0,
@@ -106,8 +105,8 @@ def test_the_energy_counter_over_the_window() -> None:
     )
     assert (report.temperature_c_max, report.power_limit_w) == (52, 699.998)
     assert (report.throttled, report.shared, report.flags, report.reason) == (False, False, (), None)
-    record = json.loads(json.dumps(report.to_record()))
-    assert (record["energy_j"], record["busy_energy_j"], record["flags"]) == (200.0, 80.0, [])
+    adapter = TypeAdapter(PowerReport)
+    assert adapter.validate_json(adapter.dump_json(report)) == report
     with pytest.raises(ValueError, match="needs images"):
         report.joules_per_image(0)
 
@@ -171,26 +170,22 @@ def test_what_nvml_does_not_tell_is_none() -> None:
     report = summarise([PowerSample(0.0), PowerSample(1.0)], {ME})
     assert (report.energy_j, report.mean_w, report.sm_mhz_mean, report.throttled, report.shared) == (None,) * 5
     assert report.reason == "this GPU tells neither energy nor power"
-    assert (report.joules_per_image(3), report.busy_energy_j, report.flags) == (None, None, ())
+    assert (report.joules_per_image(3), report.flags) == (None, ())
     assert summarise([PowerSample(0.0)], {ME}).reason == "too few samples of the GPU (1)"
 
 
-def test_a_monitor_over_a_simulated_gpu() -> None:
+def test_work_on_a_simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(power, "INTERVAL", 0.01)
     nvml = FakeNvml(watts=300.0, reasons=4, pids=(ME, 77))
-    with PowerMonitor(0, nvml=nvml, interval=0.01, idle_w=70.0) as monitor:
-        assert monitor.report.reason == "not measured yet"
-        time.sleep(0.1)
-    report = monitor.report
-    assert (report.device, report.energy_source, report.idle_w) == ("Fake GPU", "counter", 70.0)
+    result, report = watch_power(lambda: time.sleep(0.1) or "done", nvml=nvml, idle_w=70.0)
+    assert (result, report.device, report.energy_source, report.idle_w) == ("done", "Fake GPU", "counter", 70.0)
     assert report.mean_w == pytest.approx(300.0, rel=0.01)
     assert report.seconds is not None
     assert report.seconds >= 0.1
     assert report.samples >= 3
     assert (report.throttle_reasons, report.other_pids) == (("power cap",), (77,))
     assert nvml.initialised == 0
-    with PowerMonitor(0, nvml=FakeNvml(pids=(ME, 77)), own_pids=(77,)) as monitor:
-        pass
-    assert monitor.report.shared is False
+    assert watch_power(lambda: time.sleep(0.01), nvml=FakeNvml(pids=(ME, 77)), own_pids=(77,))[1].shared is False
 
 
 def test_idle_power() -> None:
@@ -203,92 +198,39 @@ def test_a_gpu_without_some_functions_and_a_library_without_a_gpu() -> None:
     sample = take_sample(nvml, 0, clock=lambda: 1.0)
     assert sample == PowerSample(1.0)
     for missing in ("init", "handle"):
-        with PowerMonitor(0, nvml=FakeNvml(missing=(missing,))) as monitor:
-            pass
-        assert (monitor.report.reason, monitor.report.energy_j) == ("NVML: Not Supported", None)
+        result, report = watch_power(lambda: 5, nvml=FakeNvml(missing=(missing,)))
+        assert (result, report.reason, report.energy_j) == (5, "NVML: Not Supported", None)
 
 
-def test_the_block_s_own_error_passes() -> None:
+def test_the_work_s_own_error_passes() -> None:
     nvml = FakeNvml()
-    with pytest.raises(RuntimeError, match="mine"), PowerMonitor(0, nvml=nvml):
+
+    def fails() -> None:
         raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        watch_power(fails, nvml=nvml)
     assert nvml.initialised == 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_no_gpu_is_a_reason_not_an_error() -> None:
-    with PowerMonitor(0, idle_w=None) as monitor:
-        pass
-    assert monitor.report.reason is not None
-    assert "no NVIDIA GPU" in monitor.report.reason
-    assert "\n" not in monitor.report.reason
+    report = watch_power(lambda: None)[1]
+    assert report.reason is not None
+    assert "no NVIDIA GPU" in report.reason
+    assert "\n" not in report.reason
     assert measure_idle_power(0, seconds=0.0) is None
 
 
-_LIBRARY = """
-import os, time
-class NVMLError(Exception): pass
-class Process: pid = 4242
-def nvmlInit():
-    if os.environ.get("FAKE_NVML") == "absent": raise NVMLError("Driver Not Loaded")
-def nvmlShutdown(): pass
-def nvmlDeviceGetHandleByUUID(uuid):
-    if uuid != "GPU-1": raise NVMLError("Not Found")
-    return uuid
-def nvmlDeviceGetName(handle): return "Stand-in"
-def nvmlDeviceGetTotalEnergyConsumption(handle): return int(time.monotonic() * 250_000)
-def nvmlDeviceGetPowerUsage(handle): return 250_000
-def nvmlDeviceGetEnforcedPowerLimit(handle): return 700_000
-def nvmlDeviceGetClockInfo(handle, kind): return 1000 * kind
-def nvmlDeviceGetTemperature(handle, sensor): return 40
-def nvmlDeviceGetCurrentClocksThrottleReasons(handle): return 0x20
-def nvmlDeviceGetComputeRunningProcesses(handle):
-    if os.environ.get("FAKE_NVML") == "broken": os._exit(3)
-    return [Process()]
-"""
+def test_the_older_name_of_the_clock_reasons_is_asked_too() -> None:
+    class Older(FakeNvml):
+        def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: int) -> int:
+            return 0x20
 
-
-@pytest.fixture
-def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The side process finds this module in the place of pynvml, and torch a GPU."""
-    (tmp_path / "pynvml.py").write_text(_LIBRARY)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(power, "_gpu_of", lambda index: f"GPU-{index}")
-
-
-@pytest.mark.usefixtures("library")
-def test_the_side_process_samples() -> None:
-    with PowerMonitor(1, interval=0.01, own_pids=(4242,)) as monitor:
-        time.sleep(0.1)
-    report = monitor.report
-    assert (report.reason, report.device, report.energy_source) == (None, "Stand-in", "counter")
-    assert report.mean_w == pytest.approx(250.0, rel=0.02)
-    assert (report.sm_mhz_mean, report.memory_mhz_mean, report.temperature_c_max) == (1000.0, 2000.0, 40)
-    assert (report.throttle_reasons, report.shared) == (("thermal slowdown (software)",), False)
-    assert report.seconds is not None
-    assert report.seconds >= 0.1
-
-
-@pytest.mark.usefixtures("library")
-@pytest.mark.parametrize(
-    ("state", "index", "reason"),
-    [
-        ("absent", 1, "NVML: Driver Not Loaded"),
-        ("", 2, "NVML: Not Found"),
-        ("broken", 1, "the power sampler gave no answer"),
-    ],
-)
-def test_a_side_process_that_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch, state: str, index: int, reason: str) -> None:
-    monkeypatch.setenv("FAKE_NVML", state)
-    with PowerMonitor(index) as monitor:
-        pass
-    assert (monitor.report.reason, monitor.report.energy_j) == (reason, None)
+    assert take_sample(Older(missing=("reasons",)), 0).reasons == 0x20
 
 
 def test_only_reading_functions_are_called() -> None:
-    folder = Path(power.__file__).parent
-    names = {name for path in folder.glob("*.py") for name in re.findall(r"\bnvml(?!\.)[A-Z]\w+", path.read_text())} - {
-        "nvmlClocksEventReasons"
-    }
+    names = set(re.findall(r"\bnvml[A-Z]\w+", Path(power.__file__).read_text())) - {"nvmlClocksEventReasons"}
     assert "nvmlDeviceGetPowerUsage" in names
     assert {name for name in names if not name.startswith("nvmlDeviceGet")} == {"nvmlInit", "nvmlShutdown"}

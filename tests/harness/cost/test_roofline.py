@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,9 +9,7 @@ import torch
 
 from harness.cost import roofline as module
 from harness.cost.flops import Work
-from harness.cost.roofline import Ceilings, count_bytes, measure_ceilings, roofline
-from harness.decoder import DecoderSpec, NoiseSource
-from harness.noise import SampleNoise
+from harness.cost.roofline import Ceilings, measure_ceilings, roofline
 
 CPU = torch.device("cpu")
 CEILINGS = Ceilings(1e12, "matmul", 1e11, "copy", {"matmul": 1e12, "convolution": 5e11}, "cpu", "float32", 1)
@@ -41,27 +38,23 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compute_bound_work() -> None:
     # 50 GFLOP and 1 GB: 50 ms at the ceiling of arithmetic, 10 ms at that of memory.
     found = roofline(Work(50.0, 1.0, 0.75, 0.25), 100.0, CEILINGS)
-    assert CEILINGS.ridge == pytest.approx(10.0)
     assert found.bound == "compute"
     assert found.achieved_flops_per_s == pytest.approx(5e11)
     assert found.achieved_bytes_per_s == pytest.approx(1e10)
-    assert (found.flops_utilisation, found.bytes_utilisation) == pytest.approx((0.5, 0.1))
-    assert found.intensity == pytest.approx(50.0)
-    assert found.floor_ms == pytest.approx(50.0)
-    assert json.loads(json.dumps(found.to_record()))["bound"] == "compute"
+    assert found.flops_utilisation == pytest.approx(0.5)
 
 
 def test_memory_bound_work_and_the_batch_that_shares_its_weights() -> None:
     work = Work(1.0, 0.0, 0.1, 0.8)
     alone, shared = roofline(work, 10.0, CEILINGS), roofline(work, 10.0, CEILINGS, batch_size=8)
-    assert (alone.bound, alone.bytes_utilisation, alone.floor_ms) == ("memory", pytest.approx(0.9), pytest.approx(9.0))
-    assert shared.bytes_utilisation == pytest.approx(0.2)
+    assert (alone.bound, alone.achieved_bytes_per_s) == ("memory", pytest.approx(9e10))
+    assert shared.achieved_bytes_per_s == pytest.approx(2e10)
     assert shared.flops_utilisation == alone.flops_utilisation == pytest.approx(0.1)
 
 
 def test_work_without_a_network_has_memory_alone() -> None:
     found = roofline(Work(None, 0.1, 0.5, 0.0), 10.0, CEILINGS)
-    assert (found.achieved_flops_per_s, found.flops_utilisation, found.intensity, found.bound) == (None, None, None, "memory")
+    assert (found.achieved_flops_per_s, found.flops_utilisation, found.bound) == (None, None, "memory")
     with pytest.raises(ValueError, match="takes time"):
         roofline(Work(None, 0.1, 0.5, 0.0), 0.0, CEILINGS)
 
@@ -74,7 +67,7 @@ def test_ceilings_are_units_over_the_best_time() -> None:
     assert (found.flops_per_s, found.flops_how) == (2.0 * 32**3, "matmul 32×32×32")
     assert found.bytes_per_s == 2 * 2**20
     assert (found.dtype, found.device, found.threads) == ("float32", "cpu", torch.get_num_threads())
-    assert json.loads(json.dumps(found.to_record()))["bytes_how"] == "copy of 1 MiB"
+    assert found.bytes_how == "copy of 1 MiB"
 
 
 @pytest.mark.usefixtures("small")
@@ -111,19 +104,3 @@ def test_ceilings_for_real_leave_the_generator_alone() -> None:
         found = measure_ceilings(CPU, dtype, seconds=0.02)
         assert min(found.flops_per_s, found.bytes_per_s, *found.candidates.values()) > 0
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_bytes_of_one_image() -> None:
-    class Doubler:
-        spec = DecoderSpec("fake", 1, 3, 1, 1, 0, None, None, "nothing")
-
-        def encode(self, images: torch.Tensor) -> torch.Tensor:
-            return images
-
-        def decode(self, latents: torch.Tensor, noise: NoiseSource) -> torch.Tensor:
-            return latents * 2.0
-
-    for images in (1, 3):
-        noise = SampleNoise.for_samples(0, [str(index) for index in range(images)])
-        counted = count_bytes(Doubler(), torch.zeros(images, 3, 8, 8), noise)
-        assert counted == pytest.approx(2 * 4 * 3 * 64 / 1e9, rel=1e-12)

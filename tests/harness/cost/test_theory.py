@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.cost.theory import counted_ratio, ideal_cost, ideal_speedup, ideal_sweep_cost
+from harness.cost.theory import ideal_cost, ideal_speedup, ideal_sweep_cost
 
 
 def test_a_sweep_costs_a_geometric_sum() -> None:
@@ -27,18 +27,9 @@ def test_full_steps_at_every_scale_cost_more_than_full_resolution() -> None:
     assert ideal_speedup((50, 50, 50), full_steps=50) < 1
 
 
-def test_the_counted_ratio_of_the_prototype() -> None:
-    assert counted_ratio(50, (1, 1, 1), (8.0, 16.7, 51.6)) == pytest.approx(33.8, abs=0.05)
-    # Costs in proportion to pixels and nothing paid once: the ideal model.
-    assert counted_ratio(50, (16, 17, 17), (1.0, 4.0, 16.0)) == pytest.approx(ideal_speedup((16, 17, 17)))
-    assert counted_ratio(50, (1, 1, 1), (1.0, 4.0, 16.0), once_gflops=5.0) == pytest.approx(805 / 26)
-
-
 def test_impossible_schedules_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one scale"):
         ideal_sweep_cost(0)
     for steps in ((), (0, 0), (-1, 2)):
         with pytest.raises(ValueError, match="steps per scale"):
             ideal_cost(steps)
-    with pytest.raises(ValueError, match="counted cost"):
-        counted_ratio(50, (1, 1), (1.0,))

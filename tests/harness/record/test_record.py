@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 
 from harness.errors import MsbenchError
+from harness.metrics.registry import DEFAULT_MARGINS, METRICS
+from harness.record.protocol import Protocol
 from harness.record.record import Record, plain, read_record, write_record
+from harness.stats.verdict import merge_margins
 from tests.harness.records import PROTOCOL, details, result, run_data
 
+HASHES = ["44136fa355b3678a", "eed32d3711de8475", "ae8f91b2aa3ef485"]
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -87,6 +91,15 @@ def test_no_record_and_binary_ones(tmp_path: Path) -> None:
     (tmp_path / "record.json").write_bytes(b"\xff\xfe\x00garbage")
     with pytest.raises(MsbenchError, match="cannot be read"):
         read_record(tmp_path)
+
+
+def test_three_hashes_stay_as_they_are() -> None:
+    """A later field must change none of them: the hash covers what differs from the defaults alone."""
+    subset = Protocol("imagenette", "val", 224, "adm-center-crop-v1", 100, 3, 3, 2, subset="stratified by class")
+    other = Protocol("folder", None, 64, "adm-center-crop-v1", margins="lpips=0.02", partial=True)
+    assert [one.hash() for one in (Protocol(), subset, other)] == HASHES
+    assert Protocol().margins == "kid=5%,latent_error=0.02,lpips=0.01,psnr=0.2,rfid=5%,spectral=0.2,ssim=0.01"
+    assert merge_margins(DEFAULT_MARGINS, "", METRICS) == Protocol().margins
 
 
 def test_hash_depends_on_every_field() -> None:

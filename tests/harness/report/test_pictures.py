@@ -1,16 +1,13 @@
-"""The sheet of images and the plot: files of the right size, showing what they were given."""
+"""The sheet of images: a file of the right size that shows what it was given."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
-from harness.report.plots import plot_speedup_vs_scales
 from harness.report.sheet import ENLARGE, busiest_patch, write_sheet
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
@@ -71,38 +68,3 @@ def test_names_that_no_font_can_draw_are_drawn_as_escapes(tmp_path: Path) -> Non
     for file, name in (("hostile.png", hostile), ("plain.png", plain)):
         write_sheet(tmp_path / file, [flat(RED, 256)], {name: [flat(BLUE, 256)]}, [name], {name: [name]})
     assert (tmp_path / "hostile.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
-
-
-def speedups() -> pd.DataFrame:
-    rows = [
-        (scales, batch, 0.5 + 0.5 * scales / batch, scales * 0.7, scales * 0.75) for scales in range(1, 5) for batch in (1, 8)
-    ]
-    return pd.DataFrame(rows, columns=["scales", "batch", "measured_speedup", "counted_speedup", "ideal_speedup"])
-
-
-def test_the_plot_is_written_twice_and_is_reproducible(tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    for folder in (first, second):
-        plot_speedup_vs_scales(speedups(), folder / "plot.svg", folder / "plot.png")
-    with Image.open(first / "plot.png") as image:
-        assert image.size == (1600, 920)
-        assert len(set(image.convert("RGB").resize((400, 230)).getdata())) > 20
-    for name in ("plot.svg", "plot.png"):
-        assert (first / name).read_bytes() == (second / name).read_bytes()
-    svg = (first / "plot.svg").read_text()
-    assert all(colour in svg.lower() for colour in ("#0072b2", "#d55e00"))  # one measured line per batch
-    assert not re.search(r"<dc:date>", svg)
-
-
-def test_the_plot_depends_on_the_figures(tmp_path: Path) -> None:
-    plot_speedup_vs_scales(speedups(), tmp_path / "a.svg", tmp_path / "a.png")
-    changed = speedups().assign(measured_speedup=1.0)
-    plot_speedup_vs_scales(changed, tmp_path / "b.svg", tmp_path / "b.png")
-    assert (tmp_path / "a.svg").read_bytes() != (tmp_path / "b.svg").read_bytes()
-
-
-def test_rows_that_cannot_be_plotted_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no column 'counted_speedup'"):
-        plot_speedup_vs_scales(speedups().drop(columns="counted_speedup"), tmp_path / "a.svg", tmp_path / "a.png")
-    with pytest.raises(ValueError, match="no rows"):
-        plot_speedup_vs_scales(speedups().iloc[:0], tmp_path / "a.svg", tmp_path / "a.png")

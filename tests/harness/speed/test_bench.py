@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.cost.modes import UnsupportedModeError
+from harness.cost.attempt import UnsupportedModeError, attempt
 from harness.decoder import DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import MsbenchError
 from harness.speed import bench as bench_module
 from harness.speed.bench import Bench
 from harness.speed.messages import BackToBack, Describe, Fresh, Job, Memory, Prepare, Release, Turn
 from harness.speed.protocol import Contestant, Setting
-from harness.speed.worker import attempt
 
 CPU = torch.device("cpu")
 
@@ -27,6 +26,7 @@ class Counting:
     def __init__(self, room: int = 1000) -> None:
         self.spec = DecoderSpec("counting", 8, 3, 1, 1, 0, None, None, "nothing")
         self.room = room
+        self.error: Exception = torch.OutOfMemoryError("no room")
         self.encoded: list[tuple[int, ...]] = []
         self.decoded: list[int] = []
         self.drawn: list[Tensor] = []
@@ -39,7 +39,7 @@ class Counting:
     def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
         self.decoded.append(len(latents))
         if len(latents) > self.room:
-            raise torch.OutOfMemoryError("no room")
+            raise self.error
         self.drawn.append(noise.normal((2,), 0))
         return latents.repeat_interleave(8, -1).repeat_interleave(8, -2)
 
@@ -68,14 +68,16 @@ def test_images_are_encoded_once_and_repeated_in_turn(monkeypatch: pytest.Monkey
     samples = bench.handle(Turn(3, 60.0))
     assert decoder.encoded == [(4, 3, 64, 64)]
     assert decoder.decoded == [1] + [6] * (1 + prepared.warmup_calls - 1 + 3)
+    assert samples.load.seconds > 0
+    samples = samples.seconds
     assert [len(samples[scope]) for scope in ("decode", "end-to-end")] == [3, 3]
     assert all(0 < a <= b for a, b in zip(samples["decode"], samples["end-to-end"], strict=True))
     # Six samples, six streams of noise, the same in every call.
     assert torch.equal(decoder.drawn[1], decoder.drawn[-1])
     assert len(decoder.drawn[-1].unique(dim=0)) == 6
-    row = bench.handle(BackToBack(4, True))
-    assert (row.calls, row.power) == (4, None)
-    assert row.seconds > 0
+    burst = bench.handle(BackToBack(4, True))
+    assert (burst.calls, burst.power) == (4, None)
+    assert burst.seconds > 0
     bench.handle(Release())
     with pytest.raises(ValueError, match="no setting"):
         bench.handle(Turn(1, 1.0))
@@ -84,7 +86,7 @@ def test_images_are_encoded_once_and_repeated_in_turn(monkeypatch: pytest.Monkey
 def test_a_turn_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = make(monkeypatch, Counting())
     bench.handle(prepare(1))
-    assert len(bench.handle(Turn(10, 0.0))["decode"]) == 1
+    assert len(bench.handle(Turn(10, 0.0)).seconds["decode"]) == 1
 
 
 @pytest.mark.parametrize(("room", "start", "found"), [(12, 1, 8), (12, 8, 8), (16, 8, 16), (3, 3, 3)])
@@ -97,9 +99,13 @@ def test_the_largest_batch_is_found_by_doubling(room: int, start: int, found: in
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     bench.device = SimpleNamespace(type="cuda", index=0)  # type: ignore[assignment]
-    monkeypatch.setattr(bench, "_noise", lambda batch: SimpleNamespace(normal=lambda shape, draw: torch.zeros(batch, *shape)))
-    assert bench.handle(prepare("max", start)).batch == found
-    decoder.room = 0
+    prepared = bench.handle(prepare("max", start))
+    assert (prepared.batch, prepared.note) == (found, None)
+    decoder.error = RuntimeError("CUDA error: illegal address")  # the size that fitted stays
+    prepared = bench.handle(prepare("max", start))
+    assert (prepared.batch, prepared.note) == (found, f"batch {2 * found} failed: RuntimeError: CUDA error: illegal address")
+    assert attempt(lambda: bench.handle(prepare("max", 2 * found))).status == "failed"
+    decoder.room, decoder.error = 0, torch.OutOfMemoryError("no room")
     assert attempt(lambda: bench.handle(prepare("max", start))).status == "out of memory"
 
 
@@ -124,12 +130,13 @@ def test_a_resolution_the_decoder_cannot_take_is_one_line(monkeypatch: pytest.Mo
         (torch.OutOfMemoryError("CUDA out of memory"), "out of memory", "OutOfMemoryError: CUDA out of memory"),
         (MemoryError(), "out of memory", "MemoryError: "),
         (UnsupportedModeError("not here"), "unsupported", "not here"),
+        (SystemExit(0), "failed", "SystemExit: 0"),
         (MsbenchError("no\n  weights"), "failed", "no weights"),
         (KeyError("x"), "failed", "KeyError: 'x'"),
         (ValueError("y" * 1000), "failed", "ValueError: " + "y" * 288 + "…"),
     ],
 )
-def test_every_error_is_a_recorded_status(error: Exception, status: str, reason: str) -> None:
+def test_every_error_is_a_recorded_status(error: BaseException, status: str, reason: str) -> None:
     def call() -> None:
         raise error
 

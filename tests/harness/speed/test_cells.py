@@ -1,4 +1,4 @@
-"""Figures of cells against arithmetic done by hand."""
+"""Figures of rows against arithmetic done by hand; everybody's own fastest mode, before and after the same turns."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from harness.cost.attempt import Outcome
 from harness.cost.flops import Work
+from harness.cost.load import Load
 from harness.cost.roofline import Ceilings
 from harness.decoder import DecoderSpec
-from harness.speed.cells import Cell, Place, empty_cell, noise_floor, timed_cell
-from harness.speed.messages import Facts, Memory, Prepared, Reply, Row
+from harness.speed.cells import ONE_BY_ONE, Fastest, Place, SpeedRow, empty_row, fastest, noise_floor, timed_row
+from harness.speed.messages import Burst, Facts, Memory, Prepared, TurnTimes
 from harness.speed.protocol import Setting
-from harness.speed.turns import Timing
+from harness.speed.turns import TimedCalls
 
 SETTING = Setting(256, "compile", 4)
 CEILINGS = Ceilings(1e12, "product", 1e11, "copy", {}, "cpu", "float32", 1)
@@ -21,14 +23,14 @@ SPEC = DecoderSpec("a", 8, 4, 50, 3, 1234, None, None, "nothing")
 FACTS = Facts(SPEC, Work(2.0, 0.1, 0.05, 0.04))
 
 
-def timing(label: str, seconds: list[list[float]], first_ms: float = 5000.0) -> Timing:
-    rounds = [{"decode": turn, "end-to-end": [2 * value for value in turn]} for turn in seconds]
+def timing(label: str, seconds: list[list[float]], first_ms: float = 5000.0) -> TimedCalls:
+    rounds = [TurnTimes({"decode": turn, "end-to-end": [2 * value for value in turn]}) for turn in seconds]
     prepared = Prepared(4, first_ms, 200.0, 6, True, True)
-    return Timing(label, Reply("ok", value=prepared), prepared, rounds)  # type: ignore[arg-type]
+    return TimedCalls(label, Outcome("ok", value=prepared), prepared, rounds)
 
 
 def test_figures_of_a_cell() -> None:
-    cell = timed_cell(SETTING, PLACE, "decode", timing("a", [[0.1, 0.2], [0.3]]), FACTS, Memory(700.0, 12.5), ["flag"])
+    cell = timed_row(SETTING, PLACE, "decode", timing("a", [[0.1, 0.2], [0.3]]), FACTS, Memory(700.0, 12.5))
     assert cell.median_ms == pytest.approx(200.0)
     assert cell.p10_ms == pytest.approx(120.0)  # linear between 100 and 200
     assert cell.p90_ms == pytest.approx(280.0)
@@ -42,14 +44,14 @@ def test_figures_of_a_cell() -> None:
     assert cell.achieved_gflops_per_s == pytest.approx(2.0 / 0.05)
     assert cell.mfu == pytest.approx(2e9 / 0.05 / 1e12)
     assert cell.achieved_gb_per_s == pytest.approx((0.05 + 0.04 / 4) / 0.05)
-    assert cell.flags == ("flag",)
+    assert (cell.flags, cell.disturbed) == ((), False)
     assert (cell.energy_j_per_image, cell.power) == (None, None)
 
 
-def test_end_to_end_has_its_own_samples_and_rows_their_own_throughput() -> None:
+def test_end_to_end_has_its_own_samples_and_bursts_their_own_throughput() -> None:
     one = timing("a", [[0.1], [0.1], [0.1]])
-    one.rows["end-to-end"] = Row(10, 1.6, None)
-    cell = timed_cell(replace(SETTING, mode="eager"), PLACE, "end-to-end", one, None, None, [])
+    one.bursts["end-to-end"] = Burst(10, 1.6, None)
+    cell = timed_row(replace(SETTING, mode="eager"), PLACE, "end-to-end", one, None, None)
     assert cell.median_ms == pytest.approx(200.0)
     assert cell.images_per_s == pytest.approx(40 / 1.6)
     assert (cell.compile_s, cell.gflops, cell.mfu, cell.peak_memory_mb) == (None, None, None, None)
@@ -58,14 +60,30 @@ def test_end_to_end_has_its_own_samples_and_rows_their_own_throughput() -> None:
 def test_what_a_reader_should_know_is_flagged() -> None:
     one = timing("a", [[0.1]])
     one.prepared = Prepared(4, 1.0, 1.0, 6, settled=False, pinned=False)
-    cell = timed_cell(SETTING, PLACE, "decode", one, FACTS, None, [])
+    cell = timed_row(SETTING, PLACE, "decode", one, FACTS, None)
     assert len(cell.flags) == 2
     assert "settle" in cell.flags[0]
     assert "pinned" in cell.flags[1]
+    one.prepared = Prepared(4, 1.0, 1.0, 6, True, True, "batch 8 failed: RuntimeError: illegal memory access")
+    facts = Facts(SPEC, Work(2.0, 0.1, 0.05, 0.04, ("flash_attn::forward",)))
+    cell = timed_row(replace(SETTING, batch="max"), PLACE, "decode", one, facts, None)
+    ended = "the search for the largest batch ended early (batch 8 failed: RuntimeError: illegal memory access)"
+    assert cell.flags == (ONE_BY_ONE, ended, "not counted: flash_attn::forward")
+    assert cell.uncounted == ("flash_attn::forward",)
 
 
-def ok(decoder: str, ms: float, gflops: float, mode: str = "eager", dtype: str = "fp32") -> Cell:
-    cell = empty_cell(decoder, Setting(256, "eager", 8), Place(dtype, 1), "decode", "ok", None)
+def test_other_work_on_the_machine_marks_the_row() -> None:
+    one = timing("a", [[0.1], [0.1]])
+    one.rounds = [
+        TurnTimes(turn.seconds, Load(1.0, delay, None, 3.0)) for turn, delay in zip(one.rounds, (0.0, 0.2), strict=True)
+    ]
+    row = timed_row(SETTING, PLACE, "decode", one, FACTS, None)
+    assert (row.load, row.disturbed) == (Load(2.0, 0.1, None, 3.0), True)
+    assert row.flags == ("disturbed: its threads waited for a CPU 10 % of the time",)
+
+
+def ok(decoder: str, ms: float, gflops: float, mode: str = "eager", dtype: str = "fp32") -> SpeedRow:
+    cell = empty_row(decoder, Setting(256, "eager", 8), Place(dtype, 1), "decode", Outcome("ok"))
     return replace(cell, mode=mode, ms_per_image=ms, gflops=gflops)
 
 
@@ -78,7 +96,7 @@ def test_ratios_say_how_many_times_as_fast() -> None:
     assert other.against(first, 17.0).ratio_to_first == 17.0  # what turns gave counts
     assert other.against(first, 17.0).share_of_flop_ratio == pytest.approx(17 / 34)
     assert other.against(None).ratio_to_first is None
-    failed = empty_cell("slow", Setting(256, "eager", 8), Place("fp32", 1), "decode", "failed", "why")
+    failed = empty_row("slow", Setting(256, "eager", 8), Place("fp32", 1), "decode", Outcome("failed", "why"))
     assert other.against(failed).ratio_to_first is None
 
 
@@ -91,5 +109,60 @@ def test_the_noise_floor_covers_what_turns_show() -> None:
     assert floor.floor == pytest.approx(0.185)
     shifted = noise_floor(SETTING, PLACE, "decode", timing("a", [[0.1]] * 3), timing("again", [[0.08]] * 3))
     assert (shifted.ratio, shifted.floor) == (pytest.approx(1.25), pytest.approx(0.25))
-    other.reply = Reply("failed", "why")
+    other.outcome = Outcome("failed", "why")
     assert noise_floor(SETTING, PLACE, "decode", one, other).floor is None
+
+
+def mixed() -> list[SpeedRow]:
+    return [
+        ok("slow", 30.0, 34.0),
+        ok("quick", 1.0, 1.0),
+        replace(ok("quick", 1.1, 1.0), scope="end-to-end"),
+        ok("slow", 20.0, 34.0, "compile"),
+        ok("quick", 1.5, 1.0, "compile"),
+        ok("slow", 25.0, 34.0, "compile", "bf16"),
+        replace(ok("slow", 1.0, 34.0, "cudagraph"), status="unsupported"),
+    ]
+
+
+def only(tables: list[Fastest]) -> Fastest:
+    assert len(tables) == 1
+    return tables[0]
+
+
+def test_everybody_in_their_own_fastest_mode() -> None:
+    table = only(fastest(mixed(), "slow"))
+    assert not table.side_by_side
+    rows = {(row["decoder"], row["scope"]): row for row in table.entries()}
+    slow, quick = rows["slow", "decode"], rows["quick", "decode"]
+    assert (slow["mode"], slow["dtype"], slow["ratio_to_first"]) == ("compile", "fp32", 1.0)
+    assert (quick["mode"], quick["ratio_to_first"]) == ("eager", pytest.approx(20.0))
+    assert quick["share_of_flop_ratio"] == pytest.approx(20 / 34)
+    assert rows["quick", "end-to-end"]["ms_per_image"] == 1.1
+    assert rows["quick", "end-to-end"]["ratio_to_first"] is None
+    alone = only(fastest([ok("quick", 1.0, 1.0)], "slow"))
+    assert alone.entries()[0]["ratio_to_first"] is None
+
+
+def test_one_setting_was_timed_in_turns_already_and_keeps_its_ratios() -> None:
+    cells = [ok("slow", 30.0, 34.0), replace(ok("quick", 1.0, 1.0), ratio_to_first=29.0)]
+    table = only(fastest(cells, "slow"))
+    assert table.side_by_side
+    assert [row["ratio_to_first"] for row in table.entries()] == [None, 29.0]
+
+
+def test_times_of_the_same_turns_replace_those_of_other_minutes() -> None:
+    """The machine halves its speed in the second round; within each round the one is ten times as fast as the other."""
+
+    def timing(label: str, seconds: list[float]) -> TimedCalls:
+        prepared = Prepared(8, 1.0, 1.0, 4, True, True)
+        rounds = [TurnTimes({"decode": [value], "end-to-end": [value]}) for value in seconds]
+        return TimedCalls(label, Outcome("ok"), prepared, rounds)
+
+    timings = {"slow": timing("slow", [0.8, 1.6, 1.6]), "quick": timing("quick", [0.08, 0.16, 0.16])}
+    again = only(fastest(mixed(), "slow")).timed_again(timings, "slow")
+    assert again.side_by_side
+    quick = next(row for row in again.entries() if row["decoder"] == "quick")
+    assert quick["ratio_to_first"] == pytest.approx(10.0)
+    assert quick["share_of_flop_ratio"] == pytest.approx(10 / 34)
+    assert (quick["ms_per_image"], quick["n_calls"]) == (pytest.approx(20.0), 3)

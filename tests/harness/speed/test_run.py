@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.speed.protocol import SpeedProtocol, parse_contestants
-from harness.speed.run import AGAIN, SKIPPED, measure_speed
+from harness.speed.run import AGAIN, SAMPLE_COLUMNS, SKIPPED, measure_speed
 
 pytestmark = pytest.mark.usefixtures("plug_ins")
 QUICK = SpeedProtocol(batch_sizes=(1,), cores=(1,), cell_seconds=0.5, ceiling_seconds=0.0)
@@ -30,9 +30,9 @@ def test_decoding_is_timed_and_encoding_is_not(tmp_path: Path) -> None:
     for scope in ("decode", "end-to-end"):
         cell = cells["sleeper", 1, scope]
         assert cell["status"] == "ok"
-        assert 50.0 <= cell["median_ms"] <= 60.0
+        assert 50.0 <= cell["median_ms"] <= (250.0 if cell["disturbed"] else 60.0)  # other work proves nothing
         assert 50.0 <= cell["p10_ms"] <= cell["median_ms"] <= cell["p90_ms"] <= cell["p99_ms"]
-        assert 12.0 < cell["images_per_s"] <= 20.0
+        assert (2.0 if cell["disturbed"] else 12.0) < cell["images_per_s"] <= 20.0
         assert cell["n_calls"] >= 3
         assert (cell["ratio_to_first"], cell["flop_ratio_to_first"], cell["gflops"]) == (1.0, None, None)
         # Imports alone take longer than the 500 ms of encoding that are taken off.
@@ -42,6 +42,7 @@ def test_decoding_is_timed_and_encoding_is_not(tmp_path: Path) -> None:
         assert "3 EiB" in cell["reason"]
         assert cells["sleeper", "max", scope]["status"] == "unsupported"
     assert (document["status"], document["cells_run"]) == ("complete", 4)
+    assert document["disturbed"] is any(cell["disturbed"] for cell in document["cells"])
     assert {floor["decoder"] for floor in document["noise_floor"]} == {"sleeper"}
     assert all(0 <= floor["floor"] < 0.5 for floor in document["noise_floor"])
     assert [row["side_by_side"] for row in document["fastest"]] == [True, True]
@@ -76,12 +77,14 @@ def test_everybodys_fastest_is_timed_in_the_same_turns() -> None:
     results = measure_speed(contestants, "cpu", replace(QUICK, dtypes=("fp32", "bf16")))
     (table,) = results.fastest
     assert table.side_by_side
-    decoding = [cell for cell in table.cells if cell.scope == "decode"]
+    decoding = [cell for cell in table.rows if cell.scope == "decode"]
     assert [(cell.decoder, cell.dtype) for cell in decoding] == [("whole", "fp32"), ("half", "bf16")]
     assert decoding[0].ratio_to_first == 1.0
-    assert decoding[1].ratio_to_first == pytest.approx(3.0, rel=0.2)
-    final = [row for row in results.samples if row["final"] and row["scope"] == "decode"]
-    assert {(row["decoder"], row["dtype"]) for row in final} == {("whole", "fp32"), ("half", "bf16")}
+    disturbed = any(row.disturbed for row in results.cells)  # other work proves nothing
+    assert decoding[1].ratio_to_first == pytest.approx(3.0, rel=0.6 if disturbed else 0.2)
+    samples = pd.DataFrame(results.samples, columns=list(SAMPLE_COLUMNS))
+    final = samples[samples["final"] & (samples["scope"] == "decode")]
+    assert set(zip(final["decoder"], final["dtype"], strict=True)) == {("whole", "fp32"), ("half", "bf16")}
     assert len(final) == sum(cell.n_calls for cell in decoding)
 
 
@@ -92,6 +95,15 @@ def test_without_budget_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(results.cells) == 2 * 2 * 2 * 2  # cores, modes, batches, scopes
     assert {(cell.mode, cell.status) for cell in results.cells} == {("eager", "skipped_budget"), ("cudagraph", "unsupported")}
     assert {cell.reason for cell in results.cells if cell.mode == "eager"} == {SKIPPED}
+
+
+def test_a_run_in_which_nothing_was_measured_is_a_failure(tmp_path: Path) -> None:
+    """All skipped, all unsupported: exit 0 once."""
+    arguments = ["speed", "--decoder", "sleeper", "--mode", "eager,cudagraph", "--budget-seconds", "0"]
+    done = CliRunner().invoke(app, [*arguments, "--output-dir", str(tmp_path / "run"), "--json"])
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["status"] == "failed"
+    assert done.stderr.strip().splitlines()[-1].startswith("msbench: nothing was measured")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +119,11 @@ def test_without_budget_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> N
         (["--decoder", "sleeper", "--dtype", "fp23"], "Did you mean 'fp32'"),
         (["--decoder", "sleeper", "--batch-sizes", "1,0"], "--batch-sizes"),
         (["--decoder", "sleeper", "--cores", "100000"], "this process may use"),
+        (["--decoder", "sleeper", "--batch-sizes", "1" + "0" * 22], "--batch-sizes"),
         (["--decoder", "sleeper", "--resolution", "4096"], "4096"),
+        (["--decoder", "sleeper", "--resolution", "7"], "32 pixels or more"),
+        (["--decoder", "sleeper", "--budget-seconds", "nan"], "--budget-seconds nan"),
+        (["--decoder", "sleeper", "--cell-seconds", "inf"], "--cell-seconds inf"),
         (["--decoder", "sleeper", "--device", "tpu"], "not a device name"),
     ],
 )

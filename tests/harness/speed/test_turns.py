@@ -8,44 +8,47 @@ from typing import Any
 
 import pytest
 
+from harness.cost.attempt import Outcome
 from harness.speed.client import Client
-from harness.speed.messages import BackToBack, Describe, Job, Prepare, Prepared, Reply, Request, Row, Turn
+from harness.speed.messages import BackToBack, Burst, Describe, Job, Message, Prepare, Prepared, Turn, TurnTimes
 from harness.speed.protocol import Contestant, Setting, SpeedProtocol
-from harness.speed.turns import Table, Timing, time_in_turns, time_ratio
+from harness.speed.turns import TimedCalls, Workers, time_in_turns, time_ratio
 
 SETTING = Setting(256, "eager", 1)
 
 
 class FakeClient:
-    """Each call takes `seconds`; `fails` maps the number of a turn to the reply it gets instead."""
+    """Each call takes `seconds`; `fails` maps the number of a turn to the outcome it gets instead."""
 
     pid = 7
 
-    def __init__(self, name: str, log: list[str], seconds: float = 0.001, fails: dict[int, Reply] | None = None) -> None:
+    def __init__(self, name: str, log: list[str], seconds: float = 0.001, fails: dict[int, Outcome] | None = None) -> None:
         self.name, self.log, self.seconds, self.fails = name, log, seconds, fails or {}
         self.turns = 0
-        self.rows: list[BackToBack] = []
+        self.bursts: list[BackToBack] = []
 
-    def ask(self, request: Request) -> Reply:
-        match request:
+    def ask(self, message: Message) -> Outcome:
+        match message:
             case Prepare():
-                return self.fails.get(0, Reply("ok", value=Prepared(1, 5000.0, 1000 * self.seconds, 4, True, True)))
+                return self.fails.get(0, Outcome("ok", value=Prepared(1, 5000.0, 1000 * self.seconds, 4, True, True)))
             case Turn(calls, seconds):
                 self.turns += 1
                 self.log.append(self.name)
                 if self.turns in self.fails:
                     return self.fails[self.turns]
                 count = max(1, min(calls, int(seconds / self.seconds)))
-                return Reply("ok", value={"decode": [self.seconds] * count, "end-to-end": [self.seconds * 1.5] * count})
+                return Outcome(
+                    "ok", value=TurnTimes({"decode": [self.seconds] * count, "end-to-end": [self.seconds * 1.5] * count})
+                )
             case BackToBack(calls):
-                self.rows.append(request)
-                return Reply("ok", value=Row(calls, calls * self.seconds, None))
-        raise AssertionError(request)
+                self.bursts.append(message)
+                return Outcome("ok", value=Burst(calls, calls * self.seconds, None))
+        raise AssertionError(message)
 
 
-def table(*clients: FakeClient, on_gpu: bool = False) -> Table:
+def workers(*clients: FakeClient, on_gpu: bool = False) -> Workers:
     faked: dict[str, Any] = {client.name: client for client in clients}
-    return Table(faked, on_gpu)
+    return Workers(faked, on_gpu)
 
 
 def protocol(**changes: Any) -> SpeedProtocol:
@@ -53,7 +56,9 @@ def protocol(**changes: Any) -> SpeedProtocol:
 
 
 def play(clients: Sequence[FakeClient], on_gpu: bool = False, **changes: Any) -> dict[str, Any]:
-    return time_in_turns(table(*clients, on_gpu=on_gpu), dict.fromkeys([c.name for c in clients], SETTING), protocol(**changes))
+    return time_in_turns(
+        workers(*clients, on_gpu=on_gpu), dict.fromkeys([c.name for c in clients], SETTING), protocol(**changes)
+    )
 
 
 def test_turns_alternate_and_the_quick_one_ends_at_a_hundred_calls() -> None:
@@ -75,28 +80,28 @@ def test_a_very_slow_decoder_is_called_three_times_and_nobody_is_left_alone_with
     timings = play([FakeClient("slower", log, 60.0), FakeClient("quick", log, 0.01)])
     assert log == ["slower", "quick"] * 3
     assert (timings["slower"].calls, timings["quick"].calls) == (3, 3 * 33)  # never more than a hundred
-    assert {timing.reply.status for timing in timings.values()} == {"ok"}
+    assert {timing.outcome.status for timing in timings.values()} == {"ok"}
 
 
 def test_ratios_are_taken_within_each_round() -> None:
     """The machine slows down threefold after two rounds, and the slow one has a round more: medians would say 15."""
 
-    def timing(seconds: list[float], batch: int) -> Timing:
-        rounds = [{"decode": [value, value], "end-to-end": [3 * value]} for value in seconds]
-        return Timing("x", Reply("ok"), Prepared(batch, 1.0, 1.0, 4, True, True), rounds)  # type: ignore[arg-type]
+    def timing(seconds: list[float], batch: int) -> TimedCalls:
+        rounds = [TurnTimes({"decode": [value, value], "end-to-end": [3 * value]}) for value in seconds]
+        return TimedCalls("x", Outcome("ok"), Prepared(batch, 1.0, 1.0, 4, True, True), rounds)
 
     slow, quick = timing([1.0, 1.0, 3.0, 3.0, 3.3], 1), timing([0.2, 0.2, 0.6, 0.6], 2)
     assert time_ratio(slow, quick, "decode") == pytest.approx(10.0)
-    assert time_ratio(slow, Timing("gone", Reply("failed")), "decode") is None
+    assert time_ratio(slow, TimedCalls("gone", Outcome("failed")), "decode") is None
 
 
-def test_who_fails_leaves_the_table_and_the_others_go_on() -> None:
+def test_who_fails_leaves_and_the_others_go_on() -> None:
     log: list[str] = []
-    gone = Reply("out of memory", "all of it")
+    gone = Outcome("out of memory", "all of it")
     timings = play([FakeClient("a", log), FakeClient("never", log, fails={0: gone}), FakeClient("late", log, fails={3: gone})])
     assert timings["a"].calls == 100
-    assert (timings["never"].reply, timings["never"].calls) == (gone, 0)
-    assert (timings["late"].reply, timings["late"].calls) == (gone, 20)
+    assert (timings["never"].outcome, timings["never"].calls) == (gone, 0)
+    assert (timings["late"].outcome, timings["late"].calls) == (gone, 20)
     assert log.count("late") == 3
     assert "never" not in log
 
@@ -105,28 +110,28 @@ def test_the_budget_ends_turns_and_keeps_what_is_enough() -> None:
     log: list[str] = []
     clients = [FakeClient("quick", log), FakeClient("slow", log, 2.0)]
     checks = iter([False, True, True, True])
-    timings = time_in_turns(table(*clients), dict.fromkeys(["quick", "slow"], SETTING), protocol(), lambda: next(checks))
-    assert (timings["quick"].reply.status, timings["quick"].calls) == ("ok", 20)
-    assert (timings["slow"].reply.status, timings["slow"].calls) == ("skipped_budget", 1)
+    timings = time_in_turns(workers(*clients), dict.fromkeys(["quick", "slow"], SETTING), protocol(), lambda: next(checks))
+    assert (timings["quick"].outcome.status, timings["quick"].calls) == ("ok", 20)
+    assert (timings["slow"].outcome.status, timings["slow"].calls) == ("skipped_budget", 1)
 
 
 def test_a_turn_cut_short_keeps_earlier_ones() -> None:
     log: list[str] = []
-    cut = Reply("skipped_budget", "cut")
+    cut = Outcome("skipped_budget", "cut")
     clients = [FakeClient("a", log, fails={2: cut})]
-    timings = time_in_turns(table(*clients), {"a": SETTING}, protocol(), lambda: clients[0].turns >= 2)
-    assert (timings["a"].reply.status, timings["a"].calls) == ("ok", 10)
+    timings = time_in_turns(workers(*clients), {"a": SETTING}, protocol(), lambda: clients[0].turns >= 2)
+    assert (timings["a"].outcome.status, timings["a"].calls) == ("ok", 10)
 
 
 def test_a_gpu_is_timed_back_to_back_as_well() -> None:
     clients = [FakeClient("a", [], 0.011), FakeClient("b", [], 9.0)]
     timings = play(clients, on_gpu=True)
-    assert [(row.calls, row.end_to_end, row.own_pids) for row in clients[0].rows] == [
+    assert [(row.calls, row.end_to_end, row.own_pids) for row in clients[0].bursts] == [
         (454, False, (7, 7)),  # half of ten seconds
         (303, True, (7, 7)),
     ]
-    assert [row.calls for row in clients[1].rows] == [3, 3]
-    assert timings["a"].rows["decode"].seconds == pytest.approx(454 * 0.011)
+    assert [row.calls for row in clients[1].bursts] == [3, 3]
+    assert timings["a"].bursts["decode"].seconds == pytest.approx(454 * 0.011)
 
 
 def test_a_worker_that_takes_too_long_is_ended() -> None:
@@ -134,8 +139,8 @@ def test_a_worker_that_takes_too_long_is_ended() -> None:
     job = Job(Contestant("identity", "identity"), "cpu", "fp32", None, "/nowhere", 0, 0.0)
     begin = time.monotonic()
     with Client(job, deadline=begin + 0.2) as client:
-        reply = client.ask(Describe(256))
-        assert reply.status == "skipped_budget"
+        outcome = client.ask(Describe(256))
+        assert outcome.status == "skipped_budget"
         assert not client.alive
-        assert client.ask(Describe(256)) is reply
+        assert client.ask(Describe(256)) is outcome
     assert time.monotonic() - begin < 30.0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from harness.cost.cost import CostProtocol
+from harness.cost.cost import Cost, CostCell, CostProtocol
+from harness.cost.latency import Latency
 from harness.sweep.plan import SweepRequest
 
 QUICK = CostProtocol(batch_sizes=(1, 2), min_calls=1, max_calls=1, max_seconds=0.01)
@@ -17,15 +18,10 @@ def request(folder: Path, **changes: Any) -> SweepRequest:
     return replace(base, **changes)
 
 
-def timed(milliseconds: float, batch: int = 1) -> dict[str, Any]:
-    keys = ("median_ms", "p10_ms", "p90_ms", "p99_ms")
-    latency = {**dict.fromkeys(keys, milliseconds), "n_calls": 3}
-    return {
-        "mode": "eager",
-        "batch_size": batch,
-        "status": "ok",
-        "reason": None,
-        "latency": latency,
-        "energy_j": None,
-        "power": None,
-    }
+def timed(milliseconds: float, batch: int = 1) -> CostCell:
+    return CostCell(batch, "ok", Latency(*[milliseconds] * 4, 3, 4, True, (milliseconds,) * 3))
+
+
+def cost(gflops: float, *cells: CostCell) -> dict[str, Any]:
+    """As it stands in a cell's file."""
+    return asdict(Cost(cells, gflops, 1.0, 0))

@@ -18,11 +18,12 @@ from safetensors.torch import save_file
 from decoders.checkpoint import Manifest, read_checkpoint, save_checkpoint, shipped_path
 from decoders.denoiser import Denoiser
 from decoders.presets import SIZES, denoiser_config
+from harness.cost.cost import Cost, CostCell
 from harness.errors import MsbenchError, UnknownNameError
 from harness.record.record import Record, write_record
 from harness.run.config import RunConfig
 from harness.sweep import cells as cells_module
-from harness.sweep.plan import Cell, plan_cells
+from harness.sweep.plan import SweepCell, plan_cells
 from harness.sweep.plots import write_plots
 from harness.sweep.sweep import run_sweep
 from harness.sweep.table import sweep_frame
@@ -38,6 +39,7 @@ class Counter:
     def __init__(self) -> None:
         self.runs: list[tuple[str, int | None, int | None]] = []
         self.costs: list[tuple[str, int, int]] = []
+        self.cell = timed(1.0)
 
     def evaluate(self, config: RunConfig) -> Record:
         (name,) = config.decoders
@@ -46,20 +48,20 @@ class Counter:
         row = result(name, n=config.max_samples, rfid=10.0, lpips=0.5, intervals={"rfid": (9.0, 11.0)})
         return write_record(config.output_dir, run_data([(row, details())]))
 
-    def measure_modes(self, decoder: Any, *_: object) -> dict[str, Any]:
+    def measure_cost(self, decoder: Any, *_: object) -> Cost:
         self.costs.append((decoder.spec.name, decoder.spec.scales, decoder.spec.steps))
-        return {"gflops": 1.0, "peak_memory_mb": None, "cells": [timed(1.0)]}
+        return Cost((self.cell,), 1.0, None, 0)
 
 
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
     counted = Counter()
     monkeypatch.setattr(cells_module, "evaluate", counted.evaluate)
-    monkeypatch.setattr(cells_module, "measure_modes", counted.measure_modes)
+    monkeypatch.setattr(cells_module, "measure_cost", counted.measure_cost)
     return counted
 
 
-def planned(*arguments: Any, **changes: Any) -> dict[tuple[str, int, int], Cell]:
+def planned(*arguments: Any, **changes: Any) -> dict[tuple[str, int, int], SweepCell]:
     return {(cell.decoder, cell.scales, cell.steps): cell for cell in plan_cells(request(*arguments, **changes))}
 
 
@@ -188,6 +190,16 @@ def test_new_weights_are_measured_again(tmp_path: Path, counter: Counter) -> Non
     checkpoint(path, "ms-diffusion", 2, seed=1)
     assert run_sweep(asked).cells_run == 1
     assert (len(counter.runs), len(counter.costs)) == (2, 2)
+
+
+def test_a_cell_that_failed_is_tried_again(tmp_path: Path, counter: Counter) -> None:
+    asked = request(tmp_path, scales=(1,), steps=(2,))
+    counter.cell = CostCell(1, "failed", None, reason="RuntimeError: bad luck")
+    (row,) = sweep_frame(run_sweep(asked)).to_dict("records")
+    assert (row["status"], row["reason"], row["rfid"]) == ("failed", "RuntimeError: bad luck", 10.0)
+    counter.cell = timed(1.0)
+    assert [run_sweep(asked).cells_run for _ in range(2)] == [1, 0]
+    assert len(counter.runs) == 1
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"recipe": {}, "cost": {}}'])

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from harness.cost.cost import CostCell
 from harness.decoder import DecoderOptions
 from harness.registry import build_decoder
-from harness.sweep.plan import Cell
+from harness.sweep.plan import SweepCell
 from harness.sweep.plots import write_plots
-from harness.sweep.sweep import Measured, Sweep
+from harness.sweep.sweep import MeasuredCell, Sweep
 from harness.sweep.table import sweep_frame
 from harness.sweep.weights import Fit
-from tests.harness.sweep.sweep_requests import request, timed
+from tests.harness.sweep.sweep_requests import cost, request, timed
 
 
-def cell(decoder: str, k: int, n: int, gflops: float, times: list[dict[str, Any]], **changes: Any) -> Measured:
+def cell(decoder: str, k: int, n: int, gflops: float, times: list[CostCell], **changes: Any) -> MeasuredCell:
     spec = build_decoder("ms-diffusion", DecoderOptions(weights="random", scales=k, steps=max(n, k))).spec
     fit = Fit(decoder, "random", None, spec, "untrained")
     figures = {
         "spec": {**asdict(spec), **changes},
         "quality": None,
         "quality_reason": "untrained",
-        "cost": {"gflops": gflops, "peak_memory_mb": 1.0, "cells": times},
+        "cost": cost(gflops, *times),
     }
-    return Measured(Cell(decoder, k, n, changes.pop("baseline", False), fit, None), figures)
+    return MeasuredCell(SweepCell(decoder, k, n, changes.pop("baseline", False), fit, None), figures)
 
 
-def frame(*cells: Measured) -> pd.DataFrame:
+def frame(*cells: MeasuredCell) -> pd.DataFrame:
     return sweep_frame(Sweep(request(Path()), 64, cells, 0)).set_index(["decoder", "scales", "steps", "batch"])
 
 
@@ -65,10 +66,18 @@ def test_networks_of_different_sizes_make_no_speedup() -> None:
 
 
 def test_a_batch_without_memory_has_a_row_without_a_time(tmp_path: Path) -> None:
-    lacking = {**timed(0.0, 8), "status": "out of memory", "latency": None}
+    lacking = CostCell(8, "out of memory", None, reason="no room")
     rows = frame(cell("ms-diffusion", 1, 4, 10.0, [timed(1.0), lacking]))
     assert rows["status"].tolist() == ["ok", "out of memory"]
     assert rows["ms_per_image"].isna().tolist() == [False, True]
+    assert rows["reason"].iloc[1] == "no room"
+
+
+def test_a_disturbed_time_is_marked() -> None:
+    busy = replace(timed(1.0), disturbed=True, reason="disturbed: its threads waited for a CPU 31 % of the time")
+    rows = frame(cell("ms-diffusion", 1, 4, 10.0, [busy, timed(1.0, 8)]))
+    assert rows["disturbed"].tolist() == [True, False]
+    assert "31 %" in rows["reason"].iloc[0]
 
 
 def test_plots_that_cannot_be_drawn_are_named(tmp_path: Path) -> None:

@@ -15,13 +15,12 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.cost.cost import CostProtocol
-from harness.record.run import FEATURES
+from harness.record.run import FEATURES, Run, open_run
 from harness.run.config import RunConfig
 from harness.run.runner import evaluate
-from harness.verify.coverage import NO_FEATURES, UNKNOWN
-from harness.verify.hashes import reference_check
-from harness.verify.images import pixel_checks
-from harness.verify.opened import open_run
+from harness.verify.check import close
+from harness.verify.coverage import STATISTICS, UNKNOWN
+from harness.verify.images import Group, image_checks, pixel_checks, reference_check
 from harness.verify.verification import Verification, verify
 from tests.harness.conftest import bad
 
@@ -78,9 +77,8 @@ def test_an_untouched_run_agrees_in_every_number(run: Path, verified: Verificati
 def test_every_figure_of_the_table_has_a_check(verified: Verification) -> None:
     agreed = {check.covers for check in verified.checks if check.agrees}
     names = ["n", "rfid", "kid", "psnr", "ssim", "lpips", "spectral", "latent_error", "ms_per_image.1", "gflops", "parameters"]
-    ends = [f"intervals.{name}.{end}" for name in ("rfid", "kid", "psnr", "ssim", "lpips") for end in (0, 1)]
     for decoder in ("bicubic", LEARNED):
-        missing = {number for number in names + ends if (decoder, number) not in agreed}
+        missing = {number for number in names if (decoder, number) not in agreed}
         assert missing <= ({"gflops"} if decoder == "bicubic" else set())
     assert {("", "protocol_hash"), ("", "dataset.source_sha256"), ("", "dataset.reference_sha256")} <= agreed
     assert (LEARNED, "details.spec.weights_sha256") in agreed
@@ -88,8 +86,17 @@ def test_every_figure_of_the_table_has_a_check(verified: Verification) -> None:
 
 @pytest.mark.slow
 def test_figures_rest_on_published_packages(verified: Verification) -> None:
-    ways = {(check.number.split(".")[0], check.how.split(" on ")[0]) for check in verified.checks if check.decoder == LEARNED}
+    mine = [check for check in verified.checks if check.decoder == LEARNED]
+    ways = {(check.number.removeprefix("samples.").split(".")[0], check.how.split(" on ")[0]) for check in mine}
     assert {("psnr", "scikit-image"), ("ssim", "scikit-image"), ("lpips", "lpips package"), ("rfid", "torch-fidelity")} <= ways
+    assert {("spectral", "numpy.fft"), ("latent_error", "encoder built again")} <= ways
+
+
+@pytest.mark.slow
+def test_what_is_not_computed_again_is_listed(verified: Verification) -> None:
+    left = {check.number: check.how for check in verified.checks if check.decoder == LEARNED and check.agrees is None}
+    assert left["intervals.rfid.0"] == left["details.interval_level"] == STATISTICS
+    assert {number.split(".")[0] for number in left} <= {"intervals", "details", "rfid_infinity", "peak_memory_mb"}
 
 
 def test_a_run_without_images_agrees_and_says_what_was_left_out(copied: Path) -> None:
@@ -114,14 +121,6 @@ def _rfid(data: dict[str, Any]) -> None:
     _row(data)["rfid"] *= 1.0 + 1e-4
 
 
-def _interval(data: dict[str, Any]) -> None:
-    _row(data)["intervals"]["lpips"][1] += 1e-6
-
-
-def _set_interval(data: dict[str, Any]) -> None:
-    _row(data)["intervals"]["kid"][0] += 1e-4
-
-
 def _protocol(data: dict[str, Any]) -> None:
     data["protocol"]["noise_seed"] = 1
 
@@ -142,6 +141,18 @@ def _lost(data: dict[str, Any]) -> None:
     _row(data)["ssim"] = None
 
 
+def _gone(data: dict[str, Any]) -> None:
+    del _row(data)["ssim"]
+
+
+def _gone_everywhere(data: dict[str, Any]) -> None:
+    del data["metrics"]["ssim"]
+
+
+def _kid_lost(data: dict[str, Any]) -> None:
+    _row(data)["kid"] = None
+
+
 def _weights(data: dict[str, Any]) -> None:
     data["decoders"][LEARNED]["spec"]["weights_sha256"] = "0" * 64
 
@@ -155,13 +166,13 @@ def _photographs(data: dict[str, Any]) -> None:
     [
         (_psnr, (LEARNED, "psnr")),
         (_rfid, (LEARNED, "rfid")),
-        (_interval, (LEARNED, "intervals.lpips.1")),
-        (_set_interval, (LEARNED, "intervals.kid.0")),
         (_protocol, ("", "protocol_hash")),
         (_protocol_hash, ("", "protocol_hash")),
         (_latency, (LEARNED, "details.cost.cells.0.latency.median_ms")),
         (_time, (LEARNED, "ms_per_image.1")),
         (_lost, (LEARNED, "ssim")),
+        (_gone, (LEARNED, "ssim")),
+        (_kid_lost, (LEARNED, "kid")),
         (_weights, (LEARNED, "details.spec.weights_sha256")),
         (_photographs, ("", "dataset.source_sha256")),
     ],
@@ -186,58 +197,78 @@ def test_an_altered_figure_fails_on_the_command_line(copied: Path) -> None:
     assert done.stderr.strip().splitlines()[-1].endswith("not checked")
 
 
+def test_a_metric_gone_from_the_whole_record_is_found_by_its_samples(copied: Path) -> None:
+    alter(copied, _gone_everywhere)
+    assert bad(verify(copied).checks) >= {(LEARNED, "ssim"), ("bicubic", "ssim")}
+
+
 def test_one_level_of_one_pixel_is_found(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "images", tmp_path / "images")
-    opened = open_run(run / "run", tmp_path / "images")
-    assert reference_check(opened).agrees
-    key = opened.keys(LEARNED)[3]
+    opened = open_run(run / "run")
+    assert reference_check(opened, tmp_path / "images").agrees
+    key = opened.keys[3]
     for place in (LEARNED, "reference"):
         path = tmp_path / "images" / place / f"{key}.png"
         pixels = np.array(Image.open(path))
         pixels[100, 50, 1] ^= 1
         Image.fromarray(pixels).save(path)
         if place == LEARNED:
-            wrong = [check for check in pixel_checks(opened, print) if check.agrees is False]
-            assert {check.decoder for check in wrong} == {LEARNED}
+            wrong = [check for check in pixel_checks(the_group(opened, tmp_path / "images")) if check.agrees is False]
             assert {check.number for check in wrong} >= {"samples.psnr.0"}
             assert all(key in check.how for check in wrong if check.number == "samples.psnr.0")
-    assert reference_check(opened).agrees is False
+    assert reference_check(opened, tmp_path / "images").agrees is False
+
+
+def the_group(opened: Run, images: Path) -> Group:
+    """The saved images of the learned decoder."""
+    result = next(one for one in opened.record.data.results if one.label == LEARNED)
+    return Group(result, 0, images / "reference", images / LEARNED, opened.of(LEARNED).set_index("key"))
 
 
 def test_missing_images_are_named_and_not_counted_as_agreement(run: Path, tmp_path: Path) -> None:
-    shutil.copytree(run / "images", tmp_path / "images")
-    opened = open_run(run / "run", tmp_path / "images")
-    path = tmp_path / "images" / LEARNED / f"{opened.keys(LEARNED)[0]}.png"
-    path.unlink()
-    checks = [check for check in pixel_checks(opened, print) if check.decoder == LEARNED]
-    assert [(check.number, check.agrees) for check in checks] == [("images.0", None)]
-    assert str(path) in checks[0].how
+    (tmp_path / "images" / "reference").mkdir(parents=True)
+    opened = open_run(run / "run")
+    built = {LEARNED: "not built", "bicubic": "not built"}
+    checks = image_checks(opened, tmp_path / "images", built, print)
+    assert {(check.decoder, check.number, check.agrees) for check in checks} == {
+        ("", "dataset.reference_sha256", None),
+        ("bicubic", "images.0", None),
+        (LEARNED, "images.0", None),
+    }
+    assert all(str(tmp_path) in check.how for check in checks)
 
 
 def test_without_features_their_numbers_are_listed_as_not_checked(copied: Path) -> None:
     (copied / FEATURES).unlink()
     found = verify(copied)
     assert found.status == "verified"
-    lost = {check.number for check in found.checks if check.how == NO_FEATURES and check.decoder == LEARNED}
-    assert {"rfid", "kid", "intervals.rfid.0", "intervals.kid.1", "details.noise.per_seed.0.rfid"} <= lost
-    assert {"psnr", "intervals.psnr.0"}.isdisjoint(lost)
+    lost = {check.number for check in found.checks if "features.safetensors" in check.how and check.decoder == LEARNED}
+    assert {"rfid", "kid"} <= lost
+    assert "psnr" not in lost
     assert not [check for check in found.checks if check.number in lost and check.agrees is not None]
 
 
-def test_a_number_that_no_check_knows_is_listed(copied: Path) -> None:
+def test_a_metric_that_nothing_here_knows_is_listed(copied: Path) -> None:
     def add(data: dict[str, Any]) -> None:
         _row(data)["niqe"] = 3.5
-        _row(data)["intervals"]["niqe"] = [3.0, 4.0]
         data["metrics"]["niqe"] = {"definition": "", "direction": "lower", "unit": "", "per_image": False}
 
     alter(copied, add)
-    unknown = {check.covers for check in verify(copied).checks if check.how == UNKNOWN}
-    numbers = ("niqe", "intervals.niqe.0", "intervals.niqe.1")
-    assert unknown == {(LEARNED, number) for number in numbers}
+    checks = verify(copied).checks
+    assert {check.agrees for check in checks if check.covers == (LEARNED, "niqe")} == {None}
+    assert not [check for check in checks if check.how == UNKNOWN]
+
+
+def test_a_missing_number_agrees_with_what_is_not_finite_only() -> None:
+    assert close("d", "psnr", None, float("inf"), "", reason="").agrees
+    assert close("d", "psnr", None, float("nan"), "", reason="").agrees
+    assert not close("d", "psnr", None, 3.0, "", absolute=1.0, reason="").agrees
+    assert not close("d", "psnr", 3.0, float("inf"), "", absolute=1.0, reason="").agrees
+    assert not close("d", "psnr", 3.0, float("nan"), "", absolute=1.0, reason="").agrees
 
 
 def test_a_decoder_that_is_gone_leaves_its_facts_unchecked(copied: Path) -> None:
-    alter(copied, lambda data: data["config"].update(checkpoint="gone.safetensors"))
+    alter(copied, lambda data: _row(data)["options"].update(checkpoint="gone.safetensors"))
     facts = {check.number: check for check in verify(copied).checks if check.decoder == LEARNED}
     assert facts["gflops"].agrees is None
     assert "gone.safetensors" in facts["gflops"].how

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,13 @@ from matplotlib.text import Annotation, Text
 from PIL import Image
 
 from harness.report.plot_style import Label, new_axes, place_labels
-from harness.report.plots import plot_speedup_vs_scales
-from harness.report.plots_cost import pareto_front, plot_energy, plot_flops_against_time, plot_quality_against_time
+from harness.sweep.plots import (
+    pareto_front,
+    plot_energy,
+    plot_flops_against_time,
+    plot_quality_against_time,
+    plot_speedup_vs_scales,
+)
 
 BLUE, ORANGE, GREEN, GREY = (0, 114, 178), (213, 94, 0), (0, 158, 115), (118, 118, 118)
 
@@ -142,3 +148,38 @@ def test_labels_without_room_are_left_out() -> None:
     axes.plot([0.0, 1.0], [0.0, 1.0])
     labels = [Label(0.5, 0.5, "N = 50")] * 20
     assert 1 <= place_labels(figure, axes, labels, [(0.5, 0.5)], far=False) < 9
+
+
+def speedups() -> pd.DataFrame:
+    rows = [
+        (scales, batch, 0.5 + 0.5 * scales / batch, scales * 0.7, scales * 0.75) for scales in range(1, 5) for batch in (1, 8)
+    ]
+    return pd.DataFrame(rows, columns=["scales", "batch", "measured_speedup", "counted_speedup", "ideal_speedup"])
+
+
+def test_the_plot_is_written_twice_and_is_reproducible(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        plot_speedup_vs_scales(speedups(), folder / "plot.svg", folder / "plot.png")
+    with Image.open(first / "plot.png") as image:
+        assert image.size == (1600, 920)
+        assert len(set(image.convert("RGB").resize((400, 230)).getdata())) > 20
+    for name in ("plot.svg", "plot.png"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    svg = (first / "plot.svg").read_text()
+    assert all(colour in svg.lower() for colour in ("#0072b2", "#d55e00"))  # one measured line per batch
+    assert not re.search(r"<dc:date>", svg)
+
+
+def test_the_plot_depends_on_the_figures(tmp_path: Path) -> None:
+    plot_speedup_vs_scales(speedups(), tmp_path / "a.svg", tmp_path / "a.png")
+    changed = speedups().assign(measured_speedup=1.0)
+    plot_speedup_vs_scales(changed, tmp_path / "b.svg", tmp_path / "b.png")
+    assert (tmp_path / "a.svg").read_bytes() != (tmp_path / "b.svg").read_bytes()
+
+
+def test_rows_that_cannot_be_plotted_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no column 'counted_speedup'"):
+        plot_speedup_vs_scales(speedups().drop(columns="counted_speedup"), tmp_path / "a.svg", tmp_path / "a.png")
+    with pytest.raises(ValueError, match="no rows"):
+        plot_speedup_vs_scales(speedups().iloc[:0], tmp_path / "a.svg", tmp_path / "a.png")

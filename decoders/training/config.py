@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
+from decoders.settings import Beta, Count, Positive, Rate, Share, Weight, checked
 from harness.errors import MsbenchError
 
 
@@ -14,52 +17,49 @@ from harness.errors import MsbenchError
 class TrainConfig:
     """Budget and optimiser of one training run."""
 
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """optimiser steps in all; None = not bounded by them"""
-    max_minutes: float | None = None
+    max_minutes: Positive | None = None
     """wall-clock budget over all resumes; None = not bounded by it"""
-    max_pflops: float | None = None
+    max_pflops: Positive | None = None
     """10^15 FLOPs of training over all resumes and processes, teacher calls and LPIPS counted; None = not bounded by them"""
-    stop_after: int | None = None
+    stop_after: Count | None = None
     """leave early after this many steps, as a killed run would; the schedule still aims at `max_steps`"""
-    learning_rate: float = 4e-4
+    learning_rate: Rate = 4e-4
     """peak, reached after `warmup` steps, then a cosine to zero over the budget"""
-    warmup: int = 100
+    warmup: Annotated[int, Field(ge=0, le=2**31 - 1)] = 100
     """steps of linear warm-up"""
-    weight_decay: float = 0.01
+    weight_decay: Weight = 0.01
     """AdamW"""
-    beta2: float = 0.99
+    beta2: Beta = 0.99
     """AdamW"""
-    clip_norm: float = 1.0
+    clip_norm: Positive = 1.0
     """gradient norm above which gradients are scaled down"""
-    max_grad_norm_ratio: float = 100.0
+    max_grad_norm_ratio: Annotated[float, Field(gt=0.0)] = 100.0
     """a step whose gradient norm is this many times the running median is skipped, once `warmup` is over; inf = never"""
-    ema_power: float = 12.0
+    ema_power: Annotated[float, Field(ge=0.0, le=1e4)] = 12.0
     """averaging horizon grows with the run: decay (1 - 1/t)^(power+1), about t / power steps (Karras et al., 2312.02696)"""
-    precision: str = "auto"
+    precision: Annotated[str, Field(pattern="^(auto|fp32|bf16)$")] = "auto"
     """fp32, bf16 (autocast), or auto: bf16 where the hardware multiplies it"""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """every random draw of step t comes from (seed, t)"""
-    save_every_seconds: float = 120.0
+    save_every_seconds: Weight = 120.0
     """wall-clock between checkpoints of the run's state"""
-    log_every: int = 10
+    log_every: Count = 10
     """steps between rows of log.csv"""
     compile: bool = False
     """compile the trained network and LPIPS: minutes at the start, fewer and fused kernels after; results differ by rounding"""
-    snapshot: float | None = None
+    snapshot: Share | None = None
     """share of the budget after which the averaged weights are kept as DECODER-snapshot.safetensors too; None = never"""
     tensorboard: bool = False
     """write the log's scalars for TensorBoard as well (extra `train`)"""
 
 
-def check_budget(config: TrainConfig) -> None:
-    """Raise `MsbenchError` where a run would never end, or never begin."""
-    budgets = {"--max-steps": config.max_steps, "--max-minutes": config.max_minutes, "--max-pflops": config.max_pflops}
-    if all(value is None for value in budgets.values()):
+def check_config(config: TrainConfig) -> None:
+    """Raise `MsbenchError` where a number is out of its range, or a run would never end."""
+    if config.max_steps is None and config.max_minutes is None and config.max_pflops is None:
         raise MsbenchError("training needs a budget: give --max-steps, --max-minutes or --max-pflops")
-    for flag, value in budgets.items():
-        if value is not None and value <= 0:
-            raise MsbenchError(f"{flag} {value}: the budget must be positive")
+    checked("train", config)
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
@@ -70,8 +70,6 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """The dtype of autocast, or None for plain fp32. `auto` takes bf16 on GPUs and on CPUs with AMX or AVX512-BF16."""
-    if precision not in ("auto", "fp32", "bf16"):
-        raise MsbenchError(f"unknown precision {precision!r}: use auto, fp32 or bf16")
     if precision == "auto":
         # Of 3×3 convolutions, forward and backward: about twice fp32's speed with AVX512-BF16 (Zen 4), more with AMX.
         multiplies = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
