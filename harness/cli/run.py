@@ -21,7 +21,6 @@ from harness.cli.shared import (
     parse_integers,
     parse_names,
     print_json,
-    prints_to_stderr,
     progress_bar,
     say,
     show,
@@ -103,7 +102,7 @@ def run_command(
         resume=resume,
         offline=offline,
     )
-    with prints_to_stderr(as_json), progress_bar() as progress:
+    with progress_bar() as progress:
         record = evaluate(config, progress, " ".join(["msbench", *sys.argv[1:]]))
     demo = (dataset,) if record.data.dataset.info.demo else ()
     show(results_table(record.rows_for_people(), f"{dataset}, n = {record.results[0]['n']}", demo), stderr=as_json)

@@ -216,8 +216,9 @@ def markdown_text(text: str) -> str:
 def _markdown_cell(column: Column, cell: Cell) -> str:
     text = " ".join(cell.parts())
     if isinstance(cell.value, str):
-        plain, text = text, markdown_text(text)
-        text = f"`{text}`" if column.code and text == plain else text
+        name = cell.value if column.code else ""
+        escaped, rest = markdown_text(name), markdown_text(text.removeprefix(name))
+        text = (f"`{name}`" if name and escaped == name else escaped) + rest  # a mark stands beside the code
     return f"**{text}**" if cell.bold else text
 
 
