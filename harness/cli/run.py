@@ -58,7 +58,9 @@ def run_command(
         Path | None, typer.Option(help="Write every image the metrics saw as PNG below this folder.")
     ] = None,
     cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Measure time, FLOPs and memory.")] = True,
-    cost_batch_sizes: Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")] = "1,8",
+    cost_batch_sizes: Annotated[
+        str, typer.Option(help="Batch sizes to time, separated by commas; none = count FLOPs alone.")
+    ] = "1,8",
     cost_seconds: Annotated[float, typer.Option(min=0.1, help="Measured seconds per timing cell.")] = 10.0,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Leave images that a decoder fails on out of every decoder's figures.")
@@ -75,7 +77,7 @@ def run_command(
     from harness.run.runner import evaluate
     from harness.stopwatch import timing_line
 
-    sizes = tuple(parse_integers("--cost-batch-sizes", cost_batch_sizes))
+    sizes = () if cost_batch_sizes == "none" else tuple(parse_integers("--cost-batch-sizes", cost_batch_sizes))
     config = RunConfig(
         decoders=parse_names(decoder),
         dataset=dataset,
