@@ -95,10 +95,7 @@ def main(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lab, str], tuple[int, str
         ("diffusion --max-steps 1 --teacher FILE", "--teacher FILE has no meaning for diffusion"),
         ("direct --max-steps 1 --teacher FILE", "--teacher FILE has no meaning for direct"),
         ("onestep --max-steps 1 --start-from FILE", "--start-from FILE has no meaning for onestep"),
-        (
-            "onestep --max-steps 1 --set loss.objective=self",
-            "should be 'paired', 'direct' or 'paired+direct'",
-        ),
+        ("onestep --max-steps 1 --set loss.objective=self", "loss.objective=self: input should be 'paired', 'direct' or"),
         ("onestep --max-steps 1 --set denoiser.embedding=7", "multiple of 2"),
         ("ms-diffusion --max-steps 1 --scales 99", "denoiser.scales=99"),
         ("diffusion --max-steps 1 --set loss.time_floor=0", "loss.time_floor=0"),
