@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from decoders.autoencoder import Autoencoder, kl_divergence
 from decoders.settings import Count, Weight
 from decoders.training.data import TrainingImages, to_float, trim
 from decoders.training.perceptual import Perceptual
+from decoders.training.terms import Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,7 @@ class AutoencoderObjective:
     """
 
     def __init__(
-        self,
-        module: Autoencoder,
-        data: TrainingImages,
-        config: AutoencoderLossConfig,
-        perceptual: Perceptual,
+        self, module: Autoencoder, data: TrainingImages, config: AutoencoderLossConfig, perceptual: Perceptual
     ) -> None:
         self.module, self.data, self.config, self.perceptual = module, data, config, perceptual
         self.samples_per_step = config.batch
@@ -64,22 +60,13 @@ class AutoencoderObjective:
         else:
             latents = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=generator).to(device)
         output = module.decoder(latents)
-        terms: dict[str, tuple[float, Tensor]] = {}
-        if config.mse > 0:
-            terms["mse"] = (config.mse, F.mse_loss(output.float(), images))
-        if config.l1 > 0:
-            terms["l1"] = (config.l1, F.l1_loss(output.float(), images))
+        terms = Terms(device)
+        terms.add_distances(config.mse, config.l1, output, images)
         if config.lpips > 0:
-            terms["lpips"] = (config.lpips, self.perceptual(output, images, generator))
-        total = torch.zeros((), device=device)
-        for weight, value in terms.values():
-            total = total + weight * value
-        parts = {name: float(value.detach()) for name, (_, value) in terms.items()}
+            terms.add("lpips", config.lpips, self.perceptual(output, images, generator))
         if not config.freeze_encoder:
-            kl = kl_divergence(mean.float(), log_variance.float())
-            total = total + config.kl * kl
-            parts["kl"] = float(kl.detach())
-        return total, parts
+            terms.add("kl", config.kl, kl_divergence(mean.float(), log_variance.float()))
+        return terms.total, terms.parts
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ from decoders.settings import Count, Share, Weight
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
 from decoders.training.scales import ScalesObjective
+from decoders.training.terms import Terms
 
 DistillationName = Literal["paired", "direct", "paired+direct"]
 
@@ -75,8 +76,7 @@ class DistillationObjective(ScalesObjective):
         """See `Objective.loss`."""
         config = self.config
         pyramid, latents, normal, zeros = self.draw(generator)
-        total = torch.zeros((), device=zeros.device)
-        parts: dict[str, float] = {}
+        terms = Terms(zeros.device)
         paired, direct = config.objective != "direct", config.objective != "paired"
         with torch.no_grad():
             teacher_conditions = self.teacher.project(latents) if paired else []
@@ -86,15 +86,11 @@ class DistillationObjective(ScalesObjective):
             start = self.flow.start(scale, x, normal)
             predicted = predict(self.module, self.flow, start, conditions[scale], scale, zeros, zeros)
             end = start + predicted.velocity
-            terms: dict[str, tuple[float, Tensor]] = {}
             if paired:
                 target = self.teacher_end(start.detach(), teacher_conditions[scale], scale)
-                terms["paired"] = (config.paired, F.mse_loss(end, target))
+                terms.add(f"paired_{scale}", config.paired, F.mse_loss(end, target))
             if direct:
-                terms["l1"] = (config.l1, F.l1_loss(predicted.estimate, clean))
-                terms["lpips"] = (config.lpips, self.perceptual(predicted.estimate, clean, generator))
-            for name, (weight, value) in terms.items():
-                total = total + weight * value
-                parts[f"{name}_{scale}"] = float(value.detach())
+                terms.add(f"l1_{scale}", config.l1, F.l1_loss(predicted.estimate, clean))
+                terms.add(f"lpips_{scale}", config.lpips, self.perceptual(predicted.estimate, clean, generator))
             x = end if progress >= config.joint_from else end.detach()
-        return total, parts
+        return terms.total, terms.parts
