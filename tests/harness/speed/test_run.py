@@ -69,7 +69,7 @@ def test_no_decoder_ends_the_run() -> None:
     assert by_name["broken"].reason == "ValueError: no such luck"
     assert by_name["unbuildable"].reason == "RuntimeError: weights ate themselves"
     assert by_name["sleeper"].ratio_to_first is None
-    assert [floor.floor for floor in results.floors] == [None, None]
+    assert [floor.floor for floor in results.noise_floor] == [None, None]
 
 
 def test_everybodys_fastest_is_timed_in_the_same_turns() -> None:
@@ -121,9 +121,9 @@ def test_a_run_in_which_nothing_was_measured_is_a_failure(tmp_path: Path) -> Non
         (["--decoder", "sleeper", "--cores", "100000"], "this process may use"),
         (["--decoder", "sleeper", "--batch-sizes", "1" + "0" * 22], "--batch-sizes"),
         (["--decoder", "sleeper", "--resolution", "4096"], "4096"),
-        (["--decoder", "sleeper", "--resolution", "7"], "32 pixels or more"),
-        (["--decoder", "sleeper", "--budget-seconds", "nan"], "--budget-seconds nan"),
-        (["--decoder", "sleeper", "--cell-seconds", "inf"], "--cell-seconds inf"),
+        (["--decoder", "sleeper", "--resolution", "7"], "at least 32"),
+        (["--decoder", "sleeper", "--mode", ""], "unknown mode"),
+        (["--decoder", "sleeper", "--dtype", "fp32,"], "unknown dtype"),
         (["--decoder", "sleeper", "--device", "tpu"], "not a device name"),
     ],
 )
@@ -132,6 +132,14 @@ def test_bad_input_ends_before_anything_starts(arguments: list[str], words: str,
     assert done.exit_code == 2
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", [("--budget-seconds", "nan"), ("--budget-seconds", "-1"), ("--cell-seconds", "inf")])
+def test_times_are_finite(option: tuple[str, str], tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["speed", "--decoder", "sleeper", *option, "--output-dir", str(tmp_path / "run")])
+    assert done.exit_code == 2
+    assert option[0] in done.stderr.strip().splitlines()[-1]
     assert not (tmp_path / "run").exists()
 
 
