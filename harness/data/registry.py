@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from harness.data.dataset import Dataset
 from harness.data.folder import open_folder
@@ -14,14 +13,12 @@ from harness.data.photos import open_photos
 from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION, Request
 from harness.errors import MsbenchError, UnknownNameError
 
-_KNOWN: Mapping[str, tuple[str, Callable[[Request], Dataset]]] = MappingProxyType(
-    {
-        "photos": ("built-in demo set: 256-px crops of everyday photographs (its rFID is a smoke test)", open_photos),
-        "imagenette": ("ten ImageNet classes at 224 px, 3,925 val images (--data-dir, or downloaded)", open_imagenette),
-        "imagenet-val": ("the 50,000 ImageNet validation images (--data-dir: folders, flat or tar)", open_imagenet_val),
-        "folder:PATH": ("your own images: a folder (sub-folder = label) or an uncompressed .tar", open_folder),
-    }
-)
+_KNOWN: Mapping[str, tuple[str, Callable[[Request], Dataset]]] = {
+    "photos": ("built-in demo set: 256-px crops of everyday photographs (its rFID is a smoke test)", open_photos),
+    "imagenette": ("ten ImageNet classes at 224 px, 3,925 val images (--data-dir, or downloaded)", open_imagenette),
+    "imagenet-val": ("the 50,000 ImageNet validation images (--data-dir: folders, flat or tar)", open_imagenet_val),
+    "folder:PATH": ("your own images: a folder (sub-folder = label) or an uncompressed .tar", open_folder),
+}
 """dataset name -> (one line for `msbench ls datasets`, what opens it)"""
 
 
