@@ -9,7 +9,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
@@ -225,23 +225,6 @@ def progress_bar() -> Iterator[Progress]:
             bar.update(task, description=visible(stage), completed=done, total=total)
 
         yield update
-
-
-@contextmanager
-def prints_to_stderr(wanted: bool) -> Iterator[None]:
-    """Where `wanted`, what is written to stdout inside goes to stderr, by its file descriptor too."""
-    if not wanted:
-        yield
-        return
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def print_json(document: Any) -> None:
