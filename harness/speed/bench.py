@@ -19,6 +19,7 @@ from harness.cost.power import gpu_index, measure_idle_power, watch_power
 from harness.cost.roofline import Ceilings, measure_ceilings
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
+from harness.data.types import Request
 from harness.decoder import DecoderOptions
 from harness.errors import MsbenchError
 from harness.registry import build_decoder
@@ -33,7 +34,7 @@ PHOTOS = 4
 
 def open_photos(resolution: int) -> Dataset:
     """The images whose latents are decoded; raises `MsbenchError` where no built-in photograph is that large."""
-    return open_dataset("photos", data_dir=None, resolution=resolution, max_samples=PHOTOS, seed=0)
+    return open_dataset(Request("photos", resolution=resolution, max_samples=PHOTOS))
 
 
 class Bench:
