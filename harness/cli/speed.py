@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli import shared
+from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
 from harness.errors import MsbenchError
 
 _DECODERS = (
@@ -58,7 +59,7 @@ def speed_command(
         batch_sizes=parse_counts("--batch-sizes", batches, "max", LARGEST_BATCH, "images per call"),
         modes=tuple(parse_mode(name) for name in parse_list(mode)),
         dtypes=parse_list(dtype),
-        resolutions=tuple(dict.fromkeys(shared.parse_integers("--resolution", resolution, shared.MIN_SIDE, shared.MAX_SIDE))),
+        resolutions=tuple(dict.fromkeys(shared.parse_integers("--resolution", resolution, MIN_RESOLUTION, MAX_RESOLUTION))),
         cores=parse_counts("--cores", cores, "all", available, f"this process may use {available} cores"),
         cell_seconds=cell_seconds,
         budget_seconds=budget_seconds,
