@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from harness.cost.attempt import is_out_of_memory
 from harness.cost.cost import Cost, measure_cost, noise_for
 from harness.cost.modes import parse_mode
 from harness.data.registry import open_dataset
+from harness.data.types import Request
 from harness.decoder import Decoder, DecoderOptions
 from harness.metrics.registry import METRICS
 from harness.record.record import RECORD, Record, plain, read_record
@@ -37,15 +38,8 @@ def data_recipe(request: SweepRequest) -> tuple[dict[str, Any], int]:
     """What the recipes of all cells with quality share, and the side of the images."""
     if request.cost_only:
         return {}, request.resolution or COST_ONLY_RESOLUTION
-    dataset = open_dataset(
-        request.dataset,
-        data_dir=request.data_dir,
-        resolution=request.resolution,
-        max_samples=request.max_samples,
-        seed=request.seed,
-        split=request.split,
-        offline=request.offline,
-    )
+    wanted = Request(request.dataset, request.data_dir, request.resolution, request.max_samples, request.seed)
+    dataset = open_dataset(replace(wanted, split=request.split, offline=request.offline))
     keys = hashlib.sha256("".join(f"{entry.key}\0" for entry in dataset.entries).encode()).hexdigest()
     return {
         **asdict(dataset.info),
