@@ -88,7 +88,7 @@ def draw(rows: pd.DataFrame, stem: Path) -> None:
     panels[0].set_yticks(range(len(rows)), [label(row) for _, row in rows.iterrows()], fontsize=TICK)
     panels[0].invert_yaxis()
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize=TICK, frameon=False, loc="outside lower center", ncols=2)
-    save(figure, stem.with_suffix(".svg"), stem.with_suffix(".png"))
+    save(figure, stem)
 
 
 def main() -> None:
