@@ -62,7 +62,7 @@ results-imagenette: setup ## measure one-step decoders and a teacher on Imagenet
 gate: setup ## hold every shipped decoder against results/regression/photos-cpu.json; fails where one got worse
 	$(eval RUN := results/runs/gate-$(shell date +%Y%m%d-%H%M%S))
 	$(BIN)/msbench weights fetch
-	MSBENCH_FEATURES=off $(BIN)/msbench run --decoder $(DEMO_DECODERS) --dataset photos --no-cost --output-dir $(RUN)
+	MSBENCH_FEATURES=off $(BIN)/msbench run --decoder $(DEMO_DECODERS) --dataset photos --cost-batch-sizes none --output-dir $(RUN)
 	$(BIN)/msbench compare $(RUN) --against photos-cpu --fail-on-regression $(GATE_ARGS)
 
 test: lint ## lint, then every test that takes seconds

@@ -52,7 +52,15 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "__version__":
+        from harness.environment import msbench_version
+
+        return msbench_version() or "unknown"
     raise AttributeError(f"module 'msbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
 
 
 def main() -> None:

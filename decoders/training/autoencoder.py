@@ -1,4 +1,4 @@
-"""The autoencoder's objective: MSE or L1, LPIPS, a small KL and, if asked for, an adversary, on random crops."""
+"""The autoencoder's objective: MSE or L1, LPIPS and a small KL, on random crops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from decoders.autoencoder import Autoencoder, kl_divergence
 from decoders.settings import Count, Weight
-from decoders.training.adversary import Adversarial, Adversary
 from decoders.training.data import TrainingImages, to_float, trim
 from decoders.training.perceptual import Perceptual
 
@@ -35,8 +34,8 @@ class AutoencoderLossConfig:
     """tune the decoder alone, on the frozen encoder's posterior means: no noise, no KL, the latents stay what they are"""
 
 
-class AutoencoderObjective(Adversarial):
-    """MSE or L1 + λ·LPIPS + β·KL (Kingma & Welling, 2013; Rombach et al., 2112.10752) + an adversary's term.
+class AutoencoderObjective:
+    """MSE or L1 + λ·LPIPS + β·KL (Kingma & Welling, 2013; Rombach et al., 2112.10752).
 
     With `freeze_encoder` it is the control `vae-ft`: only the decoder learns; the encoder's parameters get no gradients.
     """
@@ -47,9 +46,7 @@ class AutoencoderObjective(Adversarial):
         data: TrainingImages,
         config: AutoencoderLossConfig,
         perceptual: Perceptual,
-        adversary: Adversary | None = None,
     ) -> None:
-        super().__init__(adversary, module.decoder.head.weight)
         self.module, self.data, self.config, self.perceptual = module, data, config, perceptual
         self.samples_per_step = config.batch
         if config.freeze_encoder:
@@ -78,7 +75,6 @@ class AutoencoderObjective(Adversarial):
         for weight, value in terms.values():
             total = total + weight * value
         parts = {name: float(value.detach()) for name, (_, value) in terms.items()}
-        total, parts = self.judged(total, parts, output, images, generator, progress)
         if not config.freeze_encoder:
             kl = kl_divergence(mean.float(), log_variance.float())
             total = total + config.kl * kl

@@ -12,7 +12,6 @@ from decoders.denoiser import Denoiser
 from decoders.flow import Flow
 from decoders.sampling import predict
 from decoders.settings import Count, Weight
-from decoders.training.adversary import Adversary
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
 from decoders.training.scales import ScalesObjective, no_noise
@@ -44,9 +43,8 @@ class RegressionObjective(ScalesObjective):
         data: TrainingImages,
         config: RegressionLossConfig,
         perceptual: Perceptual,
-        adversary: Adversary | None = None,
     ) -> None:
-        super().__init__(module, flow, data, config.batch, config.crop, adversary)
+        super().__init__(module, flow, data, config.batch, config.crop)
         self.config, self.perceptual = config, perceptual
 
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
@@ -68,4 +66,4 @@ class RegressionObjective(ScalesObjective):
                 total = total + weight * value
                 parts[f"{name}_{scale}"] = float(value.detach())
             x = output.detach()
-        return self.judged(total, parts, output, clean, generator, progress)
+        return total, parts

@@ -21,7 +21,6 @@ from harness.cli.shared import (
     parse_integers,
     parse_names,
     print_json,
-    prints_to_stderr,
     progress_bar,
     say,
     show,
@@ -59,7 +58,9 @@ def run_command(
         Path | None, typer.Option(help="Write every image the metrics saw as PNG below this folder.")
     ] = None,
     cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Measure time, FLOPs and memory.")] = True,
-    cost_batch_sizes: Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")] = "1,8",
+    cost_batch_sizes: Annotated[
+        str, typer.Option(help="Batch sizes to time, separated by commas; none = count FLOPs alone.")
+    ] = "1,8",
     cost_seconds: Annotated[float, typer.Option(min=0.1, help="Measured seconds per timing cell.")] = 10.0,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Leave images that a decoder fails on out of every decoder's figures.")
@@ -76,7 +77,7 @@ def run_command(
     from harness.run.runner import evaluate
     from harness.stopwatch import timing_line
 
-    sizes = tuple(parse_integers("--cost-batch-sizes", cost_batch_sizes))
+    sizes = () if cost_batch_sizes == "none" else tuple(parse_integers("--cost-batch-sizes", cost_batch_sizes))
     config = RunConfig(
         decoders=parse_names(decoder),
         dataset=dataset,
@@ -103,7 +104,7 @@ def run_command(
         resume=resume,
         offline=offline,
     )
-    with prints_to_stderr(as_json), progress_bar() as progress:
+    with progress_bar() as progress:
         record = evaluate(config, progress, " ".join(["msbench", *sys.argv[1:]]))
     demo = (dataset,) if record.data.dataset.info.demo else ()
     show(results_table(record.rows_for_people(), f"{dataset}, n = {record.results[0]['n']}", demo), stderr=as_json)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli import shared
+from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
 from harness.errors import MsbenchError
 
 _DECODERS = (
@@ -54,7 +55,7 @@ def speed_command(
         batch_sizes=parse_batches(batch_sizes or ("1,8,32,max" if on_gpu else "1,8")),
         modes=tuple(parse_mode(name) for name in dict.fromkeys(shared.parse_names(mode))),
         dtypes=parse_dtypes(dtype, DTYPES),
-        resolutions=tuple(dict.fromkeys(shared.parse_integers("--resolution", resolution, shared.MIN_SIDE, shared.MAX_SIDE))),
+        resolutions=tuple(dict.fromkeys(shared.parse_integers("--resolution", resolution, MIN_RESOLUTION, MAX_RESOLUTION))),
         cores=parse_cores(cores, available_cores()),
         cell_seconds=cell_seconds,
         budget_seconds=budget_seconds,

@@ -108,10 +108,6 @@ def check_config(config: RunConfig) -> None:
     for name, low, high in _RANGES:
         check_number(f"--{name.replace('_', '-')}", getattr(config, name), low, high)
     check_number("--seed and --noise-seeds together", config.seed + config.noise_seeds, -(2**63), 2**63)
-    for size in config.cost.batch_sizes if config.cost else ():
-        check_number("--cost-batch-sizes", size, 1, 2**16)
-    if config.cost:
-        check_number("--cost-seconds", config.cost.max_seconds, 0.0, 86_400.0)
     if config.dtype not in DTYPES.values():
         raise MsbenchError(f"dtype {config.dtype}: decoders run in {', '.join(DTYPES)}")
     parse_mode(config.mode)

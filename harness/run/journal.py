@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.decoder import Decoder
 from harness.errors import MsbenchError
 from harness.files import atomic_path
 from harness.record.run import REFERENCE, feature_key, write_features, write_samples
@@ -153,3 +155,31 @@ class Journal:
         self.discard()
         self.frames, self.tensors, self._parts = {}, {}, 0
         self._fresh, self._waiting = ([], {}), 0
+
+
+def new_state(decoders: Mapping[str, Decoder]) -> dict[str, Any]:
+    """What a journal's state is before the first image."""
+    seen = {"noisy": False, "alone": False, "values": 0, "clamped": 0, "low": math.inf, "high": -math.inf}
+    probe = {"batch_dependence": None, "depends": False}
+    decoded = {label: {"spec": asdict(decoder.spec), **seen, **probe} for label, decoder in decoders.items()}
+    return {"decoders": decoded, "excluded": [], "shown": [], "darkest": 255}
+
+
+def seen_warnings(state: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of decoders that do not what the contract says, one line each."""
+    found = []
+    for label, seen in state["decoders"].items():
+        if seen["high"] > 10.0 and seen["low"] > -1.5:
+            found.append(f"decoder {label}: output looks like [0, 255] instead of [-1, 1] (up to {seen['high']:.3g})")
+        elif seen["low"] >= -0.01 and state["darkest"] <= 32:
+            found.append(f"decoder {label}: output looks like [0, 1] instead of [-1, 1] (from {seen['low']:.3g})")
+        if seen["alone"]:
+            found.append(f"decoder {label}: draws from a global random generator; it ran image by image, seeded by key")
+        if seen["depends"]:
+            found.append(
+                f"decoder {label}: an image depends on its batch (by up to {seen['batch_dependence']} of 255 levels); "
+                "its figures hold for this batch size alone"
+            )
+    if excluded := state["excluded"]:
+        found.append(f"{len(excluded)} images left out of every decoder's figures, first: {excluded[0]['reason']}")
+    return found

@@ -6,9 +6,8 @@ The reference is loaded and featured once; every decoder sees the same pixels an
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from harness.noise import SampleNoise
 from harness.record.run import REFERENCE, feature_key
 from harness.run.config import RunConfig
 from harness.run.independence import PROBED, callers_generators, largest_difference, seeded
-from harness.run.journal import Journal
+from harness.run.journal import Journal, new_state
 from harness.run.reconstruct import Reconstruction, encoder_of, join, reconstruct
 from harness.stopwatch import Stages
 
@@ -42,14 +41,6 @@ Progress = Callable[[str, int, int], None]
 
 class _LearntLate(Exception):
     """A decoder showed only now that what was measured of it must be measured otherwise."""
-
-
-def new_state(decoders: Mapping[str, Decoder]) -> dict[str, Any]:
-    """What a journal's state is before the first image."""
-    seen = {"noisy": False, "alone": False, "values": 0, "clamped": 0, "low": math.inf, "high": -math.inf}
-    probe = {"batch_dependence": None, "depends": False}
-    decoded = {label: {"spec": asdict(decoder.spec), **seen, **probe} for label, decoder in decoders.items()}
-    return {"decoders": decoded, "excluded": [], "shown": [], "darkest": 255}
 
 
 class QualityPass:
@@ -304,26 +295,6 @@ class QualityPass:
     def _next(self, batches: Iterator[_Batch]) -> _Batch | None:
         with self._stages.stage("waiting for images"):
             return next(batches, None)
-
-
-def seen_warnings(state: Mapping[str, Any]) -> list[str]:
-    """What a reader must know of decoders that do not what the contract says, one line each."""
-    found = []
-    for label, seen in state["decoders"].items():
-        if seen["high"] > 10.0 and seen["low"] > -1.5:
-            found.append(f"decoder {label}: output looks like [0, 255] instead of [-1, 1] (up to {seen['high']:.3g})")
-        elif seen["low"] >= -0.01 and state["darkest"] <= 32:
-            found.append(f"decoder {label}: output looks like [0, 1] instead of [-1, 1] (from {seen['low']:.3g})")
-        if seen["alone"]:
-            found.append(f"decoder {label}: draws from a global random generator; it ran image by image, seeded by key")
-        if seen["depends"]:
-            found.append(
-                f"decoder {label}: an image depends on its batch (by up to {seen['batch_dependence']} of 255 levels); "
-                "its figures hold for this batch size alone"
-            )
-    if excluded := state["excluded"]:
-        found.append(f"{len(excluded)} images left out of every decoder's figures, first: {excluded[0]['reason']}")
-    return found
 
 
 def _select(one: Reconstruction, rows: list[int]) -> Reconstruction:

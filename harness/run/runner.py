@@ -37,8 +37,8 @@ from harness.registry import build_decoder
 from harness.report.sheet import write_sheet
 from harness.run.config import DTYPES, RunConfig, check_config, check_device, new_run_folder
 from harness.run.figures import decoder_figures, with_cost
-from harness.run.journal import Journal
-from harness.run.quality import Progress, QualityPass, new_state, seen_warnings
+from harness.run.journal import Journal, new_state, seen_warnings
+from harness.run.quality import Progress, QualityPass
 from harness.run.reconstruct import concatenate
 from harness.stats.verdict import merge_margins
 from harness.stopwatch import Stages

@@ -112,5 +112,7 @@ def _shared(x: Features, y: Features, units: NDArray[np.intp], block: NDArray[np
 
 def _cube(inner: Values) -> Values:
     """(x·y / D + 1)³ of inner products over D."""
-    base = inner + 1.0
-    return np.asarray(base * base * base, dtype=np.float64)
+    inner += 1.0  # in place: these matrices are large, and nobody else's
+    cubes = np.square(inner)
+    cubes *= inner
+    return cubes
