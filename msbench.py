@@ -65,9 +65,28 @@ def __dir__() -> list[str]:
 
 def main() -> None:
     """The console script."""
+    import sys
+
+    if line := _hidden():
+        print(f"msbench: {line}", file=sys.stderr)
+        sys.exit(2)
     from harness.cli import main as cli
 
     cli()
+
+
+def _hidden() -> str:
+    """Which folder or file hides one of msbench's own packages, one line; empty where none does."""
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    for name in ("harness", "decoders", "baselines"):
+        mine, spec = Path(__file__).resolve().with_name(name), find_spec(name)
+        found = Path(spec.origin).resolve() if spec and spec.origin else None
+        if found != mine / "__init__.py":
+            where = found or "nowhere to be found"
+            return f"{name} is {where}, not {mine}: start msbench in another folder, or take that one off PYTHONPATH"
+    return ""
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
@@ -83,6 +83,18 @@ def decoder_entries() -> dict[str, DecoderEntry]:
         if point.name not in entries:
             entries[point.name] = DecoderEntry(point.name, "plug-in", point.value, _origin(point))
     return entries
+
+
+def name_clashes(names: Iterable[str]) -> list[str]:
+    """One line for each plug-in that has one of these names and is not what the name stands for."""
+    entries, lines = decoder_entries(), []
+    for point in entry_points(group=GROUP):
+        used, wanted = entries.get(point.name), (point.value, _origin(point))
+        if point.name in names and used is not None and (used.target, used.origin) != wanted:
+            lines.append(
+                f"decoder {point.name}: the plug-in of {wanted[1]} ({point.value}) is not used: {used.origin} has the name"
+            )
+    return lines
 
 
 def build_decoder(name: str, options: DecoderOptions) -> Decoder:

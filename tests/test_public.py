@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +33,27 @@ def test_module_can_be_started() -> None:
     assert done.returncode == 0
     for command in ("run", "compare", "train-decoder", "ls", "weights", "doctor"):
         assert command in done.stdout
+
+
+@pytest.mark.parametrize("name", ["harness", "decoders", "baselines"])
+def test_a_folder_that_hides_a_package_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    root = Path(msbench.__file__).resolve().parent
+    script = ("-c", "import msbench; msbench.main()")
+    for start, folder, path in ((("-m", "msbench"), tmp_path, root), (script, root.parent, f"{tmp_path}{os.pathsep}{root}")):
+        done = subprocess.run(
+            [sys.executable, *start, "ls", "decoders"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith(f"msbench: {name} is {tmp_path.resolve() / name / '__init__.py'}, not {root / name}: ")
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_foreign_class_satisfies_the_contract() -> None:

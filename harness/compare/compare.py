@@ -74,7 +74,7 @@ def compare(
     opened = [open_run(record) for record, _ in runs]
     bases = [basis(record) for record, _ in runs]
     first = bases[0]
-    warnings: list[str] = []
+    warnings = [f"{one.name}: {line}" for (record, _), one in zip(runs, bases, strict=True) for line in _told(record)]
     forced = False
     for other in bases:
         fit = side_by_side(first, other)
@@ -116,6 +116,15 @@ def compare(
             warnings.append("some runs kept no Inception features: their rFID and KID are not tested")
     records, told = tuple(record for record, _ in runs), tuple(dict.fromkeys(warnings))
     return Comparison(records, tuple(results), comparisons, costs, seeds, merged, after, told, forced)
+
+
+def _told(record: Record) -> list[str]:
+    """What a run itself warns of, and that it ended early."""
+    status = record.data.status
+    early = (
+        [] if status == "complete" else [f"the run did not finish (status {status}): `msbench run … --resume` goes on with it"]
+    )
+    return [*record.data.warnings, *early]
 
 
 def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, int, Result]]:

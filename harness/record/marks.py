@@ -17,10 +17,16 @@ def row_marks(result: Result, details: Details, dataset: DatasetFacts) -> list[s
         marks.append(f"depends on its batch: up to {noise.batch_dependence:.3g} levels of 255 between batches of other sizes")
     if details.clamped > CLAMPED:
         marks.append(f"{100 * details.clamped:.3g} % of its values lay outside [-1, 1] and were clamped")
+    cells = details.cost.cells if details.cost else ()
     if result.disturbed:
-        marks.append("timed while other work ran on the machine: its times say nothing")
+        seen = "; ".join(dict.fromkeys(cell.reason for cell in cells if cell.disturbed and cell.reason))
+        marks.append("timed while other work ran on the machine: its times say nothing" + (f" ({seen})" if seen else ""))
+    if details.cost and details.cost.uncounted:
+        marks.append(f"not counted in its GFLOPs: {', '.join(details.cost.uncounted)}")
     if dataset.excluded:
         marks.append(f"{len(dataset.excluded)} images left out because a decoder failed on them")
     if dataset.info.partial:
         marks.append(f"a partial data set of {dataset.n_samples.original:,} images")
+    if dataset.info.subset == "unlabelled":
+        marks.append("a subset drawn without labels, so not by class")
     return marks

@@ -112,6 +112,7 @@ def document(records: Sequence[Record]) -> dict[str, Any]:
         "status": "complete" if all(record.data.status == "complete" for record in records) else "incomplete",
         "protocol_hash": records[0].protocol_hash,
         "results": [row for record in records for row in record.results],
+        "warnings": [line for record in records for line in record.data.warnings],
     }
 
 

@@ -33,7 +33,7 @@ from harness.record.schema import (
     SampleCounts,
     Setting,
 )
-from harness.registry import build_decoder
+from harness.registry import build_decoder, name_clashes
 from harness.report.sheet import write_sheet
 from harness.run.config import DTYPES, RunConfig, check_config, check_device, new_run_folder
 from harness.run.figures import decoder_figures, with_cost
@@ -157,7 +157,7 @@ class _Run:
                     hashlib.sha256(lines.encode()).hexdigest(),
                     reference_sha256,
                 ),
-                warnings=tuple(seen_warnings(journal.state)),
+                warnings=(*name_clashes(config.decoders), *seen_warnings(journal.state)),
             )
 
     def measure_cost(self, device: torch.device, report: Progress) -> None:

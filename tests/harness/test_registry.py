@@ -32,8 +32,8 @@ def not_a_decoder(options: DecoderOptions) -> object:
     return object()
 
 
-def install(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    points = EntryPoints([EntryPoint(name, value, registry.GROUP)])
+def install(monkeypatch: pytest.MonkeyPatch, name: str, *values: str) -> None:
+    points = EntryPoints([EntryPoint(name, value, registry.GROUP) for value in values])
     monkeypatch.setattr(registry, "entry_points", lambda group: points)
 
 
@@ -52,6 +52,16 @@ def test_plug_in_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_plug_in_cannot_take_a_built_in_name(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "vae", "elsewhere:vae")
     assert registry.decoder_entries()["vae"].origin == "msbench"
+    (line,) = registry.name_clashes(["vae", "jpeg"])
+    assert line == "decoder vae: the plug-in of unknown distribution (elsewhere:vae) is not used: msbench has the name"
+    assert registry.name_clashes(["jpeg"]) == []
+
+
+def test_the_second_plug_in_of_a_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "plug", "one:plug", "two:plug")
+    assert registry.decoder_entries()["plug"].target == "one:plug"
+    (line,) = registry.name_clashes(["plug"])
+    assert "(two:plug) is not used: unknown distribution has the name" in line
 
 
 def test_broken_plug_in_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from harness.cost.cost import Cost, CostCell
 from harness.data.types import DatasetInfo, Skipped
 from harness.decoder import DecoderSpec
 from harness.record.marks import row_marks
@@ -12,26 +13,31 @@ from harness.record.schema import DatasetFacts, Details, NoiseFacts, Result, Sam
 RESULT = Result("a", "a", {}, "photos", 16, {}, {}, None, {}, None, {}, None, 0, None, "nothing")
 
 
-def details(clamped: float = 0.0, draws: bool = False, batch: float | None = None) -> Details:
+COST = Cost((CostCell(1, "ok", None, reason="2 cores busy", disturbed=True),), 1.0, None, 0, ("triton::kernel",))
+
+
+def details(clamped: float = 0.0, draws: bool = False, batch: float | None = None, cost: Cost | None = None) -> Details:
     noise = NoiseFacts(False, (0,), {}, None, global_draws=draws, batch_dependence=batch)
     spec = DecoderSpec("d", 8, 4, 1, 1, 0, None, None, "nothing")
-    return Details(spec, None, 0.95, {}, 0, clamped, noise, None, None, None)
+    return Details(spec, None, 0.95, {}, 0, clamped, noise, None, None, cost)
 
 
-def dataset(excluded: int = 0, partial: bool = False) -> DatasetFacts:
-    info = DatasetInfo("photos", None, 256, 16, 16, 0, partial, "", True, "", "p")
+def dataset(excluded: int = 0, partial: bool = False, subset: str = "") -> DatasetFacts:
+    info = DatasetInfo("photos", None, 256, 16, 16, 0, partial, subset, True, "", "p")
     skipped = tuple(Skipped(f"{place}.png", "r") for place in range(excluded))
     return DatasetFacts(info, SampleCounts(16, 16, 16 - excluded), (), skipped, "s", "r")
 
 
 def test_a_row_says_what_must_be_known_before_it_is_quoted() -> None:
     assert row_marks(RESULT, details(0.009, batch=1.0), dataset()) == []
-    marks = row_marks(replace(RESULT, disturbed=True), details(0.25, True, 2.0), dataset(3, partial=True))
+    marks = row_marks(replace(RESULT, disturbed=True), details(0.25, True, 2.0, COST), dataset(3, True, "unlabelled"))
     for words in (
         "own random numbers",
         "depends on its batch",
         "25 % of its values",
-        "other work ran",
+        "other work ran on the machine: its times say nothing (2 cores busy)",
+        "not counted in its GFLOPs: triton::kernel",
+        "drawn without labels",
         "3 images left out",
         "a partial data set",
     ):
