@@ -11,10 +11,7 @@ from harness.errors import UnknownNameError
 from harness.report.table import listing
 
 
-def ls_command(
-    what: Annotated[str, typer.Argument(help="decoders, datasets or metrics.")],
-    as_json: JsonFlag = False,
-) -> None:
+def ls_command(what: Annotated[str, typer.Argument(help="decoders, datasets or metrics.")], as_json: JsonFlag = False) -> None:
     """List what there is: decoders, datasets or metrics."""
     rows = _listing(what)
     if as_json:

@@ -13,8 +13,7 @@ from harness.cli.shared import DataDir, Device, MaxSamples, Offline, Resolution,
 
 def train_command(
     decoder: Annotated[
-        str,
-        typer.Argument(help="vae, vae-ft, rate-bound, [ms-]direct, [ms-]diffusion, ms-diffusion-cascade, [ms-]onestep."),
+        str, typer.Argument(help="vae, vae-ft, rate-bound, [ms-]direct, [ms-]diffusion, ms-diffusion-cascade, [ms-]onestep.")
     ],
     dataset: Annotated[str, typer.Option(help="imagenette or folder:PATH.")] = "imagenette",
     data_dir: DataDir = None,

@@ -25,14 +25,7 @@ from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
 from harness.record.protocol import Protocol
 from harness.record.record import RECORD, Record, plain, read_record, write_record
-from harness.record.schema import (
-    SCHEMA_VERSION,
-    DatasetFacts,
-    MetricFacts,
-    RunData,
-    SampleCounts,
-    Setting,
-)
+from harness.record.schema import SCHEMA_VERSION, DatasetFacts, MetricFacts, RunData, SampleCounts, Setting
 from harness.registry import build_decoder, name_clashes
 from harness.report.sheet import write_sheet
 from harness.run.config import DTYPES, RunConfig, check_config, check_device, new_run_folder
