@@ -33,15 +33,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Decoder": "harness.decoder",
-    "DecoderOptions": "harness.decoder",
-    "DecoderSpec": "harness.decoder",
     "MsbenchError": "harness.errors",
-    "NoiseSource": "harness.decoder",
     "Record": "harness.record.record",
     "RunConfig": "harness.run.config",
     "compare": "harness.compare.compare",
     "evaluate": "harness.run.runner",
+    **dict.fromkeys(("Decoder", "DecoderOptions", "DecoderSpec", "NoiseSource"), "harness.decoder"),
     **dict.fromkeys(("Batch", "Check", "Metric", "PerImage", "Tolerance", "Whole"), "harness.metrics.metric"),
 }
 

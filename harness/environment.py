@@ -147,17 +147,8 @@ def _version(package: str) -> str | None:
 def _gpus() -> list[dict[str, Any]]:
     import torch
 
-    devices = []
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        devices.append(
-            {
-                "name": properties.name,
-                "memory_mb": properties.total_memory // 2**20,
-                "capability": f"{properties.major}.{properties.minor}",
-            }
-        )
-    return devices
+    found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return [{"name": g.name, "memory_mb": g.total_memory // 2**20, "capability": f"{g.major}.{g.minor}"} for g in found]
 
 
 def _driver_version() -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields, replace
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
@@ -34,8 +35,9 @@ class DecoderEntry:
     """the decoder it is at K = 1, whose checkpoints fit it there: with one scale all paths are the same"""
 
 
-_OURS = "decoders.models:build"
-_UNSHIPPED = "(no weights shipped: needs --checkpoint)"
+_OURS, _PEERS = "decoders.models:build", "baselines.diffusers_vae:build"
+_unshipped = partial(DecoderEntry, ships_weights=False)
+_NEEDS = "(no weights shipped: needs --checkpoint)"
 _ARCHITECTURE = "random weights: cost only (needs the extra `peers`)"
 _BUILT_IN = (
     DecoderEntry("vae", "KL-VAE, f8c4: the autoencoder's own decoder, one pass", _OURS),
@@ -49,30 +51,15 @@ _BUILT_IN = (
     DecoderEntry("onestep", "one-step student of `diffusion` (K = 1)", _OURS),
     DecoderEntry("ms-onestep", "one step a scale, student of `ms-diffusion-cascade` (K = 3)", _OURS, single_scale="onestep"),
     DecoderEntry("direct", "control: the same network without noise or teacher (K = 1)", _OURS),
-    DecoderEntry(
-        "ms-direct", f"control: `direct` at three scales {_UNSHIPPED}", _OURS, ships_weights=False, single_scale="direct"
-    ),
-    DecoderEntry("rate-bound", f"control: MSE alone, the PSNR these latents allow {_UNSHIPPED}", _OURS, ships_weights=False),
-    DecoderEntry("vae-ft", f"control: `vae` tuned on its frozen encoder {_UNSHIPPED}", _OURS, ships_weights=False),
+    _unshipped("ms-direct", f"control: `direct` at three scales {_NEEDS}", _OURS, single_scale="direct"),
+    _unshipped("rate-bound", f"control: MSE alone, the PSNR these latents allow {_NEEDS}", _OURS),
+    _unshipped("vae-ft", f"control: `vae` tuned on its frozen encoder {_NEEDS}", _OURS),
     DecoderEntry("bicubic", "8x down, bicubic up: the floor", "baselines.resampling:bicubic"),
     DecoderEntry("jpeg", "JPEG at the latents' bits (16 bits a number)", "baselines.jpeg:jpeg"),
     DecoderEntry("identity", "the reference after its uint8 round trip: the error floor", "baselines.identity:identity"),
-    DecoderEntry(
-        "taef2",
-        "pretrained tiny autoencoder for FLUX.2 latents (needs --checkpoint FOLDER)",
-        "baselines.tae:taef2",
-        ships_weights=False,
-    ),
-    DecoderEntry(
-        "sd-vae-arch",
-        f"Stable Diffusion's VAE decoder, {_ARCHITECTURE}",
-        "baselines.diffusers_vae:build",
-        ships_weights=False,
-        cost_only=True,
-    ),
-    DecoderEntry(
-        "taesd-arch", f"TAESD's decoder, {_ARCHITECTURE}", "baselines.diffusers_vae:build", ships_weights=False, cost_only=True
-    ),
+    _unshipped("taef2", "pretrained tiny autoencoder for FLUX.2 latents (needs --checkpoint FOLDER)", "baselines.tae:taef2"),
+    _unshipped("sd-vae-arch", f"Stable Diffusion's VAE decoder, {_ARCHITECTURE}", _PEERS, cost_only=True),
+    _unshipped("taesd-arch", f"TAESD's decoder, {_ARCHITECTURE}", _PEERS, cost_only=True),
 )
 
 

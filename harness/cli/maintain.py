@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Annotated, Any
 
 import typer
@@ -59,16 +60,7 @@ def _listing(what: str) -> list[dict[str, Any]]:
     if what == "metrics":
         from harness.metrics.registry import METRICS
 
-        return [
-            {
-                "name": m.name,
-                "from": m.origin,
-                "better": m.direction,
-                "per image": m.per_image,
-                "on request": m.extra,
-                "unit": m.unit,
-                "description": m.description,
-            }
-            for m in METRICS.values()
-        ]
+        shown = ("name", "origin", "direction", "per_image", "extra", "unit", "description")
+        titles = ("name", "from", "better", "per image", "on request", "unit", "description")
+        return [dict(zip(titles, attrgetter(*shown)(metric), strict=True)) for metric in METRICS.values()]
     raise UnknownNameError("listing", what, ("decoders", "datasets", "metrics"))

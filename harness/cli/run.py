@@ -8,32 +8,16 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.shared import (
-    DataDir,
-    DecoderList,
-    Device,
-    Dtype,
-    JsonFlag,
-    MaxSamples,
-    Offline,
-    Resolution,
-    parse_dtype,
-    parse_integers,
-    parse_names,
-    print_json,
-    progress_bar,
-    say,
-    show,
-)
+from harness.cli import shared
 
 
 def run_command(
-    decoder: DecoderList,
+    decoder: shared.DecoderList,
     dataset: Annotated[str, typer.Option(help="photos, imagenette, imagenet-val or folder:PATH.")] = "photos",
-    data_dir: DataDir = None,
+    data_dir: shared.DataDir = None,
     split: Annotated[str, typer.Option(help="Part of the dataset: val or train.")] = "val",
-    resolution: Resolution = None,
-    max_samples: MaxSamples = None,
+    resolution: shared.Resolution = None,
+    max_samples: shared.MaxSamples = None,
     allow_upsampling: Annotated[bool, typer.Option("--allow-upsampling", help="Enlarge images that are too small.")] = False,
     seed: Annotated[int, typer.Option(help="Seeds the subset and each sample's noise.")] = 0,
     noise_seeds: Annotated[
@@ -47,8 +31,8 @@ def run_command(
         str, typer.Option(help="Slower metrics on request, separated by commas; `msbench ls metrics` lists them.")
     ] = "",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; changes no number beyond rounding.")] = 8,
-    device: Device = "cpu",
-    dtype: Dtype = "fp32",
+    device: shared.Device = "cpu",
+    dtype: shared.Dtype = "fp32",
     mode: Annotated[str, typer.Option(help="How decoders run: eager, compile or cudagraph (CUDA only).")] = "eager",
     checkpoint: Annotated[Path | None, typer.Option(help="Weights instead of the shipped ones (one decoder only).")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Network calls per image (diffusion decoders).")] = None,
@@ -66,57 +50,33 @@ def run_command(
         bool, typer.Option("--keep-going", help="Leave images that a decoder fails on out of every decoder's figures.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output-dir that ended early.")] = False,
-    offline: Offline = False,
-    as_json: JsonFlag = False,
+    offline: shared.Offline = False,
+    as_json: shared.JsonFlag = False,
 ) -> None:
     """Measure decoders on a dataset: quality, cost, a table and a sheet of images."""
+    given = locals()
     from harness.cost.cost import CostProtocol
-    from harness.cost.modes import parse_mode
     from harness.report.results import results_table
     from harness.run.config import RunConfig
     from harness.run.runner import evaluate
     from harness.stopwatch import timing_line
 
-    sizes = () if cost_batch_sizes == "none" else tuple(parse_integers("--cost-batch-sizes", cost_batch_sizes))
-    config = RunConfig(
-        decoders=parse_names(decoder),
-        dataset=dataset,
-        data_dir=data_dir,
-        split=split,
-        resolution=resolution,
-        max_samples=max_samples,
-        allow_upsampling=allow_upsampling,
-        seed=seed,
-        noise_seeds=noise_seeds,
-        margins=margin,
-        extra_metrics=parse_names(extra_metrics),
-        batch_size=batch_size,
-        device=device,
-        dtype=parse_dtype(dtype),
-        mode=parse_mode(mode),
-        checkpoint=checkpoint,
-        steps=steps,
-        scales=scales,
-        output_dir=output_dir,
-        save_images=save_images,
-        cost=CostProtocol(batch_sizes=sizes, max_seconds=cost_seconds) if cost else None,
-        keep_going=keep_going,
-        resume=resume,
-        offline=offline,
-    )
-    with progress_bar() as progress:
+    sizes = () if cost_batch_sizes == "none" else tuple(shared.parse_integers("--cost-batch-sizes", cost_batch_sizes))
+    protocol = CostProtocol(batch_sizes=sizes, max_seconds=cost_seconds) if cost else None
+    config = RunConfig(**shared.chosen(RunConfig, {**given, "decoders": decoder, "margins": margin, "cost": protocol}))
+    with shared.progress_bar() as progress:
         record = evaluate(config, progress, " ".join(["msbench", *sys.argv[1:]]))
     demo = (dataset,) if record.data.dataset.info.demo else ()
-    show(results_table(record.rows_for_people(), f"{dataset}, n = {record.results[0]['n']}", demo), stderr=as_json)
+    shared.show(results_table(record.rows_for_people(), f"{dataset}, n = {record.results[0]['n']}", demo), stderr=as_json)
     for warning in record.data.warnings:
-        say(f"warning: {warning}", stderr=True)
+        shared.say(f"warning: {warning}", stderr=True)
     skipped = record.data.dataset.skipped
     if skipped:
-        say(f"{len(skipped)} files skipped, first: {skipped[0].name} ({skipped[0].reason})", as_json)
-    say(f"protocol {record.protocol_hash} · record, per-image values and sheet in {record.folder}", as_json)
+        shared.say(f"{len(skipped)} files skipped, first: {skipped[0].name} ({skipped[0].reason})", as_json)
+    shared.say(f"protocol {record.protocol_hash} · record, per-image values and sheet in {record.folder}", as_json)
     if record.data.timing:
-        say(timing_line(record.data.timing), as_json)
+        shared.say(timing_line(record.data.timing), as_json)
     if save_images:
-        say(f"images in {save_images}", as_json)
+        shared.say(f"images in {save_images}", as_json)
     if as_json:
-        print_json(record.document())
+        shared.print_json(record.document())

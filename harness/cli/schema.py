@@ -42,16 +42,13 @@ def describe(section: type, path: str = "") -> Iterator[dict[str, str]]:
             yield from describe(inner, f"{key}{step}.")
 
 
-def _section(hint: Any) -> tuple[type | None, str]:
+def _section(hint: Any, step: str = "") -> tuple[type | None, str]:
     """The dataclass that a type holds, and how a key steps into it."""
     if dataclasses.is_dataclass(hint):
-        return typing.cast(type, hint), ""
-    for part in typing.get_args(hint):
-        inner, step = _section(part)
-        if inner is not None:
-            origin = typing.get_origin(hint)
-            return inner, {tuple: "[]", Mapping: ".NAME"}.get(typing.cast(Any, origin), "") + step
-    return None, ""
+        return typing.cast(type, hint), step
+    inside = step + {tuple: "[]", Mapping: ".NAME"}.get(typing.cast(Any, typing.get_origin(hint)), "")
+    found = (_section(part, inside) for part in typing.get_args(hint))
+    return next((one for one in found if one[0] is not None), (None, ""))
 
 
 def _words(hint: Any) -> str:

@@ -8,8 +8,9 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
@@ -17,14 +18,13 @@ import typer
 from typer.core import TyperGroup
 
 from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
-from harness.errors import MsbenchError, UnknownNameError
+from harness.errors import MsbenchError
 from harness.report.table import Table, terminal, visible
 
 if TYPE_CHECKING:
-    import torch
     from rich.console import Console
 
-    from harness.run.quality import Progress
+    from harness.stopwatch import Progress
 
 DEBUG = "MSBENCH_DEBUG"
 MAX_SEED = 2**63 - 1
@@ -152,6 +152,11 @@ def parse_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def chosen(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options of a command that a dataclass has fields for."""
+    return {field.name: options[field.name] for field in fields(kind) if field.name in options}
+
+
 def parse_integers(option: str, text: str, least: int = 1, most: int = 1_000_000) -> list[int]:
     """Whole numbers from "1,8"; `option` names the culprit of one outside `least` to `most`."""
     try:
@@ -161,15 +166,6 @@ def parse_integers(option: str, text: str, least: int = 1, most: int = 1_000_000
     if min(values) < least or max(values) > most:
         raise MsbenchError(f"{option} {text}: every number must be at least {least} and at most {most:,}")
     return values
-
-
-def parse_dtype(name: str) -> torch.dtype:
-    """The torch dtype of --dtype."""
-    from harness.run.config import DTYPES
-
-    if name not in DTYPES:
-        raise UnknownNameError("dtype", name, DTYPES)
-    return DTYPES[name]
 
 
 def say(line: str, stderr: bool = False) -> None:

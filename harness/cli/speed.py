@@ -42,7 +42,7 @@ def speed_command(
     from harness.cost.cost import LARGEST_BATCH
     from harness.cost.modes import parse_mode
     from harness.environment import Start
-    from harness.run.config import check_device, runs_root
+    from harness.run.config import check_device, parse_dtype, runs_root
     from harness.speed.bench import open_photos
     from harness.speed.protocol import SpeedProtocol, parse_contestants, parse_counts, parse_list
     from harness.speed.record import RECORD, document, write_speed
@@ -53,7 +53,7 @@ def speed_command(
     contestants = parse_contestants(shared.parse_names(decoder))
     on_gpu = check_device(device).type == "cuda"
     for name in parse_list(dtype):
-        shared.parse_dtype(name)
+        parse_dtype(name)
     batches, available = batch_sizes or ("1,8,32,max" if on_gpu else "1,8"), available_cores()
     protocol = SpeedProtocol(
         batch_sizes=parse_counts("--batch-sizes", batches, "max", LARGEST_BATCH, "images per call"),

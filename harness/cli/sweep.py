@@ -63,6 +63,7 @@ def sweep_command(
     as_json: shared.JsonFlag = False,
 ) -> None:
     """Measure quality and cost over a grid of scales and steps; resumable. Untrained cells get cost alone."""
+    given = locals()
     from harness.cost.cost import CostProtocol
     from harness.files import atomic_path, write_text
     from harness.run.config import RunConfig, runs_root
@@ -74,18 +75,8 @@ def sweep_command(
     what = "cost" if cost_only else dataset.partition(":")[0]
     folder = output_dir or runs_root() / f"sweep-{what}-{device.replace(':', '')}"
     sizes = tuple(shared.parse_integers("--batch-sizes", batch_sizes))
-    run = RunConfig(
-        (),
-        dataset=dataset,
-        data_dir=data_dir,
-        split=split,
-        resolution=resolution,
-        max_samples=max_samples,
-        seed=seed,
-        device=device,
-        dtype=shared.parse_dtype(dtype),
-        offline=offline,
-    )
+    of_runs = ("dataset", "data_dir", "split", "resolution", "max_samples", "seed", "device", "dtype", "offline")
+    run = RunConfig((), **{name: given[name] for name in of_runs})
     request = SweepRequest(
         decoders=shared.parse_names(decoder),
         scales=tuple(shared.parse_integers("--scales", scales)),
@@ -141,14 +132,8 @@ def _cell(one: MeasuredCell) -> dict[str, Any]:
     cell, figures = one.cell, one.figures
     head: dict[str, Any] = {"decoder": cell.decoder, "scales": cell.scales, "steps": cell.steps}
     if figures is None or cell.fit is None:
-        return {
-            **head,
-            "status": "skipped",
-            "reason": cell.skipped,
-            "quality": None,
-            "quality_reason": cell.skipped,
-            "cost": None,
-        }
+        why = cell.skipped
+        return {**head, "status": "skipped", "reason": why, "quality": None, "quality_reason": why, "cost": None}
     cost = figures["cost"]
     cells = [_without_samples(timed) for timed in cost["cells"]]
     return {
@@ -158,9 +143,7 @@ def _cell(one: MeasuredCell) -> dict[str, Any]:
         "model": cell.fit.model,
         "weights": cell.fit.weights,
         "weights_sha256": figures["spec"]["weights_sha256"],
-        "quality": figures["quality"],
-        "quality_reason": figures["quality_reason"],
-        "run": figures["run"],
+        **{name: figures[name] for name in ("quality", "quality_reason", "run")},
         "cost": {**cost, "cells": cells},
     }
 

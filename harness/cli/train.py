@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.shared import DataDir, Device, MaxSamples, Offline, Resolution, progress_bar, say
+from harness.cli.shared import DataDir, Device, MaxSamples, Offline, Resolution, chosen, progress_bar, say
 
 
 def train_command(
@@ -54,38 +54,22 @@ def train_command(
     offline: Offline = False,
 ) -> None:
     """Train or distil a decoder; writes a checkpoint with its model card."""
+    given = locals()
     from decoders.training.config import TrainConfig
     from decoders.training.request import TrainRequest
     from decoders.training.train import run_training
     from harness.data.types import Request
     from harness.run.config import check_device, runs_root
 
-    config = TrainConfig(
-        max_steps=max_steps,
-        max_minutes=max_minutes,
-        max_pflops=max_pflops,
-        tensorboard=tensorboard,
-        stop_after=stop_after,
-        learning_rate=learning_rate,
-        warmup=warmup,
-        precision=precision,
-        seed=seed,
-    )
-    request = TrainRequest(
-        decoder=decoder,
-        data=Request(dataset, data_dir, resolution, max_samples, subset_seed, False, "train", offline),
-        output=output_dir or runs_root() / "train" / decoder,
-        preset=preset,
-        scales=scales,
-        settings=tuple(settings or ()),
-        config=config,
-        vae=vae,
-        teacher=teacher,
-        start=start_from,
-        device=check_device(device),
-        resume=resume,
-        offline=offline,
-    )
+    made = {
+        "data": Request(dataset, data_dir, resolution, max_samples, subset_seed, False, "train", offline),
+        "output": output_dir or runs_root() / "train" / decoder,
+        "settings": tuple(settings or ()),
+        "config": TrainConfig(**chosen(TrainConfig, given)),
+        "start": start_from,
+        "device": check_device(device),
+    }
+    request = TrainRequest(**chosen(TrainRequest, {**given, **made}))
     with progress_bar() as progress:
         path = run_training(
             request,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,9 +64,10 @@ class Record:
         machine = facts["cpu_model"] if on_cpu else ", ".join(gpu["name"] for gpu in facts["gpus"])
         threads = f", {count} thread{'' if count == 1 else 's'}" if on_cpu else ""
         commit = (facts["git"]["commit"] or "unknown")[:10] + (" with local changes" if facts["git"]["dirty"] else "")
+        command = " ".join(f"…/{Path(word).name}" if word.startswith("/") else word for word in self.data.command.split(" "))
         return (
             f"Protocol `{self.protocol_hash}`, {self.data.date[:10]}, {machine}{threads}, torch {facts['torch']}, "
-            f"msbench {facts['msbench']} ({commit}): `{_without_places(self.data.command)}`"
+            f"msbench {facts['msbench']} ({commit}): `{command}`"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -91,10 +91,6 @@ class Record:
     def document(self) -> dict[str, Any]:
         """What `--json` prints."""
         return document([self])
-
-
-def _without_places(command: str) -> str:
-    return " ".join(f"…/{Path(word).name}" if word.startswith("/") else word for word in command.split(" "))
 
 
 def as_row(result: Result) -> dict[str, Any]:
@@ -156,7 +152,7 @@ def parse_record(text: str, file: Path) -> RunData:
         what = f"a record of schema {version}" if isinstance(version, int) else "no record of a run"
         raise MsbenchError(f"{file} is {what}: run it again with this version, which writes schema {SCHEMA_VERSION}")
     try:
-        return _adapter().validate_json(json.dumps(nest(data)), strict=True)
+        return _RUN_DATA.validate_json(json.dumps(nest(data)), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"] if part not in ("metrics", "info"))
@@ -168,11 +164,7 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON")
 
 
-@cache
-def _adapter() -> TypeAdapter[RunData]:
-    return TypeAdapter(RunData)
-
-
+_RUN_DATA = TypeAdapter(RunData)
 _INFO = tuple(field.name for field in dataclasses.fields(DatasetInfo))
 
 
@@ -188,14 +180,15 @@ def nest(content: dict[str, Any]) -> dict[str, Any]:
     """The reverse of `flatten`; what has another form stays as it is, for the validator to name."""
     rows, dataset, metrics = content.get("results"), content.get("dataset"), content.get("metrics")
     if isinstance(rows, list) and isinstance(metrics, dict):
-        content = {**content, "results": [_nest_row(row, metrics) if isinstance(row, dict) else row for row in rows]}
+        nested = [{**row, "metrics": _part(row, metrics)} if isinstance(row, dict) else row for row in rows]
+        content = {**content, "results": nested}
     if isinstance(dataset, dict):
-        content = {**content, "dataset": {**dataset, "info": {key: dataset[key] for key in _INFO if key in dataset}}}
+        content = {**content, "dataset": {**dataset, "info": _part(dataset, _INFO)}}
     return content
 
 
-def _nest_row(row: dict[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {**row, "metrics": {name: row[name] for name in metrics if name in row}}
+def _part(values: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    return {key: values[key] for key in keys if key in values}
 
 
 def plain(value: Any) -> Any:

@@ -87,9 +87,7 @@ class RunConfig:
             if isinstance(value := getattr(self, name), str):
                 object.__setattr__(self, name, Path(value))
         if isinstance(self.dtype, str):
-            if self.dtype not in DTYPES:
-                raise UnknownNameError("dtype", self.dtype, DTYPES)
-            object.__setattr__(self, "dtype", DTYPES[self.dtype])
+            object.__setattr__(self, "dtype", parse_dtype(self.dtype))
 
     def noise_seed_list(self) -> range:
         """The noise seeds, in their order."""
@@ -142,6 +140,13 @@ def check_number(name: str, value: object, low: float, high: float) -> None:
     kind = int if whole else (int, float)
     if value is not None and (not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high):
         raise MsbenchError(f"{name} {value}: a {'whole ' if whole else ''}number from {low:,} to {high:,} is wanted")
+
+
+def parse_dtype(name: str) -> torch.dtype:
+    """The dtype called `name`; raises `UnknownNameError` where there is none."""
+    if name not in DTYPES:
+        raise UnknownNameError("dtype", name, DTYPES)
+    return DTYPES[name]
 
 
 def check_device(name: str) -> torch.device:

@@ -33,10 +33,7 @@ from harness.run.config import RunConfig
 from harness.run.independence import PROBED, callers_generators, largest_difference, seeded
 from harness.run.journal import Journal, new_state
 from harness.run.reconstruct import Reconstruction, encoder_of, join, reconstruct
-from harness.stopwatch import Stages
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total)."""
+from harness.stopwatch import Progress, Stages
 
 
 class _LearntLate(Exception):
@@ -244,12 +241,8 @@ class QualityPass:
         for name in self._suite.names:
             with self._stages.stage(name):
                 columns |= self._suite.measure(name, pairs, prepared[name])
-        who = {
-            "key": keys,
-            "label": [example.label for example in examples],
-            "source_photo": [example.source_photo for example in examples],
-            "source_sha256": [example.source_sha256 for example in examples],
-        }
+        told = ("key", "label", "source_photo", "source_sha256")
+        who = {name: [getattr(example, name) for example in examples] for name in told}
         return pd.DataFrame({"decoder": label, "noise_seed": seed, **who, **columns})
 
     def _keyed(self, encode: Callable[[Tensor], Tensor], keys: Sequence[str], seed: int) -> Callable[[Tensor], Tensor]:
@@ -323,10 +316,5 @@ def _batches(dataset: Dataset, size: int) -> Iterator[_Batch]:
 def _cached_set(dataset: Dataset, suite: MetricSuite) -> dict[str, str | int | None]:
     """What the cache's file of features is named by; rows are found by pixels."""
     info = dataset.info
-    return {
-        "dataset": info.name,
-        "split": info.split,
-        "resolution": info.resolution,
-        "preprocessing": info.preprocessing,
-        "extractor": suite.extractor,
-    }
+    facts = {name: getattr(info, name) for name in ("split", "resolution", "preprocessing")}
+    return {"dataset": info.name, **facts, "extractor": suite.extractor}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,10 @@ from harness.report.sheet import write_sheet
 from harness.run.config import DTYPES, RunConfig, check_config, check_device, new_run_folder
 from harness.run.figures import decoder_figures, with_cost
 from harness.run.journal import Journal, new_state, seen_warnings
-from harness.run.quality import Progress, QualityPass
+from harness.run.quality import QualityPass
 from harness.run.reconstruct import concatenate
 from harness.stats.verdict import merge_margins
-from harness.stopwatch import Stages
+from harness.stopwatch import Progress, Stages
 
 MARKER = ".msbench-images"
 """file in a folder of saved images that names the run they are of"""
@@ -101,43 +101,46 @@ def evaluate(config: RunConfig, progress: Progress | None = None, command: str =
             raise MsbenchError(line + kept) from error
 
 
+@dataclass(slots=True)
 class _Run:
     """What is written while a run goes on."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        folder: Path,
-        dataset: Dataset,
-        decoders: Mapping[str, Decoder],
-        journal: Journal,
-        stages: Stages,
-        start: Start,
-        data: RunData,
-    ) -> None:
-        self.data = data
-        self._config, self._folder, self._dataset, self._decoders = config, folder, dataset, decoders
-        self._journal, self._stages, self._start = journal, stages, start
+    config: RunConfig
+    """what was asked for"""
+    folder: Path
+    """the run's folder"""
+    dataset: Dataset
+    """the images"""
+    decoders: Mapping[str, Decoder]
+    """by name"""
+    journal: Journal
+    """what was measured so far"""
+    stages: Stages
+    """where the time goes"""
+    start: Start
+    """when it began, and on what"""
+    data: RunData
+    """the record as last written"""
 
     def write(self, **changes: Any) -> Record:
         """Write the record with these fields changed."""
-        self.data = replace(self.data, seconds=self._start.seconds(), **changes)
-        return write_record(self._folder, self.data)
+        self.data = replace(self.data, seconds=self.start.seconds(), **changes)
+        return write_record(self.folder, self.data)
 
     def measure_quality(self, quality: QualityPass, report: Progress) -> None:
         """Every image through every decoder, and the figures."""
         reference_sha256 = quality.run(report)
-        journal, config = self._journal, self._config
+        journal, config = self.journal, self.config
         asked = {"steps": config.steps, "scales": config.scales, "checkpoint": config.checkpoint}
         options = plain({key: value for key, value in asked.items() if value is not None})
-        name, seeds, extra = self._dataset.info.name, config.noise_seeds, config.extra_metrics
-        with self._stages.stage("statistics"):
-            rows = [decoder_figures(*one, options, name, journal, seeds, extra) for one in self._decoders.items()]
+        name, seeds, extra = self.dataset.info.name, config.noise_seeds, config.extra_metrics
+        with self.stages.stage("statistics"):
+            rows = [decoder_figures(*one, options, name, journal, seeds, extra) for one in self.decoders.items()]
         images = journal.images()
         lines = "".join(f"{key}\0{sha}\n" for key, sha in zip(images["key"], images["source_sha256"], strict=True))
-        info = self._dataset.info
-        with self._stages.stage("writing"):
-            journal.finish(self._decoders)
+        info = self.dataset.info
+        with self.stages.stage("writing"):
+            journal.finish(self.decoders)
             self.write(
                 status="quality",
                 results=tuple(result for result, _ in rows),
@@ -145,7 +148,7 @@ class _Run:
                 dataset=DatasetFacts(
                     info,
                     SampleCounts(info.n_available, info.n_selected, len(images)),
-                    tuple(self._dataset.skipped),
+                    tuple(self.dataset.skipped),
                     tuple(Skipped(**one) for one in journal.state["excluded"]),
                     hashlib.sha256(lines.encode()).hexdigest(),
                     reference_sha256,
@@ -155,14 +158,14 @@ class _Run:
 
     def measure_cost(self, device: torch.device, report: Progress) -> None:
         """Each decoder's cost; one that fails does not keep the others from being measured."""
-        config, failures = self._config, []
+        config, failures = self.config, []
         if config.cost is None:
             return
-        for index, (label, decoder) in enumerate(self._decoders.items()):
-            report(f"timing {label}", index, len(self._decoders))
-            latents = concatenate(self._journal.tensors[f"latents:{label}"]).to(device)
+        for index, (label, decoder) in enumerate(self.decoders.items()):
+            report(f"timing {label}", index, len(self.decoders))
+            latents = concatenate(self.journal.tensors[f"latents:{label}"]).to(device)
             try:
-                with self._stages.stage("measuring cost"), plugin_boundary(f"decoder {label}", "measuring its cost"):
+                with self.stages.stage("measuring cost"), plugin_boundary(f"decoder {label}", "measuring its cost"):
                     cost = measure_cost(decoder, latents, config.seed, config.cost, device)
             except MsbenchError as error:
                 failures.append(str(error))
@@ -170,26 +173,26 @@ class _Run:
             result, details = with_cost(self.data.results[index], self.data.decoders[label], cost)
             results = (*self.data.results[:index], result, *self.data.results[index + 1 :])
             self.write(results=results, decoders={**self.data.decoders, label: details})
-        report("timing", len(self._decoders), len(self._decoders))
+        report("timing", len(self.decoders), len(self.decoders))
         if failures:
             raise MsbenchError("; ".join(failures))
 
     def draw_sheet(self) -> None:
         """Originals beside every decoder, with each cell's PSNR and LPIPS."""
-        if "shown:" not in self._journal.tensors:
+        if "shown:" not in self.journal.tensors:
             return
-        originals, keys, captions = list(self._journal.array("shown:")), self._journal.state["shown"], {}
-        for label in self._decoders:
-            mine = self._journal.rows(label, self._config.seed).set_index("key").loc[keys]
+        originals, keys, captions = list(self.journal.array("shown:")), self.journal.state["shown"], {}
+        for label in self.decoders:
+            mine = self.journal.rows(label, self.config.seed).set_index("key").loc[keys]
             captions[label] = [_caption(*pair) for pair in zip(mine["psnr"], mine["lpips"], strict=True)]
-        decoded = {label: list(self._journal.array(f"shown:{label}")) for label in self._decoders}
-        with self._stages.stage("writing"):
-            write_sheet(self._folder / "sheet.png", originals, decoded, keys, captions)
+        decoded = {label: list(self.journal.array(f"shown:{label}")) for label in self.decoders}
+        with self.stages.stage("writing"):
+            write_sheet(self.folder / "sheet.png", originals, decoded, keys, captions)
 
     def end(self) -> Record:
         """The run is complete."""
-        record = self.write(status="complete", timing=self._stages.timing())
-        self._journal.discard()
+        record = self.write(status="complete", timing=self.stages.timing())
+        self.journal.discard()
         return record
 
 

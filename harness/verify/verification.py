@@ -18,7 +18,7 @@ from harness.verify.figures import figure_checks
 from harness.verify.images import image_checks
 
 if TYPE_CHECKING:
-    from harness.run.quality import Progress
+    from harness.stopwatch import Progress
 
 
 @dataclass(frozen=True, slots=True)
