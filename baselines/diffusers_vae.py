@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines.options import refuse_sampling_options, require_multiple
+from baselines.options import refuse_sampling_options, require_multiple, spec_of
 from harness.decoder import DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import MsbenchError
 
@@ -86,28 +86,13 @@ def build(options: DecoderOptions) -> ArchitectureOnly:
         raise MsbenchError(
             f"decoder {name!r} has random weights only; leave --checkpoint out for it (got {options.checkpoint})"
         )
-    diffusers = _diffusers(name)
+    try:
+        diffusers = importlib.import_module("diffusers")
+    except ImportError as error:
+        raise MsbenchError(f"decoder {name!r} needs diffusers ({error}); run: pip install 'msbench[peers]'") from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         built = _NETWORKS[name](diffusers)
     built.to(device=options.device, dtype=options.dtype).eval().requires_grad_(False)
-    spec = DecoderSpec(
-        name=name,
-        down_factor=_FACTOR,
-        latent_channels=_LATENT_CHANNELS,
-        steps=1,
-        scales=1,
-        parameters=sum(parameter.numel() for parameter in built.parameters()),
-        weights_sha256=None,
-        encoder_sha256=None,
-        trained_on="random weights",
-    )
+    spec = spec_of(name, _FACTOR, _LATENT_CHANNELS, built, "random weights")
     return ArchitectureOnly(built, options.dtype, spec)
-
-
-def _diffusers(name: str) -> Any:
-    """The optional package; raises `MsbenchError` where it is missing or does not import."""
-    try:
-        return importlib.import_module("diffusers")
-    except ImportError as error:
-        raise MsbenchError(f"decoder {name!r} needs diffusers ({error}); run: pip install 'msbench[peers]'") from error

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from baselines.options import refuse_network_options, without_network
+from baselines.options import refuse_network_options, spec_of
 from harness.decoder import DecoderOptions, NoiseSource
 
 
 class IdentityDecoder:
     """Returns the images it was given. Latents: float32 [B, 3, H, W] in [-1, 1]."""
 
-    spec = without_network("identity", 1, None)
+    spec = spec_of("identity", 1, None)
 
     def encode(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> the same tensor."""

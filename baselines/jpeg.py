@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from baselines.options import refuse_network_options, without_network
+from baselines.options import refuse_network_options, spec_of
 from harness.decoder import DecoderOptions, NoiseSource
 from harness.errors import MsbenchError
 
@@ -57,7 +57,7 @@ class JpegDecoder:
         device: where decoded images are put.
     """
 
-    spec = without_network("jpeg", 1, None)
+    spec = spec_of("jpeg", 1, None)
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

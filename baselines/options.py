@@ -1,26 +1,26 @@
-"""Checks every baseline makes before it builds anything: options without a meaning here are refused, not ignored."""
+"""What every baseline does: refuse options that have no meaning for it before it builds anything, and say what it is."""
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.decoder import DecoderOptions, DecoderSpec
 from harness.errors import MsbenchError
 
 
-def without_network(name: str, down_factor: int, latent_channels: int | None) -> DecoderSpec:
-    """The spec of a decoder that has neither a network nor anything learned."""
-    return DecoderSpec(
-        name=name,
-        down_factor=down_factor,
-        latent_channels=latent_channels,
-        steps=0,
-        scales=1,
-        parameters=0,
-        weights_sha256=None,
-        encoder_sha256=None,
-        trained_on="nothing",
-    )
+def spec_of(
+    name: str,
+    down_factor: int,
+    latent_channels: int | None,
+    network: nn.Module | None = None,
+    trained_on: str = "nothing",
+    weights_sha256: str | None = None,
+    encoder_sha256: str | None = None,
+) -> DecoderSpec:
+    """The spec of a decoder of one scale whose `network` is called once an image; None = nothing learned."""
+    parameters = sum(parameter.numel() for parameter in network.parameters()) if network else 0
+    steps = int(network is not None)
+    return DecoderSpec(name, down_factor, latent_channels, steps, 1, parameters, weights_sha256, encoder_sha256, trained_on)
 
 
 def refuse_sampling_options(name: str, options: DecoderOptions) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from baselines.options import refuse_network_options, require_multiple, without_network
+from baselines.options import refuse_network_options, require_multiple, spec_of
 from harness.decoder import DecoderOptions, NoiseSource
 
 _FACTOR = 8
@@ -17,7 +17,7 @@ class BicubicDecoder:
     Latents: float32 [B, 3, H/8, W/8] in [-1, 1]: three numbers a position where f8c4 has four.
     """
 
-    spec = without_network("bicubic", _FACTOR, 3)
+    spec = spec_of("bicubic", _FACTOR, 3)
 
     def encode(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [-1, 1] -> [B, 3, H/8, W/8] in [-1, 1]. Raises `MsbenchError` unless 8 divides H and W."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from baselines.options import refuse_sampling_options, require_multiple
+from baselines.options import refuse_sampling_options, require_multiple, spec_of
 from harness.decoder import DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import MsbenchError
 from harness.files import sha256_file
@@ -145,15 +145,6 @@ def taef2(options: DecoderOptions) -> TinyAutoencoder:
         weights_sha256 = _load(decoder, options.checkpoint / "taef2_decoder.pth")
     for network in (encoder, decoder):
         network.to(device=options.device, dtype=options.dtype).eval().requires_grad_(False)
-    spec = DecoderSpec(
-        name="taef2",
-        down_factor=_FACTOR,
-        latent_channels=_LATENT_CHANNELS,
-        steps=1,
-        scales=1,
-        parameters=sum(parameter.numel() for parameter in decoder.parameters()),
-        weights_sha256=weights_sha256,
-        encoder_sha256=encoder_sha256,
-        trained_on="unknown (TAE for FLUX.2, pretrained)" if options.weights == "trained" else "random weights",
-    )
+    trained_on = "unknown (TAE for FLUX.2, pretrained)" if options.weights == "trained" else "random weights"
+    spec = spec_of("taef2", _FACTOR, _LATENT_CHANNELS, decoder, trained_on, weights_sha256, encoder_sha256)
     return TinyAutoencoder(encoder, decoder, options.dtype, spec)

@@ -96,49 +96,38 @@ def read_grid(path: Path) -> list[Training]:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Where the images are, what is measured on how many of them, and which part of a grid is wanted."""
+class Bench:
+    """Trains and measures cells below a folder."""
 
+    cells: Sequence[Training]
+    """of the grid"""
+    work: Path
+    """trainings and measurements, kept for resuming"""
     data_dir: Path | None = None
     """where Imagenette lies"""
     samples: int | None = None
     """size of the stratified validation subset; None = all"""
     dists: bool = False
     """measure DISTS too"""
-    seeds: Sequence[int] | None = None
+    only_seeds: Sequence[int] | None = None
     """of a cell's training seeds; None = all"""
-    steps: Sequence[int] | None = None
+    only_steps: Sequence[int] | None = None
     """of a cell's numbers of steps; None = all"""
     device: str = "cpu"
     """where to train and measure"""
 
-
-class Bench:
-    """Trains and measures cells below the folder `work`."""
-
-    def __init__(self, cells: Sequence[Training], work: Path, wanted: Wanted | None = None) -> None:
-        self.cells = {cell.name: cell for cell in cells}
-        self.work = work
-        self.wanted = wanted or Wanted()
-
     def seeds(self, cell: Training) -> list[int]:
         """The training seeds of a cell that are wanted."""
-        return [seed for seed in cell.seeds if self.wanted.seeds is None or seed in self.wanted.seeds]
+        return [seed for seed in cell.seeds if self.only_seeds is None or seed in self.only_seeds]
 
     def steps(self, cell: Training) -> list[int | None]:
         """The numbers of steps a cell is measured with that are wanted; None = the decoder's own."""
-        return (
-            [steps for steps in cell.steps if self.wanted.steps is None or steps in self.wanted.steps] if cell.steps else [None]
-        )
-
-    def folder(self, name: str, seed: int) -> Path:
-        """Where a cell's training under a seed lies; of its first seed where it has no such one."""
-        seeds = self.cells[name].seeds
-        return self.work / name / str(seed if seed in seeds else seeds[0])
+        return [steps for steps in cell.steps or [None] if not steps or not self.only_steps or steps in self.only_steps]
 
     def checkpoint(self, name: str, seed: int) -> Path:
-        """A cell's weights under a seed, or under its first."""
-        return self.folder(name, seed) / f"{self.cells[name].decoder}.safetensors"
+        """The weights of the cell called `name` under a seed, or under its first where it has no such one."""
+        cell = next(cell for cell in self.cells if cell.name == name)
+        return self.work / name / str(seed if seed in cell.seeds else cell.seeds[0]) / f"{cell.decoder}.safetensors"
 
     def train(self, cell: Training, seed: int) -> None:
         """Train one cell unless it is finished; a run that was cut off goes on."""
@@ -153,7 +142,7 @@ class Bench:
         write_text(note, asked)
         request = TrainRequest(
             cell.decoder,
-            Request("imagenette", self.wanted.data_dir, None, None, 0, False, "train", True),
+            Request("imagenette", self.data_dir, None, None, 0, False, "train", True),
             path.parent,
             preset=None if cell.decoder == "vae-ft" else cell.preset,  # it is the size of the autoencoder it tunes
             scales=cell.scales,
@@ -161,7 +150,7 @@ class Bench:
             vae=self.checkpoint(cell.vae, seed) if cell.vae else None,
             teacher=self.checkpoint(cell.teacher, seed) if cell.teacher else None,
             start=self.checkpoint(cell.start, seed) if cell.start else None,
-            device=check_device(self.wanted.device),
+            device=check_device(self.device),
             resume=(path.parent / "state.pt").is_file(),
             offline=True,
         )
@@ -170,22 +159,22 @@ class Bench:
 
     def measure(self, cell: Training, seed: int, steps: int | None) -> Record:
         """Imagenette val through the protocol; read again where it has been measured."""
-        folder = self.folder(cell.name, seed) / f"val-{steps or 'own'}"
+        path = self.checkpoint(cell.name, seed)
+        folder = path.parent / f"val-{steps or 'own'}"
         if (folder / "record.json").is_file():
             return read_record(folder)
-        path = self.checkpoint(cell.name, seed)
         config = RunConfig(
             decoders=(cell.decoder,),
             dataset="imagenette",
-            data_dir=self.wanted.data_dir,
-            max_samples=self.wanted.samples,
-            extra_metrics=("dists",) if self.wanted.dists else (),
+            data_dir=self.data_dir,
+            max_samples=self.samples,
+            extra_metrics=("dists",) if self.dists else (),
             checkpoint=path,
             steps=steps,
             scales=cell.scales,
             output_dir=folder,
             cost=CostProtocol(batch_sizes=(1,), max_seconds=1.0),
-            device=self.wanted.device,
+            device=self.device,
             offline=True,
         )
         return evaluate(config)
@@ -257,8 +246,8 @@ def main() -> None:
     given = parser.parse_args()
     cells = read_grid(given.grid)
     check_device(given.device)  # before anything is read
-    wanted = Wanted(given.data_dir, given.max_samples, given.dists, given.seeds, given.steps, given.device)
-    bench = Bench(cells, given.work_dir, wanted)
+    part = given.data_dir, given.max_samples, given.dists, given.seeds, given.steps, given.device
+    bench = Bench(cells, given.work_dir, *part)
     rows: list[dict[str, Any]] = []
     for cell in chosen(cells, given.cells):
         if given.train_only:

@@ -29,12 +29,7 @@ FAMILIES = {
 """Name in the legend -> the decoders that share a colour"""
 
 
-def family_of(decoder: str) -> int:
-    """Number of the family a decoder belongs to; raises `ValueError` for one that has none."""
-    for index, decoders in enumerate(FAMILIES.values()):
-        if decoder in decoders:
-            return index
-    raise ValueError(f"no family of rows for {decoder!r}")
+FAMILY_OF = {decoder: index for index, decoders in enumerate(FAMILIES.values()) for decoder in decoders}
 
 
 def label(row: pd.Series) -> str:
@@ -45,26 +40,21 @@ def label(row: pd.Series) -> str:
 
 
 def ordered(rows: pd.DataFrame) -> pd.DataFrame:
-    """By family, best rFID first in each."""
-    families = rows["decoder"].map(family_of).rename("family")
-    return rows.assign(family=families).sort_values(["family", "rfid"], ignore_index=True)
+    """By family, best rFID first in each; raises `KeyError` for a decoder of none."""
+    return rows.assign(family=[FAMILY_OF[decoder] for decoder in rows["decoder"]]).sort_values(
+        ["family", "rfid"], ignore_index=True
+    )
 
 
 def panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
     """One metric of every row."""
-    better = METRICS[metric].direction
-    for index, name in enumerate(FAMILIES):
-        chosen = rows[(rows["family"] == index) & rows[metric].notna()]
-        if chosen.empty:
-            continue  # no entry in the legend
-        below = (chosen[metric] - chosen[f"{metric}_low"]).clip(lower=0)
-        above = (chosen[f"{metric}_high"] - chosen[metric]).clip(lower=0)
-        look = {"fmt": MARKERS[index], "color": COLOURS[index], "markersize": 6, "elinewidth": 1.6, "label": name}
-        axes.errorbar(chosen[metric], chosen.index, xerr=[below.fillna(0), above.fillna(0)], **look)
-    arrow = "↑" if better == "higher" else "↓"
-    axes.set_title(f"{PANELS[metric]} {arrow}", fontsize=TITLE)
-    if better == "higher":
-        axes.invert_xaxis()
+    for index, chosen in rows[rows[metric].notna()].groupby("family"):
+        below, above = chosen[metric] - chosen[f"{metric}_low"], chosen[f"{metric}_high"] - chosen[metric]
+        look = {"fmt": MARKERS[index], "color": COLOURS[index], "label": [*FAMILIES][index], "markersize": 6, "elinewidth": 1.6}
+        axes.errorbar(chosen[metric], chosen.index, xerr=[side.clip(lower=0).fillna(0) for side in (below, above)], **look)
+    higher = METRICS[metric].direction == "higher"
+    axes.set_title(f"{PANELS[metric]} {'↑' if higher else '↓'}", fontsize=TITLE)
+    axes.xaxis.set_inverted(higher)
     axes.grid(color=LIGHT, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=NOTE)
@@ -72,12 +62,7 @@ def panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
 
 
 def draw(rows: pd.DataFrame, stem: Path) -> None:
-    """Write STEM.svg and STEM.png; the same rows give the same bytes.
-
-    Raises `ValueError` without rows or for a decoder of no family.
-    """
-    if rows.empty:
-        raise ValueError("no rows to draw")
+    """Write STEM.svg and STEM.png; the same rows give the same bytes. Raises `KeyError` for a decoder of no family."""
     rows = ordered(rows)
     metrics = [metric for metric in PANELS if rows[metric].notna().any()]
     figure = Figure(figsize=(12.0, 1.4 + 0.3 * len(rows)), layout="constrained")
@@ -88,7 +73,7 @@ def draw(rows: pd.DataFrame, stem: Path) -> None:
     panels[0].set_yticks(range(len(rows)), [label(row) for _, row in rows.iterrows()], fontsize=TICK)
     panels[0].invert_yaxis()
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize=TICK, frameon=False, loc="outside lower center", ncols=2)
-    save(figure, stem.with_suffix(".svg"), stem.with_suffix(".png"))
+    save(figure, stem)
 
 
 def main() -> None:

@@ -71,18 +71,21 @@ class Condition:
 
 def conditions(decoder: str) -> list[Condition]:
     """The plain run first, then what the decoder's speed allows."""
-    sse41 = Condition("sse41, batch 1, 2 threads", batch_size=1, threads=2, instructions="sse41")
     benign = [
         Condition("plain"),
         Condition("second run"),
         Condition("batch 7", batch_size=7),
         Condition("2 threads", threads=2),
+        Condition("sse41", instructions="sse41"),
     ]
-    benign += [Condition("sse41", instructions="sse41")]
     if decoder in SLOW:
         return [*benign, *(Condition("noise", 1.0, seed) for seed in range(3))]
-    benign += [Condition("batch 1", batch_size=1), Condition("batch 32", batch_size=32), sse41]
-    benign += [Condition("avx2", instructions="avx2")]
+    benign += [
+        Condition("batch 1", batch_size=1),
+        Condition("batch 32", batch_size=32),
+        Condition("sse41, batch 1, 2 threads", batch_size=1, threads=2, instructions="sse41"),
+        Condition("avx2", instructions="avx2"),
+    ]
     if decoder in UNTRAINED:
         return [*benign, *(replace(other, change=f"features of {other.change}", cached=True) for other in benign[2:])]
     return [*benign, *(Condition("noise", level, seed) for level in (0.1, 0.2, 0.5, 1.0, 2.0) for seed in range(3))]

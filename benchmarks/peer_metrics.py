@@ -26,7 +26,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,9 +49,12 @@ from harness.verify.images import read_png
 FIGURES = ("rfid", "psnr", "ssim", "lpips")
 EQUAL = 1e-3
 """two figures are called equal up to this, of the value where it is above 1"""
+COLUMNS = (
+    *("quantity", "msbench", "packages", "times_faster", "difference"),
+    *("images", "threads", "repeats", "cpu", "torch"),
+)
 _BATCH = 8
 _RFID_STAGES = ("loading inception", "inception", "frechet")
-Pictures = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +89,12 @@ def pairs(reference: Path, decoded: Path) -> list[str]:
     return sorted(first)
 
 
-def _reading(reference: Path, decoded: Path, names: list[str]) -> Iterator[tuple[Pictures, Pictures, list[bytes]]]:
+def _reading(reference: Path, decoded: Path, names: list[str]) -> Iterator[tuple[Tensor, Tensor, list[bytes]]]:
     for start in range(0, len(names), _BATCH):
         some = names[start : start + _BATCH]
         first, second = (np.stack([read_png(folder / name) for name in some]) for folder in (reference, decoded))
-        yield first, second, [pixels_sha256(image) for image in first]
-
-
-def _tensor(pictures: Pictures) -> Tensor:
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+        references, images = (torch.from_numpy(one).permute(0, 3, 1, 2).contiguous() for one in (first, second))
+        yield references, images, [pixels_sha256(image) for image in first]
 
 
 def by_msbench(reference: Path, decoded: Path, names: list[str], cache_folder: Path) -> Side:
@@ -105,23 +104,18 @@ def by_msbench(reference: Path, decoded: Path, names: list[str], cache_folder: P
         inception = FastInception(torch.device("cpu"), offline=True)
     suite = MetricSuite(offline=True, inception=inception)
     cache = FeatureCache(cache_folder, {"reference": str(reference), "extractor": suite.extractor})
-    originals: list[NDArray[np.float32]] = []
-    features: list[NDArray[np.float32]] = []
-    values: dict[str, list[NDArray[np.float64]]] = {name: [] for name in FIGURES[1:]}
-    for first, second, keys in prefetch(_reading(reference, decoded, names)):
-        references, images = _tensor(first), _tensor(second)
+    features: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+    values: list[dict[str, NDArray[np.float64]]] = []
+    for references, images, keys in prefetch(_reading(reference, decoded, names)):
         with stages.stage("inception"):
-            originals.append(suite.reference_features(references, cache, keys))
-            features.append(suite.inception_features(images))
+            features.append((suite.reference_features(references, cache, keys), suite.inception_features(images)))
         batch = Batch(images, references)
-        found = {}
-        for name in suite.names:
-            found |= suite.measure(name, batch, suite.prepare(name, references))
-        for name, column in values.items():
-            column.append(found[name])
+        found = [suite.measure(name, batch, suite.prepare(name, references)) for name in suite.names]
+        values.append({name: column for columns in found for name, column in columns.items()})
     with stages.stage("frechet"):
-        rfid = rfid_value(np.concatenate(originals), np.concatenate(features))
-    figures = {"rfid": rfid} | {name: METRICS[name].mean(np.concatenate(parts)) for name, parts in values.items()}
+        rfid = rfid_value(*(np.concatenate(side) for side in zip(*features, strict=True)))
+    figures = {name: METRICS[name].mean(np.concatenate([part[name] for part in values])) for name in FIGURES[1:]}
+    figures["rfid"] = rfid
     timing = stages.timing()
     cache.save()
     half = sum(timing.stages[name].seconds for name in _RFID_STAGES if name in timing.stages)
@@ -144,12 +138,11 @@ def by_packages(reference: Path, decoded: Path, names: list[str], scratch: Path)
     rfid = torch_fidelity_rfid(reference, decoded, scratch)
     between = time.perf_counter()
     by_pair = {name: check.pair for name in FIGURES[1:] if (check := METRICS[name].check) and check.pair}
-    values: dict[str, list[Any]] = {name: [] for name in by_pair}
+    values = []
     for png in names:
         first, second = read_png(reference / png), read_png(decoded / png)
-        for name, again in by_pair.items():
-            values[name].append(again(first, second))
-    means = {name: METRICS[name].mean(np.array(column)) for name, column in values.items()}
+        values.append({name: again(first, second) for name, again in by_pair.items()})
+    means = {name: METRICS[name].mean(column.to_numpy()) for name, column in pd.DataFrame(values).items()}
     return Side({"rfid": rfid, **means}, between - started, time.perf_counter() - between)
 
 
@@ -167,18 +160,15 @@ def equal(ours: dict[str, float], theirs: dict[str, float]) -> bool:
 
 def table(ours: list[Side], theirs: list[Side], count: int, threads: int) -> list[dict[str, str]]:
     """Rows of the CSV: medians of seconds an image of each half, with how many times faster; then figures and differences."""
-    common = {"images": str(count), "threads": str(threads), "repeats": str(len(ours))}
-    common |= {"cpu": str(cpu_model()), "torch": str(torch.__version__)}
     rows = []
     for half, name in (("rfid_seconds", "rFID half"), ("pixel_seconds", "per-image half"), ("seconds", "both")):
         first, second = (statistics.median(getattr(one, half) for one in side) / count for side in (ours, theirs))
-        faster = {"times_faster": f"{second / first:.2f}", "difference": ""}
-        rows.append({"quantity": f"{name}, seconds an image", "msbench": f"{first:.4f}", "packages": f"{second:.4f}", **faster})
+        rows.append((f"{name}, seconds an image", f"{first:.4f}", f"{second:.4f}", f"{second / first:.2f}", ""))
     for name in FIGURES:
         one, other = ours[-1].figures[name], theirs[-1].figures[name]
-        apart = {"times_faster": "", "difference": f"{one - other:.2e}"}
-        rows.append({"quantity": name, "msbench": f"{one:.6f}", "packages": f"{other:.6f}", **apart})
-    return [row | common for row in rows]
+        rows.append((name, f"{one:.6f}", f"{other:.6f}", "", f"{one - other:.2e}"))
+    common = (str(count), str(threads), str(len(ours)), str(cpu_model()), str(torch.__version__))
+    return [dict(zip(COLUMNS, row + common, strict=True)) for row in rows]
 
 
 def compare(reference: Path, decoded: Path, threads: int, repeats: int, scratch: Path) -> tuple[list[dict[str, str]], str]:

@@ -34,6 +34,11 @@ from harness.run.reconstruct import to_uint8
 PHOTOGRAPHS = (("astronaut", 256), ("coffee", 256), ("chelsea", 256), ("astronaut", 512))
 """Public domain or CC0, from scikit-image; (name, side in pixels)"""
 
+COLUMNS = (
+    *("photograph", "side", "scale", "resolution"),
+    *("psnr_at_scale", "psnr_enlarged", "seam_ratio", "seam_ratio_original"),
+)
+
 
 def photograph(name: str, side: int) -> Tensor:
     """Centre crop, float32 [1, 3, side, side] in [-1, 1]."""
@@ -78,18 +83,9 @@ def measure(decoder: DiffusionDecoder, name: str, side: int) -> tuple[list[dict[
         while small.shape[-1] > end.shape[-1]:
             small = halve(small)
         whole = F.interpolate(end, size=(side, side), mode="bicubic", align_corners=False)
-        rows.append(
-            {
-                "photograph": name,
-                "side": side,
-                "scale": scale,
-                "resolution": end.shape[-1],
-                "psnr_at_scale": f"{psnr(end, small):.3f}",
-                "psnr_enlarged": f"{psnr(whole, original):.3f}",
-                "seam_ratio": f"{seam_ratio(end, grid):.4f}",
-                "seam_ratio_original": f"{seam_ratio(small, grid):.4f}",
-            }
-        )
+        psnrs = f"{psnr(end, small):.3f}", f"{psnr(whole, original):.3f}"
+        seams = (f"{seam_ratio(image, grid):.4f}" for image in (end, small))
+        rows.append(dict(zip(COLUMNS, (name, side, scale, end.shape[-1], *psnrs, *seams), strict=True)))
     return rows, [enlarged(image, side) for image in (*ends, original)]
 
 
@@ -104,9 +100,8 @@ def main() -> None:
     measured = [measure(decoder, name, side) for name, side in PHOTOGRAPHS]
     *scales, originals = zip(*(pictures for _, pictures in measured), strict=True)
     columns = {f"scale {index}": list(pictures) for index, pictures in enumerate(scales)}
-    write_sheet(
-        arguments.output.with_suffix(".png"), list(originals), columns, [f"{name}, {side} px" for name, side in PHOTOGRAPHS]
-    )
+    names = [f"{name}, {side} px" for name, side in PHOTOGRAPHS]
+    write_sheet(arguments.output.with_suffix(".png"), list(originals), columns, names)
     write_csv([row for rows, _ in measured for row in rows], arguments.output.with_suffix(".csv"))
 
 

@@ -9,21 +9,20 @@ three in one process, as a run does. Memory is the process's peak, features and 
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
-import json
+import multiprocessing
 import os
 import resource
-import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from harness.files import write_text
+from benchmarks.plumbing import options, run_script, write_csv
 from harness.stats.extrapolate import rfid_infinity
 from harness.stats.kid import kid_statistic
 from harness.stats.rfid import rfid_statistic, rfid_value
@@ -45,7 +44,7 @@ def features(n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return np.maximum(x, 0.0, out=x), np.maximum(y, 0.0, out=y)
 
 
-def measure(part: str, n: int) -> dict[str, float | int | str]:
+def measure(n: int, part: str) -> dict[str, float | int | str]:
     """One row, measured in this process."""
     x, y = features(n)
     before, start = time.process_time(), time.perf_counter()
@@ -63,35 +62,24 @@ def measure(part: str, n: int) -> dict[str, float | int | str]:
     return {"part": part, "n": n, "cpu_s": round(cpu, 2), "wall_s": round(seconds, 2), "peak_mb": round(peak)}
 
 
-def main() -> int:
-    """Run the rows; 2 for bad input."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    """The command line."""
+    parser = options(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[3_000, 6_000, 12_000, 50_000], help="numbers of images")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
     parser.add_argument("--threads", type=int, default=2, help="threads of the linear algebra")
     parser.add_argument("--output", type=Path, help="a CSV")
-    parser.add_argument("--row", nargs=2, metavar=("PART", "N"), help="one row in this process, as JSON")
-    options = parser.parse_args()
-    if options.row:
-        print(json.dumps(measure(options.row[0], int(options.row[1]))))
-        return 0
-    threads = {name: str(options.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    given = parser.parse_args()
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(given.threads))
     rows = []
-    for n in options.sizes:
-        for part in options.parts:
-            command = [sys.executable, __file__, "--row", part, str(n)]
-            done = subprocess.run(command, env={**os.environ, **threads}, check=True, capture_output=True, text=True)
-            rows.append({**json.loads(done.stdout), "threads": options.threads})
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        for row in pool.map(measure, *zip(*product(given.sizes, given.parts), strict=True)):
+            rows.append({**row, "threads": given.threads})
             print(rows[-1], file=sys.stderr, flush=True)
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    print(stream.getvalue(), end="")
-    if options.output:
-        write_text(options.output, stream.getvalue())
-    return 0
+    print(pd.DataFrame(rows).to_string(index=False))
+    if given.output:
+        write_csv(rows, given.output)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

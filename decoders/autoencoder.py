@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field, with_config
 from torch import Tensor, nn
 
-from decoders.blocks import Down, PixelNorm, ResidualBlock, Up
+from decoders.blocks import Down, PixelNorm, ResidualBlock, Up, block_lists
 from decoders.settings import Width
 
 Patch = Annotated[int, Field(ge=1, le=64)]
@@ -71,9 +71,7 @@ class ImageDecoder(nn.Module):
         self.patch = config.patch
         widths, depths = config.decoder_widths, config.decoder_depths
         self.stem = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(width) for _ in range(depth)) for width, depth in zip(widths, depths, strict=True)
-        )
+        self.blocks = block_lists(widths, depths)
         self.ups = nn.ModuleList(Up(widths[level + 1], widths[level]) for level in range(len(widths) - 1))
         self.norm = PixelNorm(widths[0])
         self.head = nn.Conv2d(widths[0], 3 * config.patch**2, 3, padding=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,6 +44,13 @@ class ResidualBlock(nn.Module):
             h = torch.addcmul(shift, h, 1 + scale)
         residual: Tensor = self.conv2(F.silu(self.conv1(F.silu(h))))
         return x + residual
+
+
+def block_lists(widths: Sequence[int], depths: Sequence[int]) -> nn.ModuleList:
+    """Each grid's residual blocks, as many as its depth; raises `ValueError` where the two differ in length."""
+    return nn.ModuleList(
+        nn.ModuleList(ResidualBlock(width) for _ in range(depth)) for width, depth in zip(widths, depths, strict=True)
+    )
 
 
 class Down(nn.Module):

@@ -118,33 +118,30 @@ def _not_finite(tensors: dict[str, Tensor]) -> str | None:
 
 def load_autoencoder(path: Path) -> tuple[Autoencoder, Manifest]:
     """The autoencoder of a checkpoint, in eval mode, frozen."""
-    manifest, tensors = read_checkpoint(path)
-    if manifest.kind != "autoencoder":
-        raise MsbenchError(f"{path} holds the {manifest.kind} of {manifest.decoder!r}, an autoencoder is needed here")
-    config = _read(AutoencoderConfig, json.dumps(manifest.config), f"{path}: its architecture")
-    return _fill(lambda: Autoencoder(config), tensors, path), manifest
+    return _load(path, "autoencoder", AutoencoderConfig, Autoencoder)
 
 
 def load_denoiser(path: Path) -> tuple[Denoiser, Manifest]:
     """The denoiser of a checkpoint, in eval mode, frozen."""
+    return _load(path, "denoiser", DenoiserConfig, Denoiser)
+
+
+def _load(path: Path, kind: str, shape: type[ConfigT], network: Callable[[ConfigT], ModuleT]) -> tuple[ModuleT, Manifest]:
     manifest, tensors = read_checkpoint(path)
-    if manifest.kind != "denoiser":
-        raise MsbenchError(f"{path} holds the {manifest.kind} of {manifest.decoder!r}, a denoiser is needed here")
-    config = _read(DenoiserConfig, json.dumps(manifest.config), f"{path}: its architecture")
-    return _fill(lambda: Denoiser(config), tensors, path), manifest
-
-
-def _fill(build: Callable[[], ModuleT], tensors: dict[str, Tensor], path: Path) -> ModuleT:
+    if manifest.kind != kind:
+        needed = "an autoencoder" if kind == "autoencoder" else f"a {kind}"
+        raise MsbenchError(f"{path} holds the {manifest.kind} of {manifest.decoder!r}, {needed} is needed here")
+    config = _read(shape, json.dumps(manifest.config), f"{path}: its architecture")
     try:
         # Initial weights are overwritten at once: nothing is drawn, so the caller's random state stays as it is.
         with torch.device("meta"):
-            module = build()
+            module = network(config)
         module.load_state_dict(tensors, assign=True)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise MsbenchError(
             f"{path}: its tensors do not fit the architecture it states; the file is damaged or of another version"
         ) from error
-    return module.eval().requires_grad_(False)
+    return module.eval().requires_grad_(False), manifest
 
 
 def teacher_of(path: Path, sha256: str) -> str | None:

@@ -17,7 +17,7 @@ from pydantic import Field, with_config
 from torch import Tensor, nn
 
 from decoders.autoencoder import Depth, Patch
-from decoders.blocks import Down, PixelNorm, ResidualBlock, Up
+from decoders.blocks import Down, PixelNorm, ResidualBlock, Up, block_lists
 from decoders.settings import Width
 
 Prediction = Literal["image", "velocity"]
@@ -77,13 +77,8 @@ class Denoiser(nn.Module):
         self.corruption = nn.Linear(config.embedding, config.embedding)
         self.scale = nn.Embedding(config.scales, config.embedding)
         self.stem = nn.Conv2d(image_channels, widths[0], 3, padding=1)
-        self.down_blocks = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(width) for _ in range(depth)) for width, depth in zip(widths, depths, strict=True)
-        )
-        self.up_blocks = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(width) for _ in range(depth))
-            for width, depth in zip(widths[:-1], depths[:-1], strict=True)
-        )
+        self.down_blocks = block_lists(widths, depths)
+        self.up_blocks = block_lists(widths[:-1], depths[:-1])
         self.downs = nn.ModuleList(Down(a, b) for a, b in pairwise(widths))
         self.ups = nn.ModuleList(Up(b, a) for a, b in pairwise(widths))
         self._modulated = [w for w, d in zip(widths, depths, strict=True) for _ in range(d)]

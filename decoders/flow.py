@@ -87,8 +87,20 @@ class Flow(Protocol):
         ...
 
 
+class _EndsClean:
+    """Velocity and estimate of a path that ends in the clean image."""
+
+    __slots__ = ()
+
+    def velocity(self, scale: int, x: Tensor, estimate: Tensor, time: Tensor) -> Tensor:
+        return (estimate - x) / (1.0 - time)[:, None, None, None]
+
+    def estimate(self, scale: int, x: Tensor, velocity: Tensor, time: Tensor) -> Tensor:
+        return x + (1.0 - time)[:, None, None, None] * velocity
+
+
 @dataclass(frozen=True, slots=True)
-class CascadeFlow:
+class CascadeFlow(_EndsClean):
     """Every scale ends in a clean image, which can be shown and supervised (design §3, "cascade")."""
 
     scales: int
@@ -111,12 +123,6 @@ class CascadeFlow:
             return normal(sample_shape(previous))
         coarse = double(previous)
         return coarse + self.bridge_noise * normal(sample_shape(coarse))
-
-    def velocity(self, scale: int, x: Tensor, estimate: Tensor, time: Tensor) -> Tensor:
-        return (estimate - x) / (1.0 - time)[:, None, None, None]
-
-    def estimate(self, scale: int, x: Tensor, velocity: Tensor, time: Tensor) -> Tensor:
-        return x + (1.0 - time)[:, None, None, None] * velocity
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +189,7 @@ class PyramidFlow:
 
 
 @dataclass(frozen=True, slots=True)
-class NoiseFreeFlow:
+class NoiseFreeFlow(_EndsClean):
     """The control without noise: scale 0 starts from zeros, finer scales from the doubled coarse image; one step is the
     network's own output, so this is plain regression from latents to pixels."""
 
@@ -196,12 +202,6 @@ class NoiseFreeFlow:
 
     def start(self, scale: int, previous: Tensor, normal: Normal) -> Tensor:
         return torch.zeros_like(previous) if scale == 0 else double(previous)
-
-    def velocity(self, scale: int, x: Tensor, estimate: Tensor, time: Tensor) -> Tensor:
-        return (estimate - x) / (1.0 - time)[:, None, None, None]
-
-    def estimate(self, scale: int, x: Tensor, velocity: Tensor, time: Tensor) -> Tensor:
-        return x + (1.0 - time)[:, None, None, None] * velocity
 
 
 FlowName = Literal["cascade", "pyramid", "noise-free"]

@@ -30,8 +30,6 @@ class DecoderEntry:
     """it builds as installed, without --checkpoint or an extra: its weights ship, or it has none"""
     cost_only: bool = False
     """its weights are random: what it costs means something, what it decodes does not"""
-    ranked: bool = True
-    """it competes for the best figure of a table's column"""
     single_scale: str | None = None
     """the decoder it is at K = 1, whose checkpoints fit it there: with one scale all paths are the same"""
 
@@ -58,9 +56,7 @@ _BUILT_IN = (
     DecoderEntry("vae-ft", f"control: `vae` tuned on its frozen encoder {_UNSHIPPED}", _OURS, ships_weights=False),
     DecoderEntry("bicubic", "8x down, bicubic up: the floor", "baselines.resampling:bicubic"),
     DecoderEntry("jpeg", "JPEG at the latents' bits (16 bits a number)", "baselines.jpeg:jpeg"),
-    DecoderEntry(
-        "identity", "the reference after its uint8 round trip: the error floor", "baselines.identity:identity", ranked=False
-    ),
+    DecoderEntry("identity", "the reference after its uint8 round trip: the error floor", "baselines.identity:identity"),
     DecoderEntry(
         "taef2",
         "pretrained tiny autoencoder for FLUX.2 latents (needs --checkpoint FOLDER)",

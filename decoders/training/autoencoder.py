@@ -1,18 +1,17 @@
-"""The autoencoder's objective: MSE or L1, LPIPS, a small KL and, if asked for, an adversary, on random crops."""
+"""The autoencoder's objective: MSE or L1, LPIPS and a small KL, on random crops."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from decoders.autoencoder import Autoencoder, kl_divergence
 from decoders.settings import Count, Weight
-from decoders.training.adversary import Adversarial, Adversary
 from decoders.training.data import TrainingImages, to_float, trim
 from decoders.training.perceptual import Perceptual
+from decoders.training.terms import Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +34,15 @@ class AutoencoderLossConfig:
     """tune the decoder alone, on the frozen encoder's posterior means: no noise, no KL, the latents stay what they are"""
 
 
-class AutoencoderObjective(Adversarial):
-    """MSE or L1 + λ·LPIPS + β·KL (Kingma & Welling, 2013; Rombach et al., 2112.10752) + an adversary's term.
+class AutoencoderObjective:
+    """MSE or L1 + λ·LPIPS + β·KL (Kingma & Welling, 2013; Rombach et al., 2112.10752).
 
     With `freeze_encoder` it is the control `vae-ft`: only the decoder learns; the encoder's parameters get no gradients.
     """
 
     def __init__(
-        self,
-        module: Autoencoder,
-        data: TrainingImages,
-        config: AutoencoderLossConfig,
-        perceptual: Perceptual,
-        adversary: Adversary | None = None,
+        self, module: Autoencoder, data: TrainingImages, config: AutoencoderLossConfig, perceptual: Perceptual
     ) -> None:
-        super().__init__(adversary, module.decoder.head.weight)
         self.module, self.data, self.config, self.perceptual = module, data, config, perceptual
         self.samples_per_step = config.batch
         if config.freeze_encoder:
@@ -67,23 +60,13 @@ class AutoencoderObjective(Adversarial):
         else:
             latents = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=generator).to(device)
         output = module.decoder(latents)
-        terms: dict[str, tuple[float, Tensor]] = {}
-        if config.mse > 0:
-            terms["mse"] = (config.mse, F.mse_loss(output.float(), images))
-        if config.l1 > 0:
-            terms["l1"] = (config.l1, F.l1_loss(output.float(), images))
+        terms = Terms(device)
+        terms.add_distances(config.mse, config.l1, output, images)
         if config.lpips > 0:
-            terms["lpips"] = (config.lpips, self.perceptual(output, images, generator))
-        total = torch.zeros((), device=device)
-        for weight, value in terms.values():
-            total = total + weight * value
-        parts = {name: float(value.detach()) for name, (_, value) in terms.items()}
-        total, parts = self.judged(total, parts, output, images, generator, progress)
+            terms.add("lpips", config.lpips, self.perceptual(output, images, generator))
         if not config.freeze_encoder:
-            kl = kl_divergence(mean.float(), log_variance.float())
-            total = total + config.kl * kl
-            parts["kl"] = float(kl.detach())
-        return total, parts
+            terms.add("kl", config.kl, kl_divergence(mean.float(), log_variance.float()))
+        return terms.total, terms.parts
 
 
 @torch.inference_mode()

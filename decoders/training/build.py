@@ -17,7 +17,6 @@ from decoders.flow import make_flow
 from decoders.models import encoder_path
 from decoders.presets import DIFFUSION, DiffusionPreset, SizePreset, denoiser_config, size_preset
 from decoders.settings import apply_settings, checked
-from decoders.training.adversary import AdversaryConfig, make_adversary
 from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObjective
 from decoders.training.config import autocast_dtype
 from decoders.training.data import TrainingImages, encode_cached
@@ -26,7 +25,6 @@ from decoders.training.flow_matching import FlowLossConfig, FlowObjective
 from decoders.training.perceptual import PerceptualLoss
 from decoders.training.regression import RegressionLossConfig, RegressionObjective
 from decoders.training.request import TrainRequest
-from decoders.training.self_distillation import POWERS_OF_TWO, SelfDistillationObjective
 from decoders.training.trainer import Objective
 from harness.errors import MsbenchError
 from harness.files import sha256_file
@@ -53,8 +51,6 @@ class Plan:
     """settings of the objective"""
     preset: DiffusionPreset | None
     """flow, scales and teacher of a denoiser; None for an autoencoder"""
-    adversary: AdversaryConfig
-    """the adversarial term; off unless its weight is set"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +79,6 @@ def plan(request: TrainRequest) -> Plan:
         checked("autoencoder", apply_settings("autoencoder", size.autoencoder, request.settings)),
         apply_settings("denoiser", size.denoiser, request.settings),
     )
-    adversary = checked("adversary", apply_settings("adversary", AdversaryConfig(), request.settings))
     preset, lines = DIFFUSION.get(request.decoder), request.settings
     default: LossConfig = AutoencoderLossConfig() if request.decoder == "vae" else TUNING
     if preset is not None:
@@ -91,15 +86,11 @@ def plan(request: TrainRequest) -> Plan:
         default, lines = _LOSSES[preset.objective], (*preset.settings, *lines)
         size = replace(size, denoiser=denoiser_config(size, preset.scales))
     loss = checked("loss", apply_settings("loss", default, lines))
-    if isinstance(loss, FlowLossConfig) and adversary.weight > 0:
-        raise MsbenchError(f"{request.decoder} learns a flow, which has no image to judge: leave the adversary out")
     if isinstance(loss, AutoencoderLossConfig | RegressionLossConfig) and not loss.mse + loss.l1 + loss.lpips:
         raise MsbenchError("loss.mse, loss.l1 and loss.lpips are all 0: nothing would be learned")
-    if isinstance(loss, DistillationLossConfig) and loss.objective == "self" and loss.teacher_steps not in POWERS_OF_TWO:
-        raise MsbenchError(f"loss.teacher_steps={loss.teacher_steps}: step doubling needs a power of two, at least 2")
     if request.decoder == "vae-ft" and isinstance(loss, AutoencoderLossConfig) and not loss.freeze_encoder:
         raise MsbenchError("vae-ft keeps its encoder, whose latents other decoders share: leave loss.freeze_encoder=false out")
-    return Plan(size, loss, preset, adversary)
+    return Plan(size, loss, preset)
 
 
 def networks(request: TrainRequest, planned: Plan) -> Networks:
@@ -153,10 +144,9 @@ def assemble(
     """
     loss, preset, module, device = planned.loss, planned.preset, built.module, request.device
     perceptual = PerceptualLoss(lpips, request.perceptual, autocast_dtype(request.config.precision, device))
-    adversary = make_adversary(planned.adversary, device, request.config.seed, lpips)
     if isinstance(loss, AutoencoderLossConfig):
         assert isinstance(module, Autoencoder)
-        return AutoencoderObjective(module, data.resident(device), loss, perceptual, adversary)
+        return AutoencoderObjective(module, data.resident(device), loss, perceptual)
     assert isinstance(module, Denoiser)
     assert built.encoder is not None
     assert preset is not None
@@ -165,11 +155,9 @@ def assemble(
     if isinstance(loss, FlowLossConfig):
         return FlowObjective(module, flow, data, loss, perceptual)
     if isinstance(loss, RegressionLossConfig):
-        return RegressionObjective(module, flow, data, loss, perceptual, adversary)
+        return RegressionObjective(module, flow, data, loss, perceptual)
     assert built.teacher is not None
-    if loss.objective == "self":
-        return SelfDistillationObjective(module, built.teacher, flow, data, loss, adversary)
-    return DistillationObjective(module, built.teacher, flow, data, loss, perceptual, adversary)
+    return DistillationObjective(module, built.teacher, flow, data, loss, perceptual)
 
 
 def _fitting(role: str, path: Path, preset: str, expected: DenoiserConfig, vae_sha256: str) -> tuple[Denoiser, str, str | None]:

@@ -166,16 +166,7 @@ def load_training_images(request: Request, group: Group | None = None, limit: in
     Raises:
         MsbenchError: the dataset is wrong, or too small to train on.
     """
-    dataset = open_dataset(
-        request.name,
-        data_dir=request.data_dir,
-        resolution=request.resolution,
-        max_samples=request.max_samples,
-        seed=request.seed,
-        allow_upsampling=request.allow_upsampling,
-        split=request.split,
-        offline=request.offline,
-    )
+    dataset = open_dataset(request)
     group = group or Group()
     # ImageNet's validation images are what others are measured on; they are not trained on, whatever folder they lie in.
     kept = [i for i, entry in enumerate(dataset.entries) if not entry.name.rpartition("/")[2].startswith(HELD_OUT_PREFIX)]

@@ -13,12 +13,12 @@ from decoders.denoiser import Denoiser
 from decoders.flow import Flow
 from decoders.sampling import integrate, predict
 from decoders.settings import Count, Share, Weight
-from decoders.training.adversary import Adversary
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
 from decoders.training.scales import ScalesObjective
+from decoders.training.terms import Terms
 
-DistillationName = Literal["paired", "direct", "paired+direct", "self"]
+DistillationName = Literal["paired", "direct", "paired+direct"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class DistillationLossConfig:
     """Objective, batch, teacher and weights of distillation."""
 
     objective: DistillationName = "paired+direct"
-    """paired (the teacher's end), direct (the real image), both, or self (step doubling, no image and no ODE end)"""
+    """paired (the teacher's end), direct (the real image), or both"""
     batch: Count = 12
     """crops a step"""
     crop: Count = 128
     """side of a crop in full-resolution pixels"""
     teacher_steps: Count = 4
-    """Euler steps of the teacher at each scale; a power of two for `self`"""
+    """Euler steps of the teacher at each scale"""
     paired: Weight = 1.0
     """weight of the MSE to the teacher's end, from the same start"""
     l1: Weight = 1.0
@@ -46,8 +46,7 @@ class DistillationLossConfig:
 class DistillationObjective(ScalesObjective):
     """Per scale, from the student's own previous output: MSE(teacher ODE end, same noise) and / or L1 + λ·LPIPS (design §3).
 
-    Teacher and student start from the very same tensor: with different noise the student would be driven to the mean. An
-    adversary, where there is one, judges the finest scale's image.
+    Teacher and student start from the very same tensor: with different noise the student would be driven to the mean.
     """
 
     def __init__(
@@ -58,9 +57,8 @@ class DistillationObjective(ScalesObjective):
         data: TrainingImages,
         config: DistillationLossConfig,
         perceptual: Perceptual,
-        adversary: Adversary | None = None,
     ) -> None:
-        super().__init__(module, flow, data, config.batch, config.crop, adversary)
+        super().__init__(module, flow, data, config.batch, config.crop)
         self.teacher = teacher.eval().requires_grad_(False)
         self.config, self.perceptual = config, perceptual
 
@@ -78,8 +76,7 @@ class DistillationObjective(ScalesObjective):
         """See `Objective.loss`."""
         config = self.config
         pyramid, latents, normal, zeros = self.draw(generator)
-        total = torch.zeros((), device=zeros.device)
-        parts: dict[str, float] = {}
+        terms = Terms(zeros.device)
         paired, direct = config.objective != "direct", config.objective != "paired"
         with torch.no_grad():
             teacher_conditions = self.teacher.project(latents) if paired else []
@@ -89,15 +86,11 @@ class DistillationObjective(ScalesObjective):
             start = self.flow.start(scale, x, normal)
             predicted = predict(self.module, self.flow, start, conditions[scale], scale, zeros, zeros)
             end = start + predicted.velocity
-            terms: dict[str, tuple[float, Tensor]] = {}
             if paired:
                 target = self.teacher_end(start.detach(), teacher_conditions[scale], scale)
-                terms["paired"] = (config.paired, F.mse_loss(end, target))
+                terms.add(f"paired_{scale}", config.paired, F.mse_loss(end, target))
             if direct:
-                terms["l1"] = (config.l1, F.l1_loss(predicted.estimate, clean))
-                terms["lpips"] = (config.lpips, self.perceptual(predicted.estimate, clean, generator))
-            for name, (weight, value) in terms.items():
-                total = total + weight * value
-                parts[f"{name}_{scale}"] = float(value.detach())
+                terms.add(f"l1_{scale}", config.l1, F.l1_loss(predicted.estimate, clean))
+                terms.add(f"lpips_{scale}", config.lpips, self.perceptual(predicted.estimate, clean, generator))
             x = end if progress >= config.joint_from else end.detach()
-        return self.judged(total, parts, predicted.estimate, clean, generator, progress)
+        return terms.total, terms.parts

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow
 from decoders.sampling import predict
 from decoders.settings import Count, Weight
-from decoders.training.adversary import Adversary
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
 from decoders.training.scales import ScalesObjective, no_noise
+from decoders.training.terms import Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,34 +37,23 @@ class RegressionObjective(ScalesObjective):
     """MSE, L1 and λ·LPIPS of each scale's output, every scale fed by the network's own coarser output (detached)."""
 
     def __init__(
-        self,
-        module: Denoiser,
-        flow: Flow,
-        data: TrainingImages,
-        config: RegressionLossConfig,
-        perceptual: Perceptual,
-        adversary: Adversary | None = None,
+        self, module: Denoiser, flow: Flow, data: TrainingImages, config: RegressionLossConfig, perceptual: Perceptual
     ) -> None:
-        super().__init__(module, flow, data, config.batch, config.crop, adversary)
+        super().__init__(module, flow, data, config.batch, config.crop)
         self.config, self.perceptual = config, perceptual
 
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.loss`."""
         config = self.config
         pyramid, latents, _, zeros = self.draw(generator)
-        total = torch.zeros((), device=zeros.device)
-        parts: dict[str, float] = {}
+        terms = Terms(zeros.device)
         conditions = self.module.project(latents)
         x = torch.zeros_like(pyramid[0])
         for scale, clean in enumerate(pyramid):
             start = self.flow.start(scale, x, no_noise)
             output = predict(self.module, self.flow, start, conditions[scale], scale, zeros, zeros).estimate
-            terms = [("mse", config.mse, F.mse_loss), ("l1", config.l1, F.l1_loss)]
-            values = [(name, weight, distance(output, clean)) for name, weight, distance in terms if weight > 0]
+            terms.add_distances(config.mse, config.l1, output, clean, f"_{scale}")
             if config.lpips > 0:
-                values.append(("lpips", config.lpips, self.perceptual(output, clean, generator)))
-            for name, weight, value in values:
-                total = total + weight * value
-                parts[f"{name}_{scale}"] = float(value.detach())
+                terms.add(f"lpips_{scale}", config.lpips, self.perceptual(output, clean, generator))
             x = output.detach()
-        return self.judged(total, parts, output, clean, generator, progress)
+        return terms.total, terms.parts

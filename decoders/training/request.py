@@ -77,7 +77,7 @@ def configured(request: TrainRequest) -> TrainRequest:
         if value is not None:
             raise MsbenchError(f"{option} {value} has no meaning for {name}: leave {option} out")
     networks = {"vae": ("autoencoder",), "vae-ft": ()}.get(name, ("denoiser",))
-    check_settings(request.settings, (*networks, "loss", "adversary", "perceptual", "train"))
+    check_settings(request.settings, (*networks, "loss", "perceptual", "train"))
     request = replace(
         request,
         config=apply_settings("train", request.config, request.settings),

@@ -1,4 +1,4 @@
-"""What the objectives over every scale of a denoiser share: networks, data, the draws of a step, and an optional adversary."""
+"""What the objectives over every scale of a denoiser share: networks, data and the draws of a step."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ from torch import Tensor
 
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow, Normal, halve
-from decoders.training.adversary import Adversarial, Adversary
 from decoders.training.data import TrainingImages
 
 
-class ScalesObjective(Adversarial):
+class ScalesObjective:
     """Base of an objective whose step takes the same crops through all scales, coarse to fine."""
 
-    def __init__(
-        self, module: Denoiser, flow: Flow, data: TrainingImages, batch: int, crop: int, adversary: Adversary | None
-    ) -> None:
+    def __init__(self, module: Denoiser, flow: Flow, data: TrainingImages, batch: int, crop: int) -> None:
         """`batch` crops a step, `crop` full-resolution pixels a side."""
-        super().__init__(adversary, module.head.weight)
         self.module, self.flow, self.data = module, flow, data
         self.samples_per_step, self.crop = batch, crop
 

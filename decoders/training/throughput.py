@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.cost.latency import timed_call
 
 COUNTED_STEPS = 32
-"""steps of each phase whose FLOPs are counted; later ones cost their mean. They differ: LPIPS wants crops late in time"""
+"""first steps, whose FLOPs are counted; later ones cost their mean. They differ: LPIPS wants crops late in time"""
 SIDES = {"cpu": 1024, "cuda": 8192}
 """side of the square matrices whose product measures the peak"""
 
@@ -53,20 +53,16 @@ class Meter:
         self.flops = 0
         """training FLOPs so far, over all resumes"""
         self.per_step = 0
-        """FLOPs of a step, the mean over those counted of this phase"""
-        self.phase: str | None = None
-        """what the counted steps computed; None before the first count"""
-        self._counts: list[int] = []  # FLOPs of this phase's counted steps
+        """FLOPs of a step, the mean over those counted"""
+        self._counts: list[int] = []  # FLOPs of the counted steps
         self._mark = (0, 0, 0.0)
 
-    def wants_count(self, phase: str) -> bool:
-        """Whether the next step, of `phase`, should be counted."""
-        return phase != self.phase or len(self._counts) < COUNTED_STEPS
+    def wants_count(self) -> bool:
+        """Whether the next step should be counted."""
+        return len(self._counts) < COUNTED_STEPS
 
-    def add(self, phase: str, flops: int | None) -> None:
-        """A step of `phase` was done, with its FLOPs where they were counted."""
-        if phase != self.phase:
-            self.phase, self._counts = phase, []
+    def add(self, flops: int | None) -> None:
+        """A step was done, with its FLOPs where they were counted."""
         if flops is not None:
             self._counts.append(flops)
             self.per_step = round(sum(self._counts) / len(self._counts))
@@ -91,9 +87,9 @@ class Meter:
 
     def state(self) -> dict[str, Any]:
         """What an exact resume needs."""
-        return {"flops": self.flops, "per_step": self.per_step, "phase": self.phase, "counts": self._counts}
+        return {"flops": self.flops, "per_step": self.per_step, "counts": self._counts}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self.flops, self.per_step, self.phase = state["flops"], state["per_step"], state["phase"]
+        self.flops, self.per_step = state["flops"], state["per_step"]
         self._counts = list(state.get("counts", ()))  # states of earlier versions hold none: counting begins again

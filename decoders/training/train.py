@@ -31,6 +31,9 @@ from harness.errors import MsbenchError
 from harness.files import folder_lock, sha256_file, write_bytes
 from harness.metrics.lpips import Lpips
 
+_NO_ADVERSARY = {"weight": 0.0, "network": "patch", "start": 0.5, "learning_rate": 2e-4, "betas": (0.5, 0.9), "crop": 64}
+"""stays in the hash of the recipe, so that it is that of the trainings before the adversarial term was taken out"""
+
 
 def run_training(
     request: TrainRequest, report: Callable[[str], None], on_step: Callable[[int, float, float], None] | None
@@ -171,7 +174,6 @@ def _write(
         "optimiser": asdict(request.config),
         "perceptual_network": f"LPIPS {request.perceptual.network}",
         "perceptual": asdict(request.perceptual),
-        "adversary": asdict(planned.adversary) if planned.adversary.weight > 0 else None,
         "steps": result.steps,
         "finished": result.finished,
         "seconds": round(result.seconds, 1),
@@ -217,7 +219,7 @@ def recipe_sha256(request: TrainRequest, planned: Plan, built: Networks, data: T
         "pixels": data.sha256,
         "objective": [type(planned.loss).__name__, asdict(planned.loss)],
         "perceptual": asdict(request.perceptual),
-        "adversary": asdict(planned.adversary),
+        "adversary": _NO_ADVERSARY,
         "optimiser": {key: value for key, value in asdict(request.config).items() if key not in ignored},
     }
     if world > 1:

@@ -26,9 +26,8 @@ from harness.errors import MsbenchError
 class Objective(Protocol):
     """What is trained, and on what loss.
 
-    It may also have: `samples_per_step` (images of one step, for samples/s); `phase(progress)`, which names what a step
-    computes where that changes during a run (FLOPs are counted anew at each change); `extra_state()` and
-    `load_extra_state(state)`; `use_group(group)`, which synchronises what it trains beside `module`.
+    It may also have: `samples_per_step` (images of one step, for samples/s); `extra_state()` and `load_extra_state(state)`;
+    `use_group(group)`, which synchronises what it keeps beside `module`.
     """
 
     @property
@@ -221,10 +220,9 @@ class _Run:
         return value
 
     def _backward(self, progress: float) -> tuple[Tensor, dict[str, float]]:
-        """Loss and gradients of this step; the FLOPs of each phase's first steps are counted."""
+        """Loss and gradients of this step; the FLOPs of the first steps are counted."""
         generator = torch.Generator().manual_seed(step_seed(self.config.seed, self.step, self.group.draws))
-        phase = str(self.objective.phase(progress)) if hasattr(self.objective, "phase") else ""
-        counter = flop_counter() if self.meter.wants_count(phase) else None
+        counter = flop_counter() if self.meter.wants_count() else None
         # A compiled network's operations are not seen by the counter: counted steps run uncompiled.
         stance = torch.compiler.set_stance("force_eager") if counter is not None else contextlib.nullcontext()
         with stance, counter or contextlib.nullcontext():
@@ -232,7 +230,7 @@ class _Run:
                 loss, parts = self.objective.loss(generator, progress)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-        self.meter.add(phase, None if counter is None else int(self.group.sum(counter.get_total_flops())))
+        self.meter.add(None if counter is None else int(self.group.sum(counter.get_total_flops())))
         if self.meter.per_step == 0 and self.config.max_steps is None and self.config.max_minutes is None:
             raise MsbenchError("no FLOPs were counted in a step, so --max-pflops would never end: give --max-steps")
         return loss, parts

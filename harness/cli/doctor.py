@@ -6,15 +6,11 @@ import importlib
 import os
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING
 
 import typer
 
 from harness.cli.shared import JsonFlag, print_json, say
 from harness.errors import MsbenchError
-
-if TYPE_CHECKING:
-    from harness.registry import DecoderEntry
 
 _LIBRARIES = ("torch", "torchvision", "torch_fidelity", "lpips", "skimage", "sklearn", "pandas", "pyarrow", "safetensors")
 
@@ -60,7 +56,7 @@ def examine() -> list[Check]:
             ok = status.state == "ok"
             detail = str(status.path) if ok else f"{status.state}; run: msbench weights fetch"
             checks.append(Check(f"weights {status.name}", ok, detail))
-    shipped = [name for name, entry in decoder_entries().items() if entry.origin == "msbench" and _ships(entry)]
+    shipped = [name for name, entry in decoder_entries().items() if entry.origin == "msbench" and entry.ships_weights]
     return [*checks, cache, *map(_decoder, shipped)]
 
 
@@ -74,11 +70,6 @@ def _cache() -> Check:
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     writable = existing.is_dir() and os.access(existing, os.W_OK)
     return Check("cache", writable, f"{folder}{'' if writable else ' cannot be written: set MSBENCH_CACHE'}")
-
-
-def _ships(entry: DecoderEntry) -> bool:
-    """Whether it builds as installed; until the entries say it, their descriptions name what they need."""
-    return bool(getattr(entry, "ships_weights", "needs " not in entry.description))
 
 
 def _library(name: str) -> Check:

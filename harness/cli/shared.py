@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 import typer
 from typer.core import TyperGroup
 
+from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
 from harness.errors import MsbenchError, UnknownNameError
 from harness.report.table import Table, terminal, visible
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from harness.run.quality import Progress
 
 DEBUG = "MSBENCH_DEBUG"
-MIN_SIDE = 32
-"""Smallest side of an image in pixels: the metric networks and the decoders' grids need it."""
-MAX_SIDE = 16384
 MAX_SEED = 2**63 - 1
 _DOCUMENT = "document"  # attribute of stdout: where the JSON goes when stdout itself is turned to stderr
 _PIPE_WIDTH = 170  # a pipe has no width of its own
@@ -55,7 +53,8 @@ Seconds = Annotated[float, typer.Option(min=0.1, max=86_400.0, callback=finite, 
 DecoderList = Annotated[str, typer.Option("--decoder", help="Decoder names, separated by commas (`msbench ls decoders`).")]
 DataDir = Annotated[Path | None, typer.Option(help="Where the dataset lies: a folder or a tar.")]
 Resolution = Annotated[
-    int | None, typer.Option(min=MIN_SIDE, max=MAX_SIDE, help="Side of every image in pixels; default: the dataset's own.")
+    int | None,
+    typer.Option(min=MIN_RESOLUTION, max=MAX_RESOLUTION, help="Side of every image in pixels; default: the dataset's own."),
 ]
 MaxSamples = Annotated[int | None, typer.Option(min=1, help="Seeded, class-stratified subset of this size.")]
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seeds the subset and each sample's noise.")]

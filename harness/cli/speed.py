@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli import shared
+from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
 from harness.errors import MsbenchError
 
 _DECODERS = (
@@ -38,11 +39,12 @@ def speed_command(
     as_json: shared.JsonFlag = False,
 ) -> None:
     """Time decoders side by side: every mode and batch, in turns, with a noise floor. Exit 1 where nothing was measured."""
+    from harness.cost.cost import LARGEST_BATCH
     from harness.cost.modes import parse_mode
     from harness.environment import Start
-    from harness.run.config import DTYPES, check_device, runs_root
+    from harness.run.config import check_device, runs_root
     from harness.speed.bench import open_photos
-    from harness.speed.protocol import SpeedProtocol, parse_batches, parse_contestants, parse_cores, parse_dtypes
+    from harness.speed.protocol import SpeedProtocol, parse_contestants, parse_counts, parse_list
     from harness.speed.record import RECORD, document, write_speed
     from harness.speed.report import speed_tables
     from harness.speed.run import available_cores, measure_speed
@@ -50,12 +52,15 @@ def speed_command(
     start = Start()
     contestants = parse_contestants(shared.parse_names(decoder))
     on_gpu = check_device(device).type == "cuda"
+    for name in parse_list(dtype):
+        shared.parse_dtype(name)
+    batches, available = batch_sizes or ("1,8,32,max" if on_gpu else "1,8"), available_cores()
     protocol = SpeedProtocol(
-        batch_sizes=parse_batches(batch_sizes or ("1,8,32,max" if on_gpu else "1,8")),
-        modes=tuple(parse_mode(name) for name in dict.fromkeys(shared.parse_names(mode))),
-        dtypes=parse_dtypes(dtype, DTYPES),
-        resolutions=tuple(dict.fromkeys(shared.parse_integers("--resolution", resolution, shared.MIN_SIDE, shared.MAX_SIDE))),
-        cores=parse_cores(cores, available_cores()),
+        batch_sizes=parse_counts("--batch-sizes", batches, "max", LARGEST_BATCH, "images per call"),
+        modes=tuple(parse_mode(name) for name in parse_list(mode)),
+        dtypes=parse_list(dtype),
+        resolutions=tuple(dict.fromkeys(shared.parse_integers("--resolution", resolution, MIN_RESOLUTION, MAX_RESOLUTION))),
+        cores=parse_counts("--cores", cores, "all", available, f"this process may use {available} cores"),
         cell_seconds=cell_seconds,
         budget_seconds=budget_seconds,
     )

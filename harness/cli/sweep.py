@@ -65,7 +65,7 @@ def sweep_command(
     """Measure quality and cost over a grid of scales and steps; resumable. Untrained cells get cost alone."""
     from harness.cost.cost import CostProtocol
     from harness.files import atomic_path, write_text
-    from harness.run.config import runs_root
+    from harness.run.config import RunConfig, runs_root
     from harness.sweep.plan import SweepRequest
     from harness.sweep.plots import write_plots
     from harness.sweep.sweep import run_sweep
@@ -74,13 +74,8 @@ def sweep_command(
     what = "cost" if cost_only else dataset.partition(":")[0]
     folder = output_dir or runs_root() / f"sweep-{what}-{device.replace(':', '')}"
     sizes = tuple(shared.parse_integers("--batch-sizes", batch_sizes))
-    request = SweepRequest(
-        decoders=shared.parse_names(decoder),
-        scales=tuple(shared.parse_integers("--scales", scales)),
-        steps=tuple(shared.parse_integers("--steps", steps)),
-        output_dir=folder,
-        baselines=shared.parse_names(baselines),
-        checkpoint_dir=checkpoint_dir,
+    run = RunConfig(
+        (),
         dataset=dataset,
         data_dir=data_dir,
         split=split,
@@ -89,10 +84,19 @@ def sweep_command(
         seed=seed,
         device=device,
         dtype=shared.parse_dtype(dtype),
+        offline=offline,
+    )
+    request = SweepRequest(
+        decoders=shared.parse_names(decoder),
+        scales=tuple(shared.parse_integers("--scales", scales)),
+        steps=tuple(shared.parse_integers("--steps", steps)),
+        output_dir=folder,
+        baselines=shared.parse_names(baselines),
+        checkpoint_dir=checkpoint_dir,
+        run=run,
         modes=shared.parse_names(mode),
         cost=CostProtocol(batch_sizes=sizes, max_seconds=cell_seconds),
         cost_only=cost_only,
-        offline=offline,
     )
     with shared.progress_bar() as progress:
         sweep = run_sweep(request, progress)

@@ -26,9 +26,7 @@ def train_command(
     scales: Annotated[int | None, typer.Option(help="Number of scales K; default: the decoder's own.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="GROUP.FIELD=VALUE", help="Any field of autoencoder, denoiser, loss, adversary, perceptual, train."
-        ),
+        typer.Option("--set", metavar="GROUP.FIELD=VALUE", help="Any field of autoencoder, denoiser, loss, perceptual, train."),
     ] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Wall-clock budget.")] = None,
     max_pflops: Annotated[

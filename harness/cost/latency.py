@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -82,17 +83,12 @@ def measure_latency(
         max_seconds: no further call starts after this much measured time, once there are `min_calls`.
         clock: seconds, monotonic; tests bring their own.
     """
-
-    def timed() -> float:
-        return timed_call(decode, device, clock)
-
+    timed = partial(timed_call, decode, device, clock)
     warmup_calls, settled = warm_up(timed, device, max_seconds)
     samples: list[float] = []
-    total = 0.0
     meter = LoadMeter()
-    while len(samples) < min_calls or (len(samples) < max_calls and total < max_seconds):
+    while len(samples) < min_calls or (len(samples) < max_calls and sum(samples) < max_seconds):
         samples.append(timed())
-        total += samples[-1]
     return latency_of(samples, warmup_calls, settled, meter.load())
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -17,7 +16,6 @@ import torch
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
-_STATM = Path("/proc/self/statm")
 _SAMPLING_SECONDS = 0.002
 
 
@@ -35,7 +33,7 @@ def peak_memory_mb(decode: Callable[[], object], device: torch.device) -> float 
     """
     if device.type == "cuda":
         return _cuda_peak_mb(decode, device)
-    if not _STATM.is_file():
+    if not _STATUS.is_file():
         return None
     _return_freed_memory()
     return _kernel_peak_mb(decode) if _reset_kernel_peak() else _sampled_peak_mb(decode)
@@ -51,39 +49,37 @@ def _cuda_peak_mb(decode: Callable[[], object], device: torch.device) -> float:
 
 
 def _kernel_peak_mb(decode: Callable[[], object]) -> float:
-    before = _status_kib("VmRSS")
+    before = _status_mb("VmRSS")
     decode()
-    return max(0.0, (_status_kib("VmHWM") - before) / 2**10)
+    return max(0.0, _status_mb("VmHWM") - before)
 
 
 def _sampled_peak_mb(decode: Callable[[], object]) -> float:
-    before = peak = _resident_bytes()
+    before = peak = _status_mb("VmRSS")
     done = threading.Event()
 
     def sample() -> None:
         nonlocal peak
         while not done.wait(_SAMPLING_SECONDS):
-            peak = max(peak, _resident_bytes())
+            peak = max(peak, _status_mb("VmRSS"))
 
     sampler = threading.Thread(target=sample, name="memory-sampler", daemon=True)
     sampler.start()
     try:
         result = decode()
-        peak = max(peak, _resident_bytes())  # before the result is freed
+        peak = max(peak, _status_mb("VmRSS"))  # before the result is freed
         del result
     finally:
         done.set()
         sampler.join()
-    return (peak - before) / 2**20
+    return peak - before
 
 
 def _return_freed_memory() -> None:
     """Give freed heap back to the system (glibc only), or a decode would reuse it unseen."""
     gc.collect()
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
 
 
 def _reset_kernel_peak() -> bool:
@@ -95,13 +91,6 @@ def _reset_kernel_peak() -> bool:
     return True
 
 
-def _status_kib(field: str) -> int:
-    """A `field` of /proc/self/status in KiB."""
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1])
-    raise OSError(f"{_STATUS} has no {field}")
-
-
-def _resident_bytes() -> int:
-    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def _status_mb(field: str) -> float:
+    """A `field` of /proc/self/status, which is in KiB, in MiB."""
+    return int(_STATUS.read_text().partition(f"\n{field}:")[2].split()[0]) / 2**10

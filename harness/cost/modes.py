@@ -121,10 +121,7 @@ def _allow_many_shapes() -> None:
     """Raise torch's limit on compiled versions of one function."""
     from torch._dynamo import config
 
-    for name in ("recompile_limit", "cache_size_limit"):  # the second is what torch called it up to 2.5
-        if hasattr(config, name):
-            setattr(config, name, max(_SHAPES, getattr(config, name)))
-            return
+    config.recompile_limit = max(_SHAPES, config.recompile_limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +136,6 @@ class Captured:
 
 Capture = Callable[[Callable[[], Tensor]], Captured]
 """Warms a call up, records it and hands back how to replay it"""
-
-
-@dataclass(frozen=True, slots=True)
-class _Graph:
-    """One latents shape's recording and its input buffers."""
-
-    latents: Tensor
-    keys: Tensor
-    captured: Captured
-    draws: bool
 
 
 class GraphedDecoder:
@@ -167,7 +154,7 @@ class GraphedDecoder:
         self.spec = decoder.spec
         self.encode = decoder.encode
         self.eager, self._capture = decoder, capture
-        self._graphs: dict[tuple[tuple[int, ...], torch.dtype], _Graph] = {}
+        self._graphs: dict[tuple[tuple[int, ...], torch.dtype], tuple[Tensor, SampleNoise, Captured]] = {}
 
     def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
         """See `Decoder.decode`.
@@ -180,19 +167,15 @@ class GraphedDecoder:
         shape = (tuple(latents.shape), latents.dtype)
         # Buffers made here are inference tensors, which later calls may overwrite only under the same guard.
         with torch.inference_mode():
-            graph = self._graphs.get(shape)
-            if graph is None:
-                graph = self._graphs[shape] = self._record(latents, noise.keys)
-            graph.latents.copy_(latents)
-            graph.keys.copy_(noise.keys)
-            graph.captured.replay()
-            noise.used = noise.used or graph.draws
-            return graph.captured.output.clone()
-
-    def _record(self, latents: Tensor, keys: Tensor) -> _Graph:
-        held, source = latents.clone(), SampleNoise(keys.clone())
-        captured = self._capture(lambda: self.eager.decode(held, source))
-        return _Graph(held, source.keys, captured, source.used)
+            if shape not in self._graphs:
+                held, source = latents.clone(), SampleNoise(noise.keys.clone())
+                self._graphs[shape] = held, source, self._capture(lambda: self.eager.decode(held, source))
+            held, source, captured = self._graphs[shape]
+            held.copy_(latents)
+            source.keys.copy_(noise.keys)
+            captured.replay()
+            noise.used = noise.used or source.used
+            return captured.output.clone()
 
 
 def capture_cuda(call: Callable[[], Tensor], device: torch.device) -> Captured:

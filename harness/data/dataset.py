@@ -10,9 +10,9 @@ from contextlib import closing
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from harness.data.images import ImageError, center_crop, decode, native_crop, preprocessing_name
+from harness.data.images import ADM_CROP, ADM_CROP_UPSAMPLE, ImageError, center_crop, decode, native_crop
 from harness.data.sources import FolderSource, printable
 from harness.data.types import DatasetInfo, Entry, Example, Request, Skipped, Source
 from harness.errors import MsbenchError
@@ -20,10 +20,6 @@ from harness.errors import MsbenchError
 _WORKERS = 2
 _AHEAD = 8  # images decoded before they are asked for
 Item = TypeVar("Item")
-
-
-class _End:
-    """Stands behind the last item."""
 
 
 class Dataset:
@@ -141,7 +137,7 @@ def build_dataset(
         subset=subset,
         demo=demo,
         note="; ".join(filter(None, notes)),
-        preprocessing=preprocessing or preprocessing_name(request.allow_upsampling),
+        preprocessing=preprocessing or (ADM_CROP_UPSAMPLE if request.allow_upsampling else ADM_CROP),
     )
     return Dataset(info, chosen, source, request.allow_upsampling)
 
@@ -189,12 +185,12 @@ def prefetch(items: Iterable[Item], ahead: int = 2) -> Generator[Item, None, Non
     An error of `items` is raised here, in its place. Closing this generator (also by an error of the caller) waits for the item
     in hand and closes `items`; no thread outlives it.
     """
-    iterator = iter(items)
-    calls: Iterable[Callable[[], Item | _End]] = repeat(partial(next, iterator, _End()))
+    iterator, end = iter(items), object()
+    calls: Iterable[Callable[[], Any]] = repeat(partial(next, iterator, end))
     try:
         with closing(_ahead(calls, ahead, workers=1)) as made:
             for item in made:
-                if isinstance(item, _End):
+                if item is end:
                     break
                 yield item
     finally:

@@ -34,11 +34,6 @@ class ImageError(Exception):
     """This file gives no image; the message is the reason shown to the user."""
 
 
-def preprocessing_name(allow_upsampling: bool) -> str:
-    """The versioned name of the centre crop in use."""
-    return ADM_CROP_UPSAMPLE if allow_upsampling else ADM_CROP
-
-
 def image_size(data: bytes) -> tuple[int, int]:
     """(width, height) as shown (after EXIF rotation), from the header alone; raises ImageError."""
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from harness.data.dataset import Dataset
 from harness.data.folder import open_folder
@@ -14,14 +13,12 @@ from harness.data.photos import open_photos
 from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION, Request
 from harness.errors import MsbenchError, UnknownNameError
 
-_KNOWN: Mapping[str, tuple[str, Callable[[Request], Dataset]]] = MappingProxyType(
-    {
-        "photos": ("built-in demo set: 256-px crops of everyday photographs (its rFID is a smoke test)", open_photos),
-        "imagenette": ("ten ImageNet classes at 224 px, 3,925 val images (--data-dir, or downloaded)", open_imagenette),
-        "imagenet-val": ("the 50,000 ImageNet validation images (--data-dir: folders, flat or tar)", open_imagenet_val),
-        "folder:PATH": ("your own images: a folder (sub-folder = label) or an uncompressed .tar", open_folder),
-    }
-)
+_KNOWN: Mapping[str, tuple[str, Callable[[Request], Dataset]]] = {
+    "photos": ("built-in demo set: 256-px crops of everyday photographs (its rFID is a smoke test)", open_photos),
+    "imagenette": ("ten ImageNet classes at 224 px, 3,925 val images (--data-dir, or downloaded)", open_imagenette),
+    "imagenet-val": ("the 50,000 ImageNet validation images (--data-dir: folders, flat or tar)", open_imagenet_val),
+    "folder:PATH": ("your own images: a folder (sub-folder = label) or an uncompressed .tar", open_folder),
+}
 """dataset name -> (one line for `msbench ls datasets`, what opens it)"""
 
 
@@ -30,45 +27,26 @@ def dataset_names() -> dict[str, str]:
     return {name: description for name, (description, _) in _KNOWN.items()}
 
 
-def open_dataset(
-    name: str,
-    *,
-    data_dir: Path | None,
-    resolution: int | None,
-    max_samples: int | None,
-    seed: int,
-    allow_upsampling: bool = False,
-    split: str = "val",
-    offline: bool = False,
-) -> Dataset:
+def open_dataset(request: Request) -> Dataset:
     """Open a dataset and check that it is what its name says; images are read later.
-
-    Args:
-        name: a key of `dataset_names()`, with a real path in place of PATH.
-        data_dir: folder or tar with the data, for the datasets that need one.
-        resolution: side of the images in pixels, `MIN_RESOLUTION` to `MAX_RESOLUTION`; None = 224 for imagenette, else 256.
-        max_samples: size of a class-stratified subset (`photos`: by photograph) drawn with `seed`; None = everything.
-        seed: seed of the subset, nothing else.
-        allow_upsampling: enlarge images smaller than the resolution instead of refusing them.
-        split: "val" or "train".
-        offline: never download.
 
     Raises:
         UnknownNameError: no such dataset.
         MsbenchError: a bad value, or data that are missing, incomplete or something else than the name says.
     """
-    if split not in ("train", "val"):
-        raise UnknownNameError("split", split, ("train", "val"))
+    name, resolution = request.name, request.resolution
+    if request.split not in ("train", "val"):
+        raise UnknownNameError("split", request.split, ("train", "val"))
     if resolution is not None and not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
         what = "large" if resolution > MAX_RESOLUTION else "small"
         raise MsbenchError(
             f"resolution too {what}: --resolution {resolution}, from {MIN_RESOLUTION} to {MAX_RESOLUTION} are possible"
         )
-    if max_samples is not None and max_samples < 1:
-        raise MsbenchError(f"--max-samples must be at least 1, not {max_samples}")
+    if request.max_samples is not None and request.max_samples < 1:
+        raise MsbenchError(f"--max-samples must be at least 1, not {request.max_samples}")
     known = _KNOWN.get("folder:PATH" if name.startswith("folder:") else name)
     if known is None:
         if "/" in name and Path(name).expanduser().exists():
             raise MsbenchError(f"unknown dataset {name!r}. For the images there write --dataset folder:{name}")
         raise UnknownNameError("dataset", name, _KNOWN)
-    return known[1](Request(name, data_dir, resolution, max_samples, seed, allow_upsampling, split, offline))
+    return known[1](request)

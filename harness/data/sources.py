@@ -175,19 +175,11 @@ def make_keys(names: Iterable[str]) -> dict[str, str]:
     A name that would lose something this way, or that clashes with another (upper and lower case count as the same), gets
     eight hex digits of its SHA-256 appended.
     """
-    plain: dict[str, str] = {}
-    exact: dict[str, bool] = {}
-    for name in names:
-        stem = str(PurePosixPath(name).with_suffix("")).replace("/", "__")
-        safe = re.sub(r"[^A-Za-z0-9._-]", "-", stem)[:_MAX_KEY]
-        plain[name] = safe
-        exact[name] = safe == stem and not safe.startswith((".", "-"))
-    uses = Counter(safe.casefold() for safe in plain.values())
-    return {
-        name: safe if exact[name] and uses[safe.casefold()] == 1 else f"{safe.lstrip('.-')}-{_digest(name)}"
-        for name, safe in plain.items()
-    }
-
-
-def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    stems = {name: str(PurePosixPath(name).with_suffix("")).replace("/", "__") for name in names}
+    keys = {name: re.sub(r"[^A-Za-z0-9._-]", "-", stem)[:_MAX_KEY] for name, stem in stems.items()}
+    uses = Counter(key.casefold() for key in keys.values())
+    for name, key in keys.items():
+        if key != stems[name] or key.startswith((".", "-")) or uses[key.casefold()] > 1:
+            digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+            keys[name] = f"{key.lstrip('.-')}-{digest[:8]}"
+    return keys

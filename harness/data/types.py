@@ -99,18 +99,18 @@ class Request:
     """What the user asked for; `open_dataset` checks the plain values before a dataset sees it."""
 
     name: str
-    """dataset name as written"""
-    data_dir: Path | None
+    """a key of `dataset_names()`, with a real path in place of PATH"""
+    data_dir: Path | None = None
     """folder or tar with the data"""
-    resolution: int | None
-    """side in pixels; None = the dataset's own"""
-    max_samples: int | None
-    """size of the stratified subset; None = everything"""
-    seed: int
-    """seed of the subset"""
-    allow_upsampling: bool
+    resolution: int | None = None
+    """side in pixels, `MIN_RESOLUTION` to `MAX_RESOLUTION`; None = 224 for imagenette, else 256"""
+    max_samples: int | None = None
+    """size of a class-stratified subset (`photos`: by photograph); None = everything"""
+    seed: int = 0
+    """seed of the subset, nothing else"""
+    allow_upsampling: bool = False
     """enlarge images smaller than the resolution instead of leaving them out"""
-    split: str
+    split: str = "val"
     """which part, "val" or "train"; datasets without parts ignore it"""
-    offline: bool
+    offline: bool = False
     """never touch the network"""

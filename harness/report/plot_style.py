@@ -61,14 +61,17 @@ class Label:
     """of the text"""
 
 
-def new_axes(height: float = INCHES[1]) -> tuple[Figure, Axes]:
-    """A figure of README width with one bare pair of axes."""
+def new_axes(title: str = "", x: str = "", y: str = "", height: float = INCHES[1]) -> tuple[Figure, Axes]:
+    """A figure of README width with one bare pair of axes, its title and what stands beside the axes."""
     figure = Figure(figsize=(INCHES[0], height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=TICK)
     axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, fontsize=TITLE, loc="left")
+    axes.set_xlabel(x, fontsize=AXIS)
+    axes.set_ylabel(y, fontsize=AXIS)
     return figure, axes
 
 
@@ -172,9 +175,11 @@ def _text_box(note: Annotation, renderer: RendererBase) -> Bbox:
     return Text.get_window_extent(note, renderer)
 
 
-def save(figure: Figure, path_svg: FilePath, path_png: FilePath) -> None:
-    """Write both files without dates or random ids, so that unchanged results leave unchanged files."""
-    with mpl.rc_context({"svg.hashsalt": "msbench"}), atomic_path(path_svg) as temporary:
+def save(figure: Figure, stem: FilePath) -> list[FilePath]:
+    """Write STEM.svg and STEM.png without dates or random ids, so that unchanged results leave unchanged files."""
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("svg", "png")]
+    with mpl.rc_context({"svg.hashsalt": "msbench"}), atomic_path(paths[0]) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": "msbench"})
-    with atomic_path(path_png) as temporary:
+    with atomic_path(paths[1]) as temporary:
         figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": "msbench"})
+    return paths

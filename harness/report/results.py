@@ -69,7 +69,7 @@ class Figure:
 def metric_title(name: str) -> str:
     """A metric's header with its arrow."""
     entry = METRICS.get(name)
-    return name if entry is None else _arrow(_title_digits(name)[0], entry.direction)
+    return name if entry is None else _arrow(entry.title, entry.direction)
 
 
 def _arrow(title: str, better: str | None) -> str:
@@ -88,25 +88,6 @@ def _fixed(digits: int) -> Form:
     return lambda value: f"{value:,.{digits}f}"
 
 
-# Until the entries of `METRICS` say it themselves: title, and decimals (None = three significant figures).
-_TITLES: dict[str, tuple[str, int | None]] = {
-    "rfid": ("rFID", None),
-    "kid": ("KID", 4),
-    "psnr": ("PSNR", 2),
-    "ssim": ("SSIM", 3),
-    "lpips": ("LPIPS", 3),
-    "spectral": ("Spectral dB", 2),
-    "latent_error": ("Latent error", 3),
-    "dists": ("DISTS", 3),
-}
-
-
-def _title_digits(name: str) -> tuple[str, int | None]:
-    entry = METRICS[name]
-    fallback = _TITLES.get(name, (name, 3))
-    return getattr(entry, "title", fallback[0]), getattr(entry, "digits", fallback[1])
-
-
 def figures(results: Sequence[Result]) -> Iterator[Figure]:
     """The columns of numbers for these results: metrics where measured, one time a batch size found, cost."""
     beside = {
@@ -114,10 +95,9 @@ def figures(results: Sequence[Result]) -> Iterator[Figure]:
         "spectral": Figure("octaves_db.0", "Top octave dB", None, lambda value: f"{value:+.2f}"),
     }
     for name, entry in METRICS.items():
-        title, digits = _title_digits(name)
-        form = significant if digits is None else _fixed(digits)
+        form = significant if entry.digits is None else _fixed(entry.digits)
         better = None if name in _UNRANKED else entry.direction
-        for figure in (Figure(name, metric_title(name) if better is None else title, better, form), beside.get(name)):
+        for figure in (Figure(name, metric_title(name) if better is None else entry.title, better, form), beside.get(name)):
             if figure and any(figure.value(result) is not None for result in results):
                 yield figure
     for size in sorted({int(size) for result in results for size in (result.get("ms_per_image") or {})}):

@@ -1,8 +1,8 @@
 """One table for people and programs: the terminal (rich), Markdown, CSV and LaTeX (booktabs).
 
 The writers are the one place where text from outside (names, paths, training data) is made harmless for its format: control
-characters and line ends become visible escapes everywhere, and what a format would interpret is escaped. Numbers and headers
-are the harness's own and stay as they are.
+characters and line ends become visible escapes everywhere, and what a format would interpret is escaped. Numbers are
+the harness's own and stay as they are.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def _people(table: Table) -> tuple[list[Column], list[list[Cell]]]:
 def markdown(table: Table) -> str:
     """A GitHub table under its bold title, notes as a list below; ends with a newline."""
     columns, rows = _people(table)
-    lines = [[column.header.replace("\n", " ") for column in columns]]
+    lines = [[markdown_text(column.header.replace("\n", " ")) for column in columns]]
     lines.append(["--:" if column.numeric else ":--" for column in columns])
     lines += [[_markdown_cell(*pair) for pair in zip(columns, row, strict=True)] for row in rows]
     head = f"**{markdown_text(table.title)}**\n\n" if table.title else ""
@@ -216,8 +216,9 @@ def markdown_text(text: str) -> str:
 def _markdown_cell(column: Column, cell: Cell) -> str:
     text = " ".join(cell.parts())
     if isinstance(cell.value, str):
-        plain, text = text, markdown_text(text)
-        text = f"`{text}`" if column.code and text == plain else text
+        name = cell.value if column.code else ""
+        escaped, rest = markdown_text(name), markdown_text(text.removeprefix(name))
+        text = (f"`{name}`" if name and escaped == name else escaped) + rest  # a mark stands beside the code
     return f"**{text}**" if cell.bold else text
 
 

@@ -16,7 +16,7 @@ from harness.cost.cost import measure_cost
 from harness.cost.modes import in_mode
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
-from harness.data.types import Skipped
+from harness.data.types import Request, Skipped
 from harness.decoder import Decoder, DecoderOptions
 from harness.environment import Start
 from harness.errors import MsbenchError, plugin_boundary
@@ -64,16 +64,8 @@ def evaluate(config: RunConfig, progress: Progress | None = None, command: str =
     report = progress or (lambda stage, done, total: None)
     device = check_device(config.device)
     check_config(config)
-    dataset = open_dataset(
-        config.dataset,
-        data_dir=config.data_dir,
-        resolution=config.resolution,
-        max_samples=config.max_samples,
-        seed=config.seed,
-        allow_upsampling=config.allow_upsampling,
-        split=config.split,
-        offline=config.offline,
-    )
+    asked = ("data_dir", "resolution", "max_samples", "seed", "allow_upsampling", "split", "offline")
+    dataset = open_dataset(Request(config.dataset, **{name: getattr(config, name) for name in asked}))
     folder = config.output_dir or new_run_folder(config)
     for place, option in ((folder, "--output-dir"), (config.save_images, "--save-images")):
         if place is not None and dataset.holds(place):

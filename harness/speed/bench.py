@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.cost.attempt import UnsupportedModeError, attempt, free_memory
+from harness.cost.attempt import attempt, free_memory
 from harness.cost.cost import LARGEST_BATCH, decode_call, noise_for
 from harness.cost.flops import count_work
 from harness.cost.latency import synchronise, timed_call, warm_up
@@ -20,12 +19,13 @@ from harness.cost.power import gpu_index, measure_idle_power, watch_power
 from harness.cost.roofline import Ceilings, measure_ceilings
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
+from harness.data.types import Request
 from harness.decoder import DecoderOptions
 from harness.errors import MsbenchError
 from harness.registry import build_decoder
 from harness.run.config import DTYPES
 from harness.run.reconstruct import to_uint8
-from harness.speed import messages as m
+from harness.speed.messages import Burst, Facts, Job, Memory, Prepared, TurnTimes
 from harness.speed.protocol import SCOPES, Scope, Setting
 
 PHOTOS = 4
@@ -34,11 +34,11 @@ PHOTOS = 4
 
 def open_photos(resolution: int) -> Dataset:
     """The images whose latents are decoded; raises `MsbenchError` where no built-in photograph is that large."""
-    return open_dataset("photos", data_dir=None, resolution=resolution, max_samples=PHOTOS, seed=0)
+    return open_dataset(Request("photos", resolution=resolution, max_samples=PHOTOS))
 
 
 class Bench:
-    """A decoder and, once prepared, one setting of it.
+    """A decoder and, once prepared, one setting of it. Public methods are what `Client.ask` may ask for.
 
     Args:
         job: who and where.
@@ -48,7 +48,7 @@ class Bench:
     Raises whatever building the decoder raises.
     """
 
-    def __init__(self, job: m.Job, pinned: bool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, job: Job, pinned: bool, clock: Callable[[], float] = time.monotonic) -> None:
         who = job.contestant
         self.device = torch.device(job.device)
         self.dtype = DTYPES[job.dtype]
@@ -59,28 +59,18 @@ class Bench:
         self._decode: Callable[[], Tensor] | None = None
         self._recent = 0.0  # seconds of the last call that `_timed` timed
 
-    def handle(self, message: m.Message) -> Any:
-        """Do what is asked for; see `messages`."""
-        answers: dict[type, Callable[[Any], Any]] = {
-            m.Describe: self._describe,
-            m.Prepare: self._prepare,
-            m.Turn: self._turn,
-            m.BackToBack: self._back_to_back,
-            m.Measure: self._measure,
-            m.Release: lambda _: self._release(),
-            m.Fresh: self._fresh,
-        }
-        return answers[type(message)](message)
+    def describe(self, resolution: int) -> Facts:
+        """What the decoder says of itself, and its counts at a side in pixels."""
+        latents = self._latents_of(resolution)[:1]
+        return Facts(self.decoder.spec, count_work(self.decoder, latents, noise_for(self._job.seed, 1, self.device)))
 
-    def _describe(self, message: m.Describe) -> m.Facts:
-        latents = self._latents_of(message.resolution)[:1]
-        return m.Facts(self.decoder.spec, count_work(self.decoder, latents, noise_for(self._job.seed, 1, self.device)))
+    def ceilings(self, seconds: float) -> Ceilings:
+        """The device's own limits, in about so many seconds."""
+        return measure_ceilings(self.device, self.dtype, seconds=seconds)
 
-    def _measure(self, message: m.Measure) -> Ceilings | float | None:
-        if message.what == "ceilings":
-            return measure_ceilings(self.device, self.dtype, seconds=message.seconds)
-        on_gpu = self.device.type == "cuda"
-        return measure_idle_power(gpu_index(self.device), seconds=message.seconds) if on_gpu else None
+    def idle_power(self) -> float | None:
+        """Watts of the idle GPU."""
+        return measure_idle_power(gpu_index(self.device))
 
     def _latents_of(self, resolution: int) -> Tensor:
         """Latents of the test images at a resolution, encoded once, outside everything that is timed."""
@@ -100,27 +90,22 @@ class Bench:
         decoder = in_mode(self.decoder, setting.mode, self.device)
         return decode_call(decoder, self._latents_of(setting.resolution), self._job.seed, batch)
 
-    def _prepare(self, message: m.Prepare) -> m.Prepared:
-        self._release()
-        setting, note = message.setting, None
+    def prepare(self, setting: Setting, warm_up_seconds: float, largest: int) -> Prepared:
+        """Make a setting ready: its first call, then a warm-up of limited time. The largest batch is sought from `largest`."""
+        self.release()
         # Latents first: the first call's time is the decoder's alone.
         self._latents_of(setting.resolution)
-        if setting.batch == "max":
-            batch, note = self._largest(setting, message.largest)
-        else:
-            batch = setting.batch
+        batch, note = self._largest(setting, largest) if setting.batch == "max" else (setting.batch, None)
         self._decode = self._call(setting, batch)
         first = self._timed()
-        calls, settled = warm_up(self._timed, self.device, message.warm_up_seconds)
-        return m.Prepared(batch, 1000.0 * first, 1000.0 * self._recent, calls + 1, settled, self._pinned, note)
+        calls, settled = warm_up(self._timed, self.device, warm_up_seconds)
+        return Prepared(batch, 1000.0 * first, 1000.0 * self._recent, calls + 1, settled, self._pinned, note)
 
     def _largest(self, setting: Setting, start: int) -> tuple[int, str | None]:
         """The last batch that decodes, from `start` in doublings, and what ended the search if not memory.
 
         Raises what the first one raises.
         """
-        if self.device.type != "cuda":
-            raise UnsupportedModeError("the largest batch is sought on GPUs only: a CPU shares its memory with everything else")
         self._try(setting, start)
         while 2 * start <= LARGEST_BATCH:
             outcome = attempt(self._try, setting, 2 * start)
@@ -146,13 +131,14 @@ class Bench:
     def _end_to_end(self) -> Tensor:
         return to_uint8(self._ready()()).cpu()
 
-    def _turn(self, message: m.Turn) -> m.TurnTimes:
-        """Seconds of each call in both scopes. A CPU queues nothing, so one call there shows both."""
+    def turn(self, calls: int, seconds: float) -> TurnTimes:
+        """Time at most `calls` one by one in both scopes; none but the first starts after `seconds`.
+
+        A CPU queues nothing, so one call there shows both scopes.
+        """
         samples: dict[Scope, list[float]] = {scope: [] for scope in SCOPES}
         meter, begin = LoadMeter(), time.perf_counter()
-        while not samples["decode"] or (
-            len(samples["decode"]) < message.calls and time.perf_counter() - begin < message.seconds
-        ):
+        while not samples["decode"] or (len(samples["decode"]) < calls and time.perf_counter() - begin < seconds):
             if self.device.type == "cpu":
                 start = time.perf_counter()
                 images = self._ready()()
@@ -164,39 +150,41 @@ class Bench:
                 times = (self._timed(), timed_call(self._end_to_end, self.device))
             for scope, took in zip(SCOPES, times, strict=True):
                 samples[scope].append(took)
-        return m.TurnTimes(samples, meter.load())
+        return TurnTimes(samples, meter.load())
 
-    def _back_to_back(self, message: m.BackToBack) -> m.Burst:
-        call = self._end_to_end if message.end_to_end else self._ready()
+    def back_to_back(self, calls: int, scope: Scope, own_pids: tuple[int, ...], idle_w: float | None) -> Burst:
+        """Time calls without a pause, with one wait at the end; on a GPU energy is read meanwhile, of the scope `decode`.
+
+        `own_pids` do not count as company on the GPU; `idle_w` is watts before the work.
+        """
+        call = self._end_to_end if scope == "end-to-end" else self._ready()
 
         def burst() -> float:
             synchronise(self.device)
             begin = time.perf_counter()
-            for _ in range(message.calls):
+            for _ in range(calls):
                 call()
             synchronise(self.device)
             return time.perf_counter() - begin
 
-        if self.device.type != "cuda" or message.end_to_end:
-            return m.Burst(message.calls, burst(), None)
-        seconds, report = watch_power(burst, gpu_index(self.device), own_pids=message.own_pids, idle_w=message.idle_w)
-        return m.Burst(message.calls, seconds, report)
+        if self.device.type != "cuda" or scope == "end-to-end":
+            return Burst(calls, burst(), None)
+        return Burst(calls, *watch_power(burst, gpu_index(self.device), own_pids=own_pids, idle_w=idle_w))
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Drop the setting's tensors and hand memory back."""
         self._decode = None
         free_memory()
 
-    def _fresh(self, message: m.Fresh) -> m.Memory:
-        setting = message.setting
-        if setting.batch == "max":
-            raise ValueError("a fresh process is told its batch")
+    def fresh(self, setting: Setting, batch: int) -> Memory:
+        """In a process that has done nothing else: cold start and memory of a setting at a batch."""
         begin = self._clock()
         self._latents_of(setting.resolution)
         encoding = self._clock() - begin
-        self._decode = self._call(setting, setting.batch)
+        self._decode = self._call(setting, batch)
         # A graph's memory is taken while it is recorded and held from then on, so the first call is the one to watch.
         peak = peak_memory_mb(self._decode, self.device) if setting.mode == "cudagraph" else None
         if peak is None:
             timed_call(self._decode, self.device)
         cold = self._clock() - self._job.started - encoding
-        return m.Memory(1000.0 * cold, peak_memory_mb(self._decode, self.device) if peak is None else peak)
+        return Memory(1000.0 * cold, peak_memory_mb(self._decode, self.device) if peak is None else peak)

@@ -3,48 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from harness.cost.attempt import Outcome, Status
+from harness.cost.attempt import Status
 from harness.cost.latency import latency_of
 from harness.cost.load import Load, mean_load
 from harness.cost.power import PowerReport
 from harness.cost.roofline import Ceilings, roofline
 from harness.speed.messages import Facts, Memory
-from harness.speed.protocol import Batch, Cores, Scope, Setting
+from harness.speed.protocol import Scope, Setting
 from harness.speed.turns import TimedCalls, time_ratio
 
 ONE_BY_ONE = "timed one after the other: largest batches do not fit side by side"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpeedRow:
-    """One row of the result, one of its `cells`. Figures are None where it has none; `status` and `reason` say why."""
+class Row(Setting):
+    """Figures of one decoder in one setting and scope."""
 
     decoder: str
     """the contestant's label"""
-    batch: Batch
-    """images per call as asked for"""
-    images_per_call: int | None = None
-    """the same as a number: for "max", what was found to fit"""
-    mode: str
-    """eager, compile or cudagraph"""
-    dtype: str
-    """fp32, bf16 or fp16"""
     scope: Scope
     """see `protocol.Scope`"""
-    resolution: int
-    """side in pixels"""
-    cores: Cores | None
-    """CPU cores; None on a GPU"""
+
+    @property
+    def setting(self) -> Setting:
+        """What was timed."""
+        return Setting(self.resolution, self.mode, self.batch, self.dtype, self.cores)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedRow(Row):
+    """One row of the result, one of its `cells`. Figures are None where it has none; `status` and `reason` say why."""
+
     status: Status
     """ok, or why there are no figures"""
     reason: str | None = None
     """one line where it is not ok"""
+    images_per_call: int | None = None
+    """`batch` as a number: for "max", what was found to fit"""
     median_ms: float | None = None
     """milliseconds per call (not per image)"""
     p10_ms: float | None = None
@@ -114,54 +115,34 @@ class SpeedRow:
         return replace(self, ratio_to_first=time, flop_ratio_to_first=flops, share_of_flop_ratio=_over(time, flops))
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What cells of one group of worker processes share."""
-
-    dtype: str
-    """their arithmetic"""
-    cores: Cores | None
-    """CPU cores; None on a GPU"""
-    ceilings: Ceilings | None = None
-    """of the device in that dtype; None where measuring them failed"""
-
-
-def empty_row(label: str, setting: Setting, place: Place, scope: Scope, outcome: Outcome) -> SpeedRow:
-    """A row without figures."""
-    return SpeedRow(
-        decoder=label,
-        batch=setting.batch,
-        mode=setting.mode,
-        dtype=place.dtype,
-        scope=scope,
-        resolution=setting.resolution,
-        cores=place.cores,
-        status=outcome.status,
-        reason=outcome.reason,
-    )
-
-
-def timed_row(
-    setting: Setting, place: Place, scope: Scope, timing: TimedCalls, facts: Facts | None, memory: Memory | None
+def speed_row(
+    timing: TimedCalls,
+    scope: Scope,
+    facts: Facts | None = None,
+    memory: Memory | None = None,
+    ceilings: Ceilings | None = None,
 ) -> SpeedRow:
-    """The figures of one decoder's calls.
+    """The row of one decoder's calls, without figures where its outcome is not ok.
 
     Args:
-        setting, place, scope: what was timed.
-        timing: finished, its outcome ok.
+        timing: finished, or never begun.
+        scope: which of its times.
         facts: counts; None where counting failed.
         memory: of the fresh process; None where that failed.
+        ceilings: of the device; None where measuring them failed.
     """
-    if timing.prepared is None:
-        raise ValueError(f"{timing.label} was never prepared")
-    prepared, burst = timing.prepared, timing.bursts.get(scope)
+    setting, outcome, prepared = timing.setting, timing.outcome, timing.prepared
+    row = SpeedRow(**asdict(setting), decoder=timing.label, scope=scope, status=outcome.status, reason=outcome.reason)
+    if outcome.status != "ok" or prepared is None:
+        return row
+    burst = timing.bursts.get(scope)
     load = mean_load([turn.load for turn in timing.rounds if turn.load])
     latency = latency_of(timing.samples(scope), prepared.warmup_calls, prepared.settled, load)
     per_image = latency.ms_per_image(prepared.batch)
     calls, seconds = (burst.calls, burst.seconds) if burst else (latency.n_calls, sum(latency.samples_ms) / 1e3)
     power = burst.power if burst else None
     work = facts.work if facts else None
-    roof = roofline(work, per_image, place.ceilings, prepared.batch) if work and place.ceilings and per_image > 0 else None
+    roof = roofline(work, per_image, ceilings, prepared.batch) if work and ceilings and per_image > 0 else None
     flops = work.gflops if work else None
     disturbance = latency.disturbance()
     flags = {
@@ -169,30 +150,21 @@ def timed_row(
         f"the search for the largest batch ended early ({prepared.note})": prepared.note,
         **dict.fromkeys(power.flags if power else (), True),
         "warm-up did not settle": not prepared.settled,
-        "not pinned: this system cannot bind a process to cores": place.cores is not None and not prepared.pinned,
+        "not pinned: this system cannot bind a process to cores": setting.cores is not None and not prepared.pinned,
         f"not counted: {', '.join(work.uncounted) if work else ''}": work and work.uncounted,
         str(disturbance): disturbance,
     }
     return replace(
-        empty_row(timing.label, setting, place, scope, timing.outcome),
+        row,
+        **_figures(latency, "median_ms", "p10_ms", "p90_ms", "p99_ms", "n_calls", "warmup_calls"),
+        **_figures(prepared, "first_call_ms"),
+        **_figures(memory, "cold_ms", "peak_memory_mb"),
+        **_figures(work, "gflops", "elementwise_gflops"),
+        **_figures(facts and facts.spec, "parameters", "steps", "scales"),
         images_per_call=prepared.batch,
-        median_ms=latency.median_ms,
-        p10_ms=latency.p10_ms,
-        p90_ms=latency.p90_ms,
-        p99_ms=latency.p99_ms,
         ms_per_image=per_image,
-        n_calls=latency.n_calls,
-        warmup_calls=latency.warmup_calls,
         images_per_s=prepared.batch * calls / seconds if seconds > 0 else None,
-        first_call_ms=prepared.first_call_ms,
         compile_s=None if setting.mode == "eager" else max(0.0, prepared.first_call_ms - latency.median_ms) / 1e3,
-        cold_ms=memory.cold_ms if memory else None,
-        peak_memory_mb=memory.peak_mb if memory else None,
-        gflops=flops,
-        elementwise_gflops=work.elementwise_gflops if work else None,
-        parameters=facts.spec.parameters if facts else None,
-        steps=facts.spec.steps if facts else None,
-        scales=facts.spec.scales if facts else None,
         achieved_gflops_per_s=flops / per_image * 1e3 if flops is not None and per_image > 0 else None,
         mfu=roof.flops_utilisation if roof else None,
         achieved_gb_per_s=roof.achieved_bytes_per_s / 1e9 if roof else None,
@@ -206,53 +178,48 @@ def timed_row(
     )
 
 
+def _figures(source: object, *names: str) -> dict[str, Any]:
+    """Fields of `source` that a row takes over under their own names; None where there is no source."""
+    return {name: getattr(source, name) if source else None for name in names}
+
+
 def _over(above: float | None, below: float | None) -> float | None:
     return above / below if above is not None and below else None
 
 
-@dataclass(frozen=True, slots=True)
-class NoiseFloor:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseFloor(Row):
     """The first decoder against a second process of itself, timed in the same turns: what differences mean nothing."""
 
-    decoder: str
-    """who"""
-    batch: Batch
-    mode: str
-    dtype: str
-    scope: Scope
-    resolution: int
-    cores: Cores | None
     rounds: int
     """turns both had"""
-    ratio: float | None
+    ratio: float | None = None
     """the one's time over the other's, as every ratio (`turns.time_ratio`); 1 at best; None where one of them failed"""
-    floor: float | None
+    floor: float | None = None
     """95th percentile of |ratio - 1| over the turns, and at least |ratio - 1|: ratios within 1 ± floor show nothing"""
 
 
-def noise_floor(setting: Setting, place: Place, scope: Scope, one: TimedCalls, other: TimedCalls) -> NoiseFloor:
+def noise_floor(one: TimedCalls, other: TimedCalls, scope: Scope) -> NoiseFloor:
     """A against A in one setting and scope."""
     turns = list(zip(one.per_image(scope), other.per_image(scope), strict=False))
-    whole: float | None = None
-    floor: float | None = None
-    if turns and all(b > 0 for _, b in turns) and one.outcome.status == other.outcome.status == "ok":
-        whole = median(a / b for a, b in turns)
-        floor = max(abs(whole - 1.0), float(np.percentile([abs(a / b - 1.0) for a, b in turns], 95)))
-    return NoiseFloor(
-        one.label, setting.batch, setting.mode, place.dtype, scope, setting.resolution, place.cores, len(turns), whole, floor
-    )
+    found = NoiseFloor(**asdict(one.setting), decoder=one.label, scope=scope, rounds=len(turns))
+    if not turns or any(b <= 0 for _, b in turns) or not one.outcome.status == other.outcome.status == "ok":
+        return found
+    ratio = median(a / b for a, b in turns)
+    spread = float(np.percentile([abs(a / b - 1.0) for a, b in turns], 95))
+    return replace(found, ratio=ratio, floor=max(abs(ratio - 1.0), spread))
+
+
+_FASTEST = (
+    *("decoder", "mode", "dtype", "resolution", "cores", "batch", "images_per_call", "scope", "ms_per_image", "n_calls"),
+    *("gflops", "ratio_to_first", "flop_ratio_to_first", "share_of_flop_ratio"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Fastest:
-    """One table of everybody in their own fastest mode and dtype."""
+    """One table of everybody in their own fastest mode and dtype: one resolution, number of cores and batch."""
 
-    resolution: int
-    """side in pixels"""
-    cores: Cores | None
-    """CPU cores; None on a GPU"""
-    batch: Batch
-    """images per call as asked for"""
     side_by_side: bool
     """all were timed in the same turns, so that drift of the machine is not in the ratios"""
     rows: list[SpeedRow]
@@ -260,27 +227,20 @@ class Fastest:
 
     def entries(self) -> list[dict[str, Any]]:
         """In JSON types, one a decoder and scope."""
-        place = ("resolution", "cores", "batch", "images_per_call", "scope")
-        figures = ("ms_per_image", "n_calls", "gflops", "ratio_to_first", "flop_ratio_to_first", "share_of_flop_ratio")
-        keys = ("decoder", "mode", "dtype", *place, *figures)
-        return [{key: getattr(row, key) for key in keys} | {"side_by_side": self.side_by_side} for row in self.rows]
+        return [_figures(row, *_FASTEST) | {"side_by_side": self.side_by_side} for row in self.rows]
 
     def timed_again(self, timings: Mapping[str, TimedCalls], first: str) -> Fastest:
         """The same table with the times of `timings`, in which everybody took turns; `first` is whom ratios are to."""
+        firsts = {row.scope: row for row in self.rows if row.decoder == first}
         rows = []
         for row in self.rows:
             mine = timings[row.decoder]
-            time = time_ratio(timings[first], mine, row.scope) if first in timings else None
+            took = 1e3 * median(mine.per_image(row.scope))
+            ratio = time_ratio(timings[first], mine, row.scope) if first in timings else None
             rows.append(
-                replace(
-                    row,
-                    ms_per_image=1e3 * median(mine.per_image(row.scope)),
-                    n_calls=len(mine.samples(row.scope)),
-                    ratio_to_first=time,
-                    share_of_flop_ratio=_over(time, row.flop_ratio_to_first),
-                )
+                replace(row, ms_per_image=took, n_calls=len(mine.samples(row.scope))).against(firsts.get(row.scope), ratio)
             )
-        return replace(self, side_by_side=True, rows=rows)
+        return Fastest(True, rows)
 
 
 def fastest(measured: Iterable[SpeedRow], first: str) -> list[Fastest]:
@@ -293,19 +253,14 @@ def fastest(measured: Iterable[SpeedRow], first: str) -> list[Fastest]:
     tables: dict[tuple[Any, ...], dict[str, SpeedRow]] = {}
     for row in (row for row in timed if row.scope == "decode"):
         group = tables.setdefault((row.resolution, row.cores, row.batch), {})
-        best = group.setdefault(row.decoder, row)
-        if row.ms_per_image < best.ms_per_image:  # type: ignore[operator]
-            group[row.decoder] = row
-    ends = {_setting_of(row): row for row in timed if row.scope != "decode"}
+        group[row.decoder] = min(group.get(row.decoder, row), row, key=lambda one: one.ms_per_image or 0.0)
+    ends = {(row.decoder, row.setting): row for row in timed if row.scope != "decode"}
     found = []
-    for (resolution, cores, batch), group in tables.items():
-        in_turns = len({(row.mode, row.dtype) for row in group.values()}) == 1 and batch != "max"
+    for group in tables.values():
+        settings = {row.setting for row in group.values()}
+        in_turns = len(settings) == 1 and settings.pop().batch != "max"
         rows = []
-        for chosen in (group, {name: ends[_setting_of(row)] for name, row in group.items() if _setting_of(row) in ends}):
+        for chosen in (group, {name: ends[name, row.setting] for name, row in group.items() if (name, row.setting) in ends}):
             rows += [row if in_turns else row.against(chosen.get(first)) for row in chosen.values()]
-        found.append(Fastest(resolution, cores, batch, in_turns, rows))
+        found.append(Fastest(in_turns, rows))
     return found
-
-
-def _setting_of(row: SpeedRow) -> tuple[Any, ...]:
-    return row.decoder, row.resolution, row.cores, row.batch, row.mode, row.dtype

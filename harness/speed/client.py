@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
-from types import TracebackType
+from typing import TypeVarTuple
 
 from harness.cost.attempt import Outcome
-from harness.speed.messages import Job, Message
+from harness.speed.bench import Bench
+from harness.speed.messages import Job
 from harness.speed.worker import serve
 
 _END_SECONDS = 5.0
 _KILLED = -9
+Given = TypeVarTuple("Given")
 
 
 class Client:
-    """Context manager around one worker process, started at once by `spawn`.
+    """One worker process, started at once by `spawn`; `close` ends it.
 
     Args:
         job: what it runs; `started` is set here.
@@ -27,9 +28,17 @@ class Client:
     """
 
     def __init__(self, job: Job, deadline: float | None = None) -> None:
-        self._deadline = deadline
+        self._job, self._deadline = job, deadline
+        self.start()
+
+    def start(self) -> None:
+        """Start the process; in place of one that ended, close that one first."""
+        context = multiprocessing.get_context("spawn")
         self._end: Outcome | None = None
-        self._connection, self._process = _start(job)
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, replace(self._job, started=time.monotonic())))
+        self._process.start()
+        theirs.close()
 
     @property
     def pid(self) -> int:
@@ -41,13 +50,13 @@ class Client:
         """It still answers."""
         return self._end is None
 
-    def ask(self, message: Message) -> Outcome:
-        """The worker's reply; "skipped_budget" where the deadline passed first, "failed" where the process died."""
+    def ask(self, method: Callable[[Bench, *Given], object], *arguments: *Given) -> Outcome:
+        """What a method of `Bench` gives there; "skipped_budget" where the deadline passed, "failed" where the process died."""
         if self._end is not None:
             return self._end
         try:
-            self._connection.send(message)
-            if not self._connection.poll(self._left()):
+            self._connection.send((method, arguments))
+            if not self._connection.poll(None if self._deadline is None else max(0.0, self._deadline - time.monotonic())):
                 self._stop()
                 self._end = Outcome("skipped_budget", "--budget-seconds ran out in the middle of this cell")
                 return self._end
@@ -56,18 +65,6 @@ class Client:
             self._end = Outcome("failed", self._obituary())
             return self._end
         return reply
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.close()
-
-    def restart(self, job: Job) -> None:
-        """A new process in place of one that ended."""
-        self.close()
-        self._end = None
-        self._connection, self._process = _start(job)
 
     def close(self) -> None:
         """End the process: asked to first, then made to."""
@@ -79,9 +76,6 @@ class Client:
         self._stop()
         self._connection.close()
 
-    def _left(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-
     def _stop(self) -> None:
         if self._process.is_alive():
             self._process.kill()
@@ -92,12 +86,3 @@ class Client:
         code = self._process.exitcode
         cause = " (the system's way when host memory runs out)" if code == _KILLED else ""
         return f"the worker process died with exit code {code}{cause}"
-
-
-def _start(job: Job) -> tuple[Connection, SpawnProcess]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, replace(job, started=time.monotonic())))
-    process.start()
-    theirs.close()
-    return ours, process

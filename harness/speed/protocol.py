@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from harness.cost.cost import LARGEST_BATCH
 from harness.cost.modes import Mode
 from harness.errors import MsbenchError, UnknownNameError
 from harness.registry import decoder_entries
@@ -18,8 +17,6 @@ Scope = Literal["decode", "end-to-end"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 Batch = int | Literal["max"]
 Cores = int | Literal["all"]
-SMALLEST_SIDE = 32
-"""pixels"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What one group of cells shares beside its processes; they differ in decoder and scope."""
+    """What one group of cells shares; they differ in decoder and scope."""
 
     resolution: int
     """side of the decoded image in pixels"""
@@ -52,6 +49,14 @@ class Setting:
     """how the decoder runs"""
     batch: Batch
     """images per call; "max" is the largest power-of-two multiple that fits"""
+    dtype: str = "fp32"
+    """fp32, bf16 or fp16; of the processes"""
+    cores: Cores | None = None
+    """CPU cores they are pinned to; None on a GPU"""
+
+    def __str__(self) -> str:
+        cores = "" if self.cores is None else f", cores {self.cores}"
+        return f"batch {self.batch}, {self.mode}, {self.dtype}, {self.resolution} px{cores}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +88,11 @@ class SpeedProtocol:
     seed: int = 0
     """seeds the samples' noise"""
 
-    def __post_init__(self) -> None:
-        for option, seconds, least in (
-            ("--cell-seconds", self.cell_seconds, 1e-3),
-            ("--budget-seconds", self.budget_seconds, 0),
-        ):
-            if seconds is not None and not least <= seconds < math.inf:
-                raise MsbenchError(f"{option} {seconds:g}: give a number of seconds, {least:g} or more")
-        for side in self.resolutions:
-            if side < SMALLEST_SIDE:
-                raise MsbenchError(f"--resolution {side}: metrics and decoders need {SMALLEST_SIDE} pixels or more")
-
-    def settings(self) -> Iterator[Setting]:
-        """Every setting, in the order measured."""
-        for resolution in self.resolutions:
-            for mode in self.modes:
-                for batch in self.batch_sizes:
-                    yield Setting(resolution, mode, batch)
+    def settings(self, device: str) -> list[Setting]:
+        """Every setting, in the order measured: those of one dtype and number of cores follow each other."""
+        on_cores: tuple[Cores | None, ...] = self.cores if device == "cpu" else (None,)
+        every = itertools.product(on_cores, self.dtypes, self.resolutions, self.modes, self.batch_sizes)
+        return [Setting(resolution, mode, batch, dtype, cores) for cores, dtype, resolution, mode, batch in every]
 
 
 _OPTIONS = tuple(field.name for field in fields(Contestant) if field.name not in ("label", "name"))
@@ -151,36 +144,18 @@ def parse_contestants(names: Sequence[str]) -> tuple[Contestant, ...]:
     return tuple(parse_contestant(name) for name in names)
 
 
-def parse_batches(text: str) -> tuple[Batch, ...]:
-    """Batch sizes from "1,8,max"; raises `MsbenchError`."""
-    return tuple("max" if part == "max" else _count("--batch-sizes", text, part, "1,8,max") for part in _parts(text))
+def parse_list(text: str) -> tuple[str, ...]:
+    """The parts of "a,b", each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
 
 
-def parse_dtypes(text: str, known: Collection[str]) -> tuple[str, ...]:
-    """dtypes from "fp32,bf16"; raises `UnknownNameError`."""
-    names = tuple(_parts(text))
-    for name in names:
-        if name not in known:
-            raise UnknownNameError("dtype", name, known)
-    return names
+def parse_counts(option: str, text: str, word: str, most: int, why: str) -> tuple[Any, ...]:
+    """Whole numbers and `word` from "1,8,word", each once.
 
-
-def parse_cores(text: str, available: int) -> tuple[Cores, ...]:
-    """Numbers of cores from "1,all"; raises `MsbenchError`, also for more than there are."""
-    cores: tuple[Cores, ...] = tuple(
-        "all" if part == "all" else _count("--cores", text, part, "1,all") for part in _parts(text)
-    )
-    too_many = [count for count in cores if isinstance(count, int) and count > available]
-    if too_many:
-        raise MsbenchError(f"--cores {text}: this process may use {available} cores")
-    return cores
-
-
-def _parts(text: str) -> list[str]:
-    return list(dict.fromkeys(part.strip() for part in text.split(",")))
-
-
-def _count(option: str, text: str, part: str, example: str) -> int:
-    if not part.isdecimal() or not 1 <= int(part) <= LARGEST_BATCH:
-        raise MsbenchError(f"{option} {text}: give whole numbers from 1 to {LARGEST_BATCH} or a word, such as {example}")
-    return int(part)
+    Raises:
+        MsbenchError: something else, or a number outside 1 to `most`; `why` says what sets that limit.
+    """
+    parts = parse_list(text)
+    if not all(part == word or (part.isdecimal() and 1 <= int(part) <= most) for part in parts):
+        raise MsbenchError(f"{option} {text}: give whole numbers from 1 to {most} ({why}) or a word, such as 1,{word}")
+    return tuple(word if part == word else int(part) for part in parts)

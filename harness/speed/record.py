@@ -14,13 +14,11 @@ import pandas as pd
 from harness.environment import Start
 from harness.files import atomic_path, write_text
 from harness.record.record import plain
-from harness.speed.cells import SpeedRow
 from harness.speed.protocol import Contestant, SpeedProtocol
 from harness.speed.run import SAMPLE_COLUMNS, Results, Sample
 
 SCHEMA_VERSION = 1
 RECORD, SAMPLES = "speed.json", "samples.parquet"
-_NOT_RUN = ("unsupported", "skipped_budget")
 
 
 def document(
@@ -31,16 +29,17 @@ def document(
     status is "complete"; "incomplete" where the budget ended something; "failed" where nothing was measured. disturbed where a
     row is. cells_run counts the cells that were tried, whatever came of it. fastest has the entries of `cells.Fastest`.
     """
-    cells = results.cells
+    cells, statuses = results.cells, [row.status for row in results.cells]
+    status = "incomplete" if "skipped_budget" in statuses else "complete"
     whole: dict[str, Any] = plain(
         {
             "schema_version": SCHEMA_VERSION,
-            "status": _status(cells),
+            "status": status if "ok" in statuses else "failed",
             "disturbed": any(row.disturbed for row in cells),
             "cells": [asdict(row) for row in cells],
-            "cells_run": sum(row.status not in _NOT_RUN for row in cells),
+            "cells_run": sum(one not in ("unsupported", "skipped_budget") for one in statuses),
             "fastest": [row for table in results.fastest for row in table.entries()],
-            "noise_floor": [asdict(floor) for floor in results.floors],
+            "noise_floor": [asdict(floor) for floor in results.noise_floor],
             "ceilings": results.ceilings,
             "notes": results.notes,
             "contestants": [asdict(one) for one in contestants],
@@ -54,12 +53,6 @@ def document(
         }
     )
     return whole
-
-
-def _status(cells: Sequence[SpeedRow]) -> str:
-    if all(row.status != "ok" for row in cells):
-        return "failed"
-    return "incomplete" if any(row.status == "skipped_budget" for row in cells) else "complete"
 
 
 def write_speed(folder: Path, whole: dict[str, Any], samples: Sequence[Sample]) -> None:

@@ -9,19 +9,19 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from harness.cost.attempt import Outcome
-from harness.cost.modes import Mode
 from harness.cost.roofline import Ceilings
 from harness.errors import MsbenchError
-from harness.speed.cells import Fastest, NoiseFloor, Place, SpeedRow, empty_row, fastest, noise_floor, timed_row
+from harness.speed.bench import Bench
+from harness.speed.cells import Fastest, NoiseFloor, SpeedRow, fastest, noise_floor, speed_row
 from harness.speed.client import Client
-from harness.speed.messages import Describe, Facts, Fresh, Job, Measure, Memory, Release
+from harness.speed.messages import Facts, Job, Memory
 from harness.speed.protocol import SCOPES, Contestant, Cores, Setting, SpeedProtocol
 from harness.speed.turns import TimedCalls, Workers, time_in_turns, time_ratio
 from harness.stopwatch import Progress
@@ -42,7 +42,7 @@ class Results:
 
     cells: list[SpeedRow] = field(default_factory=list)
     """in the order measured"""
-    floors: list[NoiseFloor] = field(default_factory=list)
+    noise_floor: list[NoiseFloor] = field(default_factory=list)
     """one per setting, scope, dtype and number of cores that was timed in turns"""
     fastest: list[Fastest] = field(default_factory=list)
     """everybody in their own fastest mode and dtype, one table per resolution, number of cores and batch"""
@@ -86,85 +86,68 @@ class _Run:
         self.first = contestants[0].label
         self.deadline = None if protocol.budget_seconds is None else time.monotonic() + protocol.budget_seconds
         self.facts: dict[tuple[str, str, int], Facts | None] = {}
-        self.done = 0
 
     def over(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     def go(self) -> None:
-        on_cores: tuple[Cores | None, ...] = self.protocol.cores if self.device == "cpu" else (None,)
-        places = [Place(dtype, cores) for cores in on_cores for dtype in self.protocol.dtypes]
-        settings = list(self.protocol.settings())
-        total = len(places) * len(settings)
-        for place in places:
-            possible = [setting for setting in settings if self.why_not(setting) is None]
+        settings = self.protocol.settings(self.device)
+        for _, group in itertools.groupby(enumerate(settings), lambda one: (one[1].cores, one[1].dtype)):
             with ExitStack() as stack:
                 workers: Workers | None = None
-                for setting in settings:
-                    self.report(f"timing {_words(place, setting)}", self.done, total)
-                    reason = self.why_not(setting)
-                    if reason is not None:
-                        self.none(place, setting, Outcome("unsupported", reason))
-                    elif self.over():
-                        self.none(place, setting, Outcome("skipped_budget", SKIPPED))
+                for done, setting in group:
+                    self.report(f"timing {setting}", done, len(settings))
+                    if (why := self.why_not(setting)) is not None:
+                        for one, scope in itertools.product(self.contestants, SCOPES):
+                            self.results.cells.append(speed_row(TimedCalls(one.label, setting, why), scope))
                     else:
-                        if workers is None:
-                            workers, place = self.start_workers(place, stack, possible[0])  # noqa: PLW2901 now with its ceilings
-                        self.group(place, setting, workers)
-                    self.done += 1
-        self.results.fastest = [
-            table if table.side_by_side or table.batch == "max" or self.over() else self.final(table)
-            for table in fastest(self.results.cells, self.first)
-        ]
-        self.report("timing", total, total)
+                        workers = workers or self.start_workers(setting, stack)
+                        self.time(setting, workers)
+        for table in fastest(self.results.cells, self.first):
+            again = not table.side_by_side and table.rows[0].batch != "max" and not self.over()
+            self.results.fastest.append(self.final(table, len(settings)) if again else table)
+        self.report("timing", len(settings), len(settings))
 
-    def final(self, best: Fastest) -> Fastest:
+    def why_not(self, setting: Setting) -> Outcome | None:
+        """What becomes of a setting that is not timed."""
+        if setting.mode == "cudagraph" and not self.on_gpu:
+            return Outcome("unsupported", "mode cudagraph needs a CUDA device")
+        if setting.batch == "max" and not self.on_gpu:
+            reason = "the largest batch is sought on GPUs only: a CPU shares its memory with everything else"
+            return Outcome("unsupported", reason)
+        return Outcome("skipped_budget", SKIPPED) if self.over() else None
+
+    def final(self, best: Fastest, done: int) -> Fastest:
         """Everybody in their own fastest mode and dtype once more, in the same turns; `best` itself where one of them fails."""
-        picks = [cell for cell in best.rows if cell.scope == "decode"]
-        settings = {cell.decoder: Setting(best.resolution, cast(Mode, cell.mode), best.batch) for cell in picks}
-        places = {cell.decoder: Place(cell.dtype, best.cores) for cell in picks}
-        self.report(f"timing everybody's fastest: batch {best.batch}, {best.resolution} px", self.done, self.done + 1)
+        settings = {row.decoder: row.setting for row in best.rows}
+        where = f"batch {best.rows[0].batch}"
+        self.report(f"timing everybody's fastest: {where}, {best.rows[0].resolution} px", done, done + 1)
         with ExitStack() as stack:
-            clients = {}
-            for one in self.contestants:
-                if one.label in places:
-                    clients[one.label] = stack.enter_context(Client(self.job(one, places[one.label]), self.deadline))
+            clients = {label: self.started(label, setting, stack) for label, setting in settings.items()}
             timings = time_in_turns(Workers(clients, self.on_gpu), settings, self.protocol, self.over)
-        for timing in timings.values():
-            self.results.samples += _samples(places[timing.label], settings[timing.label], timing, final=True)
+        self.keep(timings.values(), final=True)
         failed = [timing for timing in timings.values() if timing.outcome.status != "ok"]
         if failed:
             reason = f"{failed[0].label}: {failed[0].outcome.reason}"
-            self.results.notes.append(f"batch {best.batch}: everybody's fastest was not timed in the same turns: {reason}")
+            self.results.notes.append(f"{where}: everybody's fastest was not timed in the same turns: {reason}")
             return best
         return best.timed_again(timings, self.first)
 
-    def why_not(self, setting: Setting) -> str | None:
-        if setting.mode == "cudagraph" and not self.on_gpu:
-            return "mode cudagraph needs a CUDA device"
-        if setting.batch == "max" and not self.on_gpu:
-            return "the largest batch is sought on GPUs only: a CPU shares its memory with everything else"
-        return None
-
-    def none(self, place: Place, setting: Setting, outcome: Outcome) -> None:
-        self.results.cells += [
-            empty_row(one.label, setting, place, scope, outcome) for one in self.contestants for scope in SCOPES
-        ]
-
-    def job(self, contestant: Contestant, place: Place) -> Job:
+    def started(self, label: str, setting: Setting, stack: ExitStack) -> Client:
+        """A worker process for whoever is called `label`."""
+        index = next((i for i, one in enumerate(self.contestants) if one.label == label), 0)  # the second one of the first
         # Decoders of one shape would find each other's code in a shared cache, and compile in no time.
-        cache = self.folder / f"compiled-{self.contestants.index(contestant)}"
-        cpus = _cpus(place.cores)
-        return Job(contestant, self.device, place.dtype, cpus, str(cache), self.protocol.seed, started=0.0)
+        cache = str(self.folder / f"compiled-{index}")
+        cpus = _cpus(setting.cores)
+        job = Job(self.contestants[index], self.device, setting.dtype, cpus, cache, self.protocol.seed, started=0.0)
+        return stack.enter_context(closing(Client(job, self.deadline)))
 
-    def start_workers(self, place: Place, stack: ExitStack, setting: Setting) -> tuple[Workers, Place]:
+    def start_workers(self, setting: Setting, stack: ExitStack) -> Workers:
         """Start every worker, the first decoder's twice, and measure the device's limits in the first."""
-        clients = {}
-        for contestant in self.contestants:
-            clients[contestant.label] = stack.enter_context(Client(self.job(contestant, place), self.deadline))
-        clients[self.first + AGAIN] = stack.enter_context(Client(self.job(self.contestants[0], place), self.deadline))
+        labels = [*(one.label for one in self.contestants), self.first + AGAIN]
+        clients = {label: self.started(label, setting, stack) for label in labels}
         for label, client in clients.items():
-            outcome = client.ask(Release())  # the first question builds the decoder
+            outcome = client.ask(Bench.release)  # the first question builds the decoder
             if outcome.for_users:
                 raise MsbenchError(f"--decoder {label}: {outcome.reason}")
         idle_w: float | None = None
@@ -172,81 +155,83 @@ class _Run:
         # Another decoder's process serves as well, should the first one not even build.
         for client in clients.values():
             if self.on_gpu and idle_w is None:
-                client.ask(Describe(setting.resolution))  # makes the CUDA context, which costs watts by itself
-                idle_w = client.ask(Measure("idle")).value
+                client.ask(Bench.describe, setting.resolution)  # makes the CUDA context, which costs watts by itself
+                idle_w = client.ask(Bench.idle_power).value
             if self.protocol.ceiling_seconds > 0:
-                outcome = client.ask(Measure("ceilings", self.protocol.ceiling_seconds))
+                outcome = client.ask(Bench.ceilings, self.protocol.ceiling_seconds)
                 ceilings = outcome.value
                 if ceilings is None:
-                    self.results.notes.append(f"ceilings not measured ({place.dtype}): {outcome.reason}")
+                    self.results.notes.append(f"ceilings not measured ({setting.dtype}): {outcome.reason}")
                     continue
-                self.results.ceilings.append({"cores": place.cores, **asdict(ceilings)})
+                self.results.ceilings.append({"cores": setting.cores, **asdict(ceilings)})
             break
-        return Workers(clients, self.on_gpu, idle_w), replace(place, ceilings=ceilings)
+        return Workers(clients, self.on_gpu, idle_w, ceilings)
 
-    def group(self, place: Place, setting: Setting, workers: Workers) -> None:
+    def time(self, setting: Setting, workers: Workers) -> None:
         """Every decoder in one setting."""
-        self.revive(place, workers)
+        for label, client in workers.clients.items():
+            if not client.alive:
+                client.close()
+                client.start()
+                self.results.notes.append(f"{label}: its process had ended and was started anew")
         labels = [one.label for one in self.contestants]
-        facts = {label: self.facts_of(label, place, setting.resolution, workers) for label in labels}
+        facts = {label: self.facts_of(label, setting, workers) for label in labels}
         timings: dict[str, TimedCalls] = {}
         if setting.batch == "max":
             for label in labels:
                 timings |= time_in_turns(workers, {label: setting}, self.protocol, self.over)
-                workers.clients[label].ask(Release())
+                workers.clients[label].ask(Bench.release)
         else:
-            everybody = dict.fromkeys([*labels, self.first + AGAIN], setting)
-            timings = time_in_turns(workers, everybody, self.protocol, self.over)
+            timings = time_in_turns(workers, dict.fromkeys(workers.clients, setting), self.protocol, self.over)
         for label, client in workers.clients.items():
-            client.ask(Release())
+            client.ask(Bench.release)
             if self.on_gpu and label in timings and timings[label].outcome.status == "failed":
-                client.close()  # some CUDA errors leave a process that can do nothing any more; `revive` starts another
-        memories = {label: self.memory_of(place, setting, timings[label]) for label in labels}
-        for timing in timings.values():
-            self.results.samples += _samples(place, setting, timing)
+                client.close()  # some CUDA errors leave a process that can do nothing any more; the next setting starts another
+        memories = {label: self.memory_of(timings[label]) for label in labels}
+        self.keep(timings.values())
         firsts: dict[str, SpeedRow] = {}
         for label, scope in itertools.product(labels, SCOPES):
-            timing = timings[label]
-            row = empty_row(label, setting, place, scope, timing.outcome)
-            if row.status == "ok":
-                row = timed_row(setting, place, scope, timing, facts[label], memories[label])
+            row = speed_row(timings[label], scope, facts[label], memories[label], workers.ceilings)
             first = firsts.setdefault(scope, row)
             in_turns = setting.batch != "max" and first.status == row.status == "ok"
-            self.results.cells.append(row.against(first, time_ratio(timings[self.first], timing, scope) if in_turns else None))
-        if self.first + AGAIN in timings:
-            pair = timings[self.first], timings[self.first + AGAIN]
-            self.results.floors += [noise_floor(setting, place, scope, *pair) for scope in SCOPES]
+            ratio = time_ratio(timings[self.first], timings[label], scope) if in_turns else None
+            self.results.cells.append(row.against(first, ratio))
+        if again := timings.get(self.first + AGAIN):
+            self.results.noise_floor += [noise_floor(timings[self.first], again, scope) for scope in SCOPES]
 
-    def revive(self, place: Place, workers: Workers) -> None:
-        """Start those anew that ended in an earlier setting."""
-        for index, (label, client) in enumerate(workers.clients.items()):
-            if not client.alive:
-                contestant = self.contestants[index % len(self.contestants)]  # the last is the first again
-                client.restart(self.job(contestant, place))
-                self.results.notes.append(f"{label}: its process had ended and was started anew")
-
-    def facts_of(self, label: str, place: Place, resolution: int, workers: Workers) -> Facts | None:
-        key = (label, place.dtype, resolution)
+    def facts_of(self, label: str, setting: Setting, workers: Workers) -> Facts | None:
+        key = (label, setting.dtype, setting.resolution)
         if key not in self.facts:
-            outcome = workers.clients[label].ask(Describe(resolution))
+            outcome = workers.clients[label].ask(Bench.describe, setting.resolution)
             self.facts[key] = outcome.value
             if outcome.status != "ok":
-                self.results.notes.append(f"{label}: FLOPs not counted at {resolution} px ({place.dtype}): {outcome.reason}")
+                where = f"at {setting.resolution} px ({setting.dtype})"
+                self.results.notes.append(f"{label}: FLOPs not counted {where}: {outcome.reason}")
         return self.facts[key]
 
-    def memory_of(self, place: Place, setting: Setting, timing: TimedCalls) -> Memory | None:
+    def memory_of(self, timing: TimedCalls) -> Memory | None:
         """Memory and cold start of a decoder that was timed, in a process of their own."""
         if timing.outcome.status != "ok" or timing.prepared is None:
             return None
         outcome = Outcome("skipped_budget", SKIPPED)
         if not self.over():
-            contestant = next(one for one in self.contestants if one.label == timing.label)
-            with Client(self.job(contestant, place), self.deadline) as client:
-                outcome = client.ask(Fresh(replace(setting, batch=timing.prepared.batch)))
+            with ExitStack() as stack:
+                client = self.started(timing.label, timing.setting, stack)
+                outcome = client.ask(Bench.fresh, timing.setting, timing.prepared.batch)
         if outcome.status != "ok":
-            self.results.notes.append(f"{timing.label}, {_words(place, setting)}: no memory and cold start: {outcome.reason}")
+            self.results.notes.append(f"{timing.label}, {timing.setting}: no memory and cold start: {outcome.reason}")
         found: Memory | None = outcome.value
         return found
+
+    def keep(self, timings: Collection[TimedCalls], final: bool = False) -> None:
+        """Every call as a sample."""
+        for timing in timings:
+            of = timing.setting
+            cores = None if of.cores is None else str(of.cores)
+            for turn, times in enumerate(timing.rounds):
+                for scope, seconds in times.seconds.items():
+                    key = (timing.label, str(of.batch), of.mode, of.dtype, scope, of.resolution, cores, turn, final)
+                    self.results.samples += [(*key, 1e3 * value) for value in seconds]
 
 
 def _cpus(cores: Cores | None) -> tuple[int, ...] | None:
@@ -261,16 +246,3 @@ def _cpus(cores: Cores | None) -> tuple[int, ...] | None:
 def available_cores() -> int:
     """CPUs this process may use."""
     return len(_cpus("all") or ())
-
-
-def _words(place: Place, setting: Setting) -> str:
-    cores = "" if place.cores is None else f", cores {place.cores}"
-    return f"batch {setting.batch}, {setting.mode}, {place.dtype}, {setting.resolution} px{cores}"
-
-
-def _samples(place: Place, setting: Setting, timing: TimedCalls, final: bool = False) -> Iterator[Sample]:
-    cores = None if place.cores is None else str(place.cores)
-    for turn, times in enumerate(timing.rounds):
-        for scope, seconds in times.seconds.items():
-            key = (timing.label, str(setting.batch), setting.mode, place.dtype, scope, setting.resolution, cores)
-            yield from ((*key, turn, final, 1e3 * value) for value in seconds)

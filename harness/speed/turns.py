@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from harness.cost.attempt import Outcome
+from harness.cost.roofline import Ceilings
+from harness.speed.bench import Bench
 from harness.speed.client import Client
-from harness.speed.messages import BackToBack, Burst, Prepare, Prepared, Turn, TurnTimes
+from harness.speed.messages import Burst, Prepared, TurnTimes
 from harness.speed.protocol import SCOPES, Scope, Setting, SpeedProtocol
 
 _BURST_SHARE = 0.5
@@ -25,6 +27,8 @@ class TimedCalls:
 
     label: str
     """whose"""
+    setting: Setting
+    """of what"""
     outcome: Outcome
     """of the preparation at first; of the first request that failed, if one did"""
     prepared: Prepared | None = None
@@ -60,10 +64,8 @@ class Workers:
     """calls are queued, so calls back to back are timed apart"""
     idle_w: float | None = None
     """watts of the idle GPU"""
-
-    def pids(self) -> tuple[int, ...]:
-        """Processes of this measurement."""
-        return tuple(client.pid for client in self.clients.values())
+    ceilings: Ceilings | None = None
+    """of the device in their dtype; None where measuring them failed"""
 
 
 def time_in_turns(
@@ -86,16 +88,16 @@ def time_in_turns(
     numbers = [size for size in protocol.batch_sizes if isinstance(size, int)]
     timings = {}
     for label, setting in settings.items():
-        outcome = workers.clients[label].ask(Prepare(setting, protocol.cell_seconds, max(numbers, default=1)))
-        timings[label] = TimedCalls(label, outcome, outcome.value if outcome.status == "ok" else None)
+        outcome = workers.clients[label].ask(Bench.prepare, setting, protocol.cell_seconds, max(numbers, default=1))
+        timings[label] = TimedCalls(label, setting, outcome, outcome.value)
     waiting = [timing for timing in timings.values() if timing.prepared]
     rounds = _rounds([timing.prepared for timing in waiting if timing.prepared], protocol)
-    turn = Turn(max(1, protocol.max_calls // rounds), protocol.cell_seconds / rounds)
+    calls, seconds = max(1, protocol.max_calls // rounds), protocol.cell_seconds / rounds
     for _ in range(rounds):
         if over():
             break
         for timing in waiting:
-            outcome = workers.clients[timing.label].ask(turn)
+            outcome = workers.clients[timing.label].ask(Bench.turn, calls, seconds)
             if outcome.status == "ok":
                 timing.rounds.append(outcome.value)
             elif not (outcome.status == "skipped_budget" and timing.calls >= protocol.min_calls):
@@ -131,7 +133,8 @@ def _time_bursts(workers: Workers, timing: TimedCalls, protocol: SpeedProtocol) 
         samples = timing.samples(scope)
         typical = sum(samples) / len(samples)
         calls = min(_MOST_IN_A_BURST, max(protocol.min_calls, int(_BURST_SHARE * protocol.cell_seconds / typical)))
-        outcome = workers.clients[timing.label].ask(BackToBack(calls, scope == "end-to-end", workers.pids(), workers.idle_w))
+        pids = tuple(client.pid for client in workers.clients.values())
+        outcome = workers.clients[timing.label].ask(Bench.back_to_back, calls, scope, pids, workers.idle_w)
         if outcome.status != "ok":
             timing.outcome = outcome
             return

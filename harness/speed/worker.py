@@ -1,4 +1,4 @@
-"""The process that runs one decoder: waits for messages, measures, answers. Whatever the decoder does, it answers.
+"""The process that runs one decoder: waits for questions, measures, answers. Whatever the decoder does, it answers.
 
 The process is bound to its cores before anything is computed, so that torch makes its thread pools on them.
 """
@@ -15,11 +15,11 @@ import torch
 from harness.cost.attempt import attempt
 from harness.environment import keep_freed_memory
 from harness.speed.bench import Bench
-from harness.speed.messages import Job, Release
+from harness.speed.messages import Job
 
 
 def serve(connection: Connection, job: Job) -> None:
-    """Entry point of the process: answer messages until the other end closes or sends None."""
+    """Entry point of the process: answer questions until the other end closes or sends None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this process ends it
     # The command's stdout may be a JSON document; whatever a decoder prints goes to stderr.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -29,15 +29,16 @@ def serve(connection: Connection, job: Job) -> None:
     built = None
     while True:
         try:
-            message = connection.recv()
+            question = connection.recv()
         except EOFError:
             return
-        if message is None:
+        if question is None:
             return
+        method, arguments = question
         built = built or attempt(Bench, job, pinned)
-        outcome = attempt(built.value.handle, message) if built.status == "ok" else built
+        outcome = attempt(method, built.value, *arguments) if built.status == "ok" else built
         if built.status == "ok" != outcome.status:
-            attempt(built.value.handle, Release())  # what ran out of memory must not keep it from the others
+            attempt(built.value.release)  # what ran out of memory must not keep it from the others
         connection.send(outcome)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from harness.cost.attempt import is_out_of_memory
 from harness.cost.cost import Cost, measure_cost, noise_for
 from harness.cost.modes import parse_mode
 from harness.data.registry import open_dataset
+from harness.data.types import Request
 from harness.decoder import Decoder, DecoderOptions
 from harness.metrics.registry import METRICS
 from harness.record.record import RECORD, Record, plain, read_record
 from harness.record.schema import SCHEMA_VERSION
 from harness.registry import build_decoder
-from harness.run.config import RunConfig
 from harness.run.runner import evaluate
 from harness.sweep.plan import SweepCell, SweepRequest
 from harness.sweep.weights import Fit
@@ -36,21 +36,15 @@ COST_ONLY_RESOLUTION = 256
 def data_recipe(request: SweepRequest) -> tuple[dict[str, Any], int]:
     """What the recipes of all cells with quality share, and the side of the images."""
     if request.cost_only:
-        return {}, request.resolution or COST_ONLY_RESOLUTION
-    dataset = open_dataset(
-        request.dataset,
-        data_dir=request.data_dir,
-        resolution=request.resolution,
-        max_samples=request.max_samples,
-        seed=request.seed,
-        split=request.split,
-        offline=request.offline,
-    )
+        return {}, request.run.resolution or COST_ONLY_RESOLUTION
+    run = request.run
+    wanted = Request(run.dataset, run.data_dir, run.resolution, run.max_samples, run.seed)
+    dataset = open_dataset(replace(wanted, split=run.split, offline=run.offline))
     keys = hashlib.sha256("".join(f"{entry.key}\0" for entry in dataset.entries).encode()).hexdigest()
     return {
         **asdict(dataset.info),
         "keys_sha256": keys,
-        "seed": request.seed,
+        "seed": request.run.seed,
         "protocol": SCHEMA_VERSION,
     }, dataset.info.resolution
 
@@ -74,11 +68,11 @@ def recipe_of(
         "weights": fit.weights,
         "weights_sha256": fit.spec.weights_sha256,
         "encoder_sha256": fit.spec.encoder_sha256,
-        "dtype": str(request.dtype),
-        "device": request.device,
+        "dtype": str(request.run.dtype),
+        "device": request.run.device,
         "machine": {name: facts[name] for name in ("cpu_model", "gpus", "torch", "torch_threads", "cuda", "msbench")},
     }
-    cost = {"resolution": resolution, "modes": request.modes, "protocol": asdict(request.cost), "seed": request.seed}
+    cost = {"resolution": resolution, "modes": request.modes, "protocol": asdict(request.cost), "seed": request.run.seed}
     recipe: dict[str, Any] = plain({**who, "quality": data if _has_quality(request, fit) else None, "cost": cost})
     return recipe
 
@@ -125,7 +119,7 @@ def measure_cell(
             run, reason = None, "the quality pass ran out of memory"
     options = DecoderOptions(
         device=device,
-        dtype=request.dtype,
+        dtype=request.run.dtype,
         checkpoint=fit.checkpoint,
         steps=None if cell.baseline else cell.steps,
         scales=None if cell.baseline else cell.scales,
@@ -134,7 +128,7 @@ def measure_cell(
     decoder = build_decoder(fit.model, options)
     latents = _latents(decoder, request, resolution, device)
     modes = [parse_mode(mode) for mode in request.modes]
-    cost = measure_cost(decoder, latents, request.seed, request.cost, device, modes)
+    cost = measure_cost(decoder, latents, request.run.seed, request.cost, device, modes)
     return {"spec": asdict(decoder.spec), "quality": quality, "quality_reason": reason, "run": run, "cost": asdict(cost)}
 
 
@@ -142,22 +136,15 @@ def _run(request: SweepRequest, cell: SweepCell, fit: Fit, folder: Path) -> Reco
     """The run of a cell; one that was finished before its cell was written is taken as it is."""
     if (folder / RECORD).is_file():
         return read_record(folder)
-    config = RunConfig(
+    steps, scales = (None, None) if cell.baseline else (cell.steps, cell.scales)
+    config = replace(
+        request.run,
         decoders=(fit.model,),
-        dataset=request.dataset,
-        data_dir=request.data_dir,
-        split=request.split,
-        resolution=request.resolution,
-        max_samples=request.max_samples,
-        seed=request.seed,
-        device=request.device,
-        dtype=request.dtype,
         checkpoint=fit.checkpoint,
-        steps=None if cell.baseline else cell.steps,
-        scales=None if cell.baseline else cell.scales,
+        steps=steps,
+        scales=scales,
         output_dir=folder,
         cost=None,
-        offline=request.offline,
     )
     return evaluate(config)
 
@@ -170,7 +157,7 @@ def _quality(record: Record) -> dict[str, Any]:
 
 def _latents(decoder: Decoder, request: SweepRequest, resolution: int, device: torch.device) -> torch.Tensor:
     """Latents as a decoder gets them, of unit variance: what a GPU's time and power depend on is the same as with images."""
-    noise = noise_for(request.seed, max(request.cost.batch_sizes), device)
+    noise = noise_for(request.run.seed, max(request.cost.batch_sizes), device)
     channels, side = decoder.spec.latent_channels, resolution // decoder.spec.down_factor
     if channels is not None:
         return noise.normal((channels, side, side), 0)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from harness.cost.cost import CostProtocol
 from harness.cost.modes import MODES, parse_mode
 from harness.errors import MsbenchError, UnknownNameError
+from harness.run.config import RunConfig
 from harness.sweep.weights import Fit, Found, find_checkpoints, fit_baseline, fit_weights
 
 
@@ -30,30 +29,14 @@ class SweepRequest:
     """decoders measured once each, as they ship"""
     checkpoint_dir: Path | None = None
     """checkpoints below it go before the shipped ones"""
-    dataset: str = "photos"
-    """dataset name"""
-    data_dir: Path | None = None
-    """where the dataset lies"""
-    split: str = "val"
-    """which part of it"""
-    resolution: int | None = None
-    """side of every image; None = the dataset's own, 256 with `cost_only`"""
-    max_samples: int | None = None
-    """size of the stratified subset; None = everything"""
-    seed: int = 0
-    """seeds the subset and each sample's noise"""
-    device: str = "cpu"
-    """cpu, cuda, cuda:N or mps"""
-    dtype: torch.dtype = torch.float32
-    """arithmetic of the decoders"""
+    run: RunConfig = field(default_factory=lambda: RunConfig(()))
+    """data, seed, device and arithmetic of every cell; each fills in its own decoder, steps, scales, checkpoint and folder"""
     modes: tuple[str, ...] = ("eager",)
     """how decoders are run (`harness.cost.modes`); quality is always that of eager"""
     cost: CostProtocol = field(default_factory=CostProtocol)
     """how cost is measured"""
     cost_only: bool = False
-    """measure no quality"""
-    offline: bool = False
-    """never touch the network"""
+    """measure no quality; images are of 256 px where `run` says nothing"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def run_sweep(request: SweepRequest, progress: Progress | None = None) -> Sweep:
         MsbenchError: bad input, found before anything is measured or written.
     """
     report = progress or (lambda stage, done, total: None)
-    device = check_device(request.device)
+    device = check_device(request.run.device)
     plan = plan_cells(request)
     data, resolution = data_recipe(request)
     facts = environment()

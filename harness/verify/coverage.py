@@ -15,10 +15,9 @@ _OF_ITS_MOMENT = "a measurement of its moment: nothing in the run repeats it"
 STATISTICS = "intervals, spreads of images and extrapolations are not computed again: msbench's own tests hold their formulas"
 _REASONS = (
     (_SAMPLES, "raw timings: what medians and percentiles are computed from"),
-    (
-        r"(^|\.)(intervals|interval_\w+|rfid_infinity|rfid_warning)(\.|$)",
-        "intervals and extrapolation: held by msbench's tests",
-    ),
+    (r"(^|\.)(interval\w*|image_spread|rfid_infinity|rfid_warning)(\.|$)", STATISTICS),
+    (r"noise\.seeds", "no run opens whose samples have other seeds"),
+    (r"details\.source_sha256", "the decoder's own file, which may have changed since"),
     (r"\.cost\.|memory|seconds|timing|\.noise\.|clamped|batch_dependence", _OF_ITS_MOMENT),
     (r"original|classes|n_available|selected|label|resolution|source_sha256", "needs the dataset"),
     (r"reference_sha256", "needs the saved reference images"),

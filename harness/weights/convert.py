@@ -8,18 +8,15 @@ file needs, and refuses every other name, does.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib.metadata
 import io
 import pickle
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-from harness.errors import MsbenchError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,12 +134,9 @@ def lpips_heads(net: LpipsNet) -> Arrays:
     """The v0.1 heads that the `lpips` package ships: `lin{i}.weight`, float32 [1, C, 1, 1]."""
     import torch
 
-    spec = importlib.util.find_spec("lpips")
-    if spec is None or spec.origin is None:
-        raise MsbenchError("the package 'lpips' is not installed; install msbench with its dependencies")
-    path = Path(spec.origin).parent / "weights" / "v0.1" / f"{net}.pth"
+    path = importlib.metadata.distribution("lpips").locate_file(f"lpips/weights/v0.1/{net}.pth")
     # The published files hold CUDA tensors, hence map_location.
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = torch.load(str(path), map_location="cpu", weights_only=True)
     return {f"lin{i}.weight": state[f"lin{i}.model.1.weight"].numpy() for i in range(_HEADS)}
 
 

@@ -59,12 +59,8 @@ def download_official(file: OfficialFile, folder: Path) -> Path:
     """
     address = urllib.parse.urlsplit(file.url)
     host = address.hostname or ""
-    # Behind a proxy only the proxy can tell whether the host opens.
-    if (
-        address.scheme == "https"
-        and "https" not in urllib.request.getproxies()
-        and (reason := host_closed(host, address.port or 443))
-    ):
+    direct = address.scheme == "https" and "https" not in urllib.request.getproxies()  # else only the proxy knows what opens
+    if direct and (reason := host_closed(host, address.port or 443)):
         raise SourceUnavailableError(f"{host}: {reason}")
     target = folder / file.name
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import ablation
-from benchmarks.ablation import Bench, Training, Wanted, chosen, read_grid
+from benchmarks.ablation import Bench, Training, chosen, read_grid
 from decoders.training.build import plan
 from decoders.training.request import TrainRequest, configured
 from harness.data.types import Request
@@ -78,12 +78,12 @@ def test_cells_are_chosen_in_the_grid_s_order() -> None:
 def test_only_the_seeds_asked_for(tmp_path: Path) -> None:
     cells = [Training("a", "vae", seeds=(0, 1, 2))]
     assert Bench(cells, tmp_path).seeds(cells[0]) == [0, 1, 2]
-    assert Bench(cells, tmp_path, Wanted(seeds=(2, 5))).seeds(cells[0]) == [2]
+    assert Bench(cells, tmp_path, only_seeds=(2, 5)).seeds(cells[0]) == [2]
 
 
 def test_only_the_steps_asked_for(tmp_path: Path) -> None:
     flow, student = Training("f", "diffusion", steps=(4, 50)), Training("s", "onestep")
-    bench = Bench([flow, student], tmp_path, Wanted(steps=(4,)))
+    bench = Bench([flow, student], tmp_path, only_steps=(4,))
     assert (bench.steps(flow), bench.steps(student)) == ([4], [None])
     assert Bench([flow], tmp_path).steps(flow) == [4, 50]
 

@@ -53,7 +53,7 @@ def test_rows_stand_by_family_and_then_by_rfid() -> None:
 
 def test_every_trainable_decoder_has_a_family() -> None:
     assert {name for decoders in FAMILIES.values() for name in decoders} == set(trainable_decoders()) | set(DIFFUSION)
-    with pytest.raises(ValueError, match="no family of rows for 'jpeg'"):
+    with pytest.raises(KeyError, match="jpeg"):
         ordered(frame(("jpeg", 1, 1.0)))
 
 

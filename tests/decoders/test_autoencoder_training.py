@@ -1,4 +1,4 @@
-"""Training the autoencoder: its losses by hand, an adversary that resumes exactly, the decoder alone, f8c4 and f16c16."""
+"""Training the autoencoder: its losses by hand, the decoder alone, f8c4 and f16c16."""
 
 from __future__ import annotations
 
@@ -13,17 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from decoders.autoencoder import Autoencoder, AutoencoderConfig
-from decoders.training.adversary import AdversaryConfig, make_adversary
 from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObjective, set_latent_statistics
 from decoders.training.config import TrainConfig
 from decoders.training.data import TrainingImages, to_float
 from decoders.training.trainer import train
-from harness.errors import MsbenchError
 
 CPU = torch.device("cpu")
 SMALL = AutoencoderLossConfig(batch=2, crop=32)
 TWELVE = TrainConfig(max_steps=12, warmup=3, precision="fp32", log_every=2)
-ADVERSARY = AdversaryConfig(weight=0.5, start=0.25, crop=16)
 
 F8C4 = AutoencoderConfig(
     latent_channels=4, patch=8, encoder_widths=(24,), encoder_depths=(1,), decoder_widths=(24,), decoder_depths=(1,)
@@ -39,12 +36,11 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.fixture
 def make(tiny_autoencoder: Autoencoder, pictures: TrainingImages, perceptual: Any) -> Callable[..., AutoencoderObjective]:
-    """(loss config, adversary config) -> an objective on a fresh copy of one tiny autoencoder."""
+    """loss config -> an objective on a fresh copy of one tiny autoencoder."""
 
-    def build(config: AutoencoderLossConfig = SMALL, adversary: AdversaryConfig | None = None) -> AutoencoderObjective:
+    def build(config: AutoencoderLossConfig = SMALL) -> AutoencoderObjective:
         module = copy.deepcopy(tiny_autoencoder).requires_grad_(True).train()
-        foe = None if adversary is None else make_adversary(adversary, CPU, 0)
-        return AutoencoderObjective(module, pictures, config, perceptual, foe)
+        return AutoencoderObjective(module, pictures, config, perceptual)
 
     return build
 
@@ -77,66 +73,10 @@ def test_losses_by_hand(make: Callable[..., AutoencoderObjective], pictures: Tra
     assert float(loss.detach()) == pytest.approx(total, rel=1e-4)
 
 
-def test_the_adversary_is_added_from_its_start_on(make: Callable[..., AutoencoderObjective]) -> None:
-    plain, _ = make().loss(generator(), 1.0)
-    early, parts = make(adversary=ADVERSARY).loss(generator(), 0.2)
-    assert torch.equal(plain, early)
-    assert parts["discriminator"] == 0
-    objective = make(adversary=ADVERSARY)
-    late, parts = objective.loss(generator(), 0.25)
-    assert [objective.phase(progress) for progress in (0.0, 0.2, 0.25, 1.0)] == ["plain"] * 2 + ["adversarial"] * 2
-    assert make().phase(1.0) == "plain"
-    term = 0.5 * parts["adaptive"] * parts["adversarial"]
-    assert abs(term) > 1e-6
-    assert float((late - plain).detach()) == pytest.approx(term, rel=1e-3, abs=1e-6)
-    # What the ratio is for: at the last layer the two gradients are as long as each other, times the weight.
-    last = objective.module.decoder.head.weight
-    gradients = [torch.autograd.grad(value, last)[0] for value in (objective.loss(generator(), 0.0)[0], late)]
-    ratio = float((gradients[1] - gradients[0]).norm() / gradients[0].norm())
-    assert ratio == pytest.approx(0.5, rel=1e-3)
-
-
-def test_a_run_with_an_adversary_resumes_exactly(make: Callable[..., AutoencoderObjective], tmp_path: Path) -> None:
-    straight, first, resumed = (make(adversary=ADVERSARY) for _ in range(3))
-    before = tensors(straight.module)
-    train(straight, TWELVE, tmp_path / "straight", CPU)
-    train(first, replace(TWELVE, stop_after=6), tmp_path / "parts", CPU)
-    train(resumed, TWELVE, tmp_path / "parts", CPU, resume=True)
-    names = set(before)
-    assert same(tensors(straight.module), tensors(resumed.module)) == names
-    assert same(tensors(straight.module), before) == {"latent_mean", "latent_std"}
-    assert straight.adversary is not None
-    assert resumed.adversary is not None
-    ours, theirs = (tensors(foe.discriminator) for foe in (straight.adversary, resumed.adversary))
-    assert same(ours, theirs) == set(ours)
-    # And it did something: without it the weights are others.
-    plain = make()
-    train(plain, TWELVE, tmp_path / "plain", CPU)
-    assert same(tensors(plain.module), tensors(straight.module)) == {"latent_mean", "latent_std"}
-
-
-def test_the_log_keeps_its_columns_when_the_adversary_starts(make: Callable[..., AutoencoderObjective], tmp_path: Path) -> None:
-    train(make(adversary=replace(ADVERSARY, start=0.5)), TWELVE, tmp_path, CPU)
-    header, *rows = [line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines()]
-    assert {"mse", "lpips", "kl", "adversarial", "discriminator", "adaptive"} <= set(header)
-    column = header.index("discriminator")
-    assert [float(row[column]) > 0 for row in rows] == [False, False, False, True, True, True]
-
-
-def test_a_run_is_not_resumed_with_another_adversary(make: Callable[..., AutoencoderObjective], tmp_path: Path) -> None:
-    train(make(), replace(TWELVE, stop_after=2), tmp_path / "without", CPU)
-    with pytest.raises(MsbenchError, match="without an adversary"):
-        train(make(adversary=ADVERSARY), TWELVE, tmp_path / "without", CPU, resume=True)
-    train(make(adversary=ADVERSARY), replace(TWELVE, stop_after=2), tmp_path / "with", CPU)
-    with pytest.raises(MsbenchError, match="with an adversary"):
-        train(make(), TWELVE, tmp_path / "with", CPU, resume=True)
-
-
-@pytest.mark.parametrize("adversary", [None, ADVERSARY])
 def test_tuning_the_decoder_leaves_the_latents_alone(
-    adversary: AdversaryConfig | None, make: Callable[..., AutoencoderObjective], pictures: TrainingImages, tmp_path: Path
+    make: Callable[..., AutoencoderObjective], pictures: TrainingImages, tmp_path: Path
 ) -> None:
-    objective = make(replace(SMALL, mse=0.0, l1=1.0, freeze_encoder=True), adversary)
+    objective = make(replace(SMALL, mse=0.0, l1=1.0, freeze_encoder=True))
     module, images = objective.module, to_float(pictures.images[:4])
     set_latent_statistics(module, pictures)
     before = tensors(module)

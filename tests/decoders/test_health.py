@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.data.registry import open_dataset
+from harness.data.types import Request
 from harness.decoder import DecoderOptions
 from harness.metrics.psnr import psnr
 from harness.metrics.spectral import octave_power
@@ -28,7 +29,7 @@ PHOTOS = ("astronaut-r0c0", "chelsea-r0c0", "coffee-r0c0")
 @cache
 def photographs() -> Tensor:
     """The middle 128 px of three crops, uint8 [3, 3, 128, 128]."""
-    dataset = open_dataset("photos", data_dir=None, resolution=256, max_samples=None, seed=0)
+    dataset = open_dataset(Request("photos", resolution=256))
     chosen = [example.image[64:192, 64:192] for example in dataset if example.key in PHOTOS]
     assert len(chosen) == len(PHOTOS)
     return torch.stack([torch.from_numpy(image.copy()).movedim(-1, 0) for image in chosen])

@@ -30,25 +30,17 @@ STEP = 2 * FORWARD
 
 
 class Product:
-    """‖x W‖² of random x: FLOPs that a formula gives. `teacher` adds a product without gradient from half the budget on."""
+    """‖x W‖² of random x: FLOPs that a formula gives."""
 
     samples_per_step = ROWS
 
-    def __init__(self, teacher: bool = False) -> None:
+    def __init__(self) -> None:
         torch.manual_seed(0)
         self.module = nn.Linear(WIDE, NARROW, bias=False)
-        self.teacher = teacher
-
-    def phase(self, progress: float) -> str:
-        return "teacher" if self.teacher and progress >= 0.5 else "alone"
 
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         x = torch.randn(ROWS, WIDE, generator=generator)
-        target: Tensor | float = 0.0
-        if self.phase(progress) == "teacher":
-            with torch.no_grad():
-                target = 0.1 * self.module(x)
-        return (self.module(x) - target).square().mean(), {}
+        return self.module(x).square().mean(), {}
 
 
 class Elementwise:
@@ -78,12 +70,6 @@ def test_a_step_s_flops_are_those_of_the_formula(tmp_path: Path) -> None:
     assert result.mfu == pytest.approx(8 * STEP / result.seconds / result.peak, rel=0.2)
 
 
-def test_a_phase_that_costs_more_is_counted_as_such(tmp_path: Path) -> None:
-    result = train(Product(teacher=True), CONFIG, tmp_path, CPU)
-    assert result.flops_per_step == STEP + FORWARD
-    assert result.pflops == pytest.approx((4 * STEP + 4 * (STEP + FORWARD)) / 1e15, rel=1e-12)
-
-
 class Uneven(Product):
     """Every other step does the product twice."""
 
@@ -103,9 +89,9 @@ def test_steps_that_differ_are_counted_many_times_and_then_taken_at_their_mean(t
 
 
 def test_flops_add_up_over_resumes(tmp_path: Path) -> None:
-    whole = train(Product(teacher=True), CONFIG, tmp_path / "whole", CPU)
-    train(Product(teacher=True), replace(CONFIG, stop_after=5), tmp_path / "parts", CPU)
-    parts = train(Product(teacher=True), CONFIG, tmp_path / "parts", CPU, resume=True)
+    whole = train(Product(), CONFIG, tmp_path / "whole", CPU)
+    train(Product(), replace(CONFIG, stop_after=5), tmp_path / "parts", CPU)
+    parts = train(Product(), CONFIG, tmp_path / "parts", CPU, resume=True)
     assert (parts.pflops, parts.flops_per_step) == (whole.pflops, whole.flops_per_step)
 
 

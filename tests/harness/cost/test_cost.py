@@ -84,7 +84,7 @@ def test_cpu_memory_sees_a_buffer_that_is_gone_at_the_end() -> None:
 
 
 def test_cpu_memory_is_sampled_where_the_kernel_keeps_its_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not memory._STATM.is_file():
+    if not memory._STATUS.is_file():
         pytest.skip("this platform does not tell its resident memory")
     monkeypatch.setattr(memory, "_reset_kernel_peak", lambda: False)
     peak = peak_memory_mb(lambda: torch.ones(16 * 2**20), CPU)

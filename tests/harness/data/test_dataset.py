@@ -19,13 +19,12 @@ from PIL import Image
 from harness.data.dataset import build_dataset, prefetch, stratified_subset
 from harness.data.registry import dataset_names, open_dataset
 from harness.data.sources import FolderSource
-from harness.data.types import Entry
+from harness.data.types import Entry, Request
 from harness.errors import MsbenchError, UnknownNameError
 
 
 def open_folder(path, **changes):
-    options = {"data_dir": None, "resolution": 32, "max_samples": None, "seed": 0} | changes
-    return open_dataset(f"folder:{path}", **options)
+    return open_dataset(Request(f"folder:{path}", **{"resolution": 32} | changes))
 
 
 @pytest.fixture
@@ -114,16 +113,15 @@ def test_max_samples_is_stratified_and_seeded(mixed):
 
 
 def test_bad_input_is_named(tmp_path):
-    common = {"data_dir": None, "resolution": None, "max_samples": None, "seed": 0}
     assert set(dataset_names()) == {"photos", "imagenette", "imagenet-val", "folder:PATH"}
     with pytest.raises(UnknownNameError, match="Did you mean 'imagenette'"):
-        open_dataset("imagenete", **common)
+        open_dataset(Request("imagenete"))
     with pytest.raises(UnknownNameError, match="split"):
-        open_dataset("photos", **common, split="test")
+        open_dataset(Request("photos", split="test"))
     with pytest.raises(MsbenchError, match=f"folder:{tmp_path}"):
-        open_dataset(str(tmp_path), **common)
+        open_dataset(Request(str(tmp_path)))
     with pytest.raises(MsbenchError, match="max-samples"):
-        open_dataset("photos", **(common | {"max_samples": 0}))
+        open_dataset(Request("photos", max_samples=0))
     for resolution, trouble in (
         (-1, "small"),
         (0, "small"),
@@ -133,7 +131,7 @@ def test_bad_input_is_named(tmp_path):
         (10**23, "large"),
     ):
         with pytest.raises(MsbenchError, match=f"resolution too {trouble}.*{resolution}.*from 32 to 8192"):
-            open_dataset("photos", **(common | {"resolution": resolution}), allow_upsampling=True)
+            open_dataset(Request("photos", resolution=resolution, allow_upsampling=True))
     with pytest.raises(MsbenchError, match="holds no image files"):
         open_folder(tmp_path)
     with pytest.raises(MsbenchError, match="does not exist"):
@@ -239,9 +237,7 @@ def test_the_subset_is_named_only_where_one_was_drawn(mixed, tmp_path, tree):
     flat = open_folder(tree(tmp_path / "flat", ["a.png", "b.png"], size=32), max_samples=1)
     assert flat.info.subset == "unlabelled"
     assert "unlabelled, drawn uniformly" in flat.info.note
-    assert (
-        open_dataset("photos", data_dir=None, resolution=None, max_samples=4, seed=0).info.subset == "stratified by photograph"
-    )
+    assert open_dataset(Request("photos", max_samples=4)).info.subset == "stratified by photograph"
 
 
 def test_the_subset_does_not_depend_on_what_folders_are_called(tmp_path, tree):

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, features
 
 from harness.data.images import ImageError, center_crop, decode, image_size, native_crop
 from harness.data.registry import open_dataset
+from harness.data.types import Request
 
 PICTURES = Path(__file__).resolve().parents[4] / "shared" / "cases" / "pictures.tar.gz"
 
@@ -161,7 +162,7 @@ def test_the_shared_pictures(tmp_path, folder, usable, skipped):
     with tarfile.open(PICTURES) as archive:
         members = [member for member in archive if member.name.partition("/")[0] == top]
         archive.extractall(tmp_path, members, filter="data")
-    dataset = open_dataset(f"folder:{tmp_path / folder}", data_dir=None, resolution=None, max_samples=None, seed=0)
+    dataset = open_dataset(Request(f"folder:{tmp_path / folder}"))
     assert len(list(dataset)) == usable
     reasons = {skip.name: skip.reason for skip in dataset.skipped}
     assert reasons.keys() == skipped.keys()

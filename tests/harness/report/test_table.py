@@ -110,6 +110,7 @@ def test_marks_stand_at_the_label_and_below_and_travel_with_the_figures() -> Non
     table = results_table([result("a", marks=["draws its own random numbers"]), result("b", marks=[])])
     assert "a †" in printed(table)
     assert "b †" not in printed(table)
+    assert "| `a` † |" in markdown(table)
     for text in (printed(table), markdown(table)):
         assert "† a: draws its own random numbers." in text
     first, second = list(csv.DictReader(io.StringIO(csv_text(table))))

@@ -14,8 +14,8 @@ from harness.decoder import DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import MsbenchError
 from harness.speed import bench as bench_module
 from harness.speed.bench import Bench
-from harness.speed.messages import BackToBack, Describe, Fresh, Job, Memory, Prepare, Release, Turn
-from harness.speed.protocol import Contestant, Setting
+from harness.speed.messages import Job, Memory, Prepared
+from harness.speed.protocol import Batch, Contestant, Setting
 
 CPU = torch.device("cpu")
 
@@ -54,18 +54,18 @@ def make(monkeypatch: pytest.MonkeyPatch, decoder: Counting, clock: Any = None) 
     return Bench(job, True, clock) if clock else Bench(job, True)
 
 
-def prepare(batch: int | str, largest: int = 1) -> Prepare:
-    return Prepare(Setting(64, "eager", batch), 0.001, largest)  # type: ignore[arg-type]
+def prepare(bench: Bench, batch: Batch, largest: int = 1) -> Prepared:
+    return bench.prepare(Setting(64, "eager", batch), 0.001, largest)
 
 
 def test_images_are_encoded_once_and_repeated_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = Counting()
     bench = make(monkeypatch, decoder)
-    facts = bench.handle(Describe(64))
+    facts = bench.describe(64)
     assert (facts.spec, facts.work.gflops) == (decoder.spec, None)
-    prepared = bench.handle(prepare(6))
+    prepared = prepare(bench, 6)
     assert (prepared.batch, prepared.pinned) == (6, True)
-    samples = bench.handle(Turn(3, 60.0))
+    samples = bench.turn(3, 60.0)
     assert decoder.encoded == [(4, 3, 64, 64)]
     assert decoder.decoded == [1] + [6] * (1 + prepared.warmup_calls - 1 + 3)
     assert samples.load.seconds > 0
@@ -75,45 +75,43 @@ def test_images_are_encoded_once_and_repeated_in_turn(monkeypatch: pytest.Monkey
     # Six samples, six streams of noise, the same in every call.
     assert torch.equal(decoder.drawn[1], decoder.drawn[-1])
     assert len(decoder.drawn[-1].unique(dim=0)) == 6
-    burst = bench.handle(BackToBack(4, True))
+    burst = bench.back_to_back(4, "end-to-end", (), None)
     assert (burst.calls, burst.power) == (4, None)
     assert burst.seconds > 0
-    bench.handle(Release())
+    bench.release()
     with pytest.raises(ValueError, match="no setting"):
-        bench.handle(Turn(1, 1.0))
+        bench.turn(1, 1.0)
 
 
 def test_a_turn_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = make(monkeypatch, Counting())
-    bench.handle(prepare(1))
-    assert len(bench.handle(Turn(10, 0.0)).seconds["decode"]) == 1
+    prepare(bench, 1)
+    assert len(bench.turn(10, 0.0).seconds["decode"]) == 1
 
 
 @pytest.mark.parametrize(("room", "start", "found"), [(12, 1, 8), (12, 8, 8), (16, 8, 16), (3, 3, 3)])
 def test_the_largest_batch_is_found_by_doubling(room: int, start: int, found: int, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = Counting(room)
     bench = make(monkeypatch, decoder)
-    bench.handle(Describe(64))
-    with pytest.raises(UnsupportedModeError, match="GPUs only"):
-        bench.handle(prepare("max"))
+    bench.describe(64)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     bench.device = SimpleNamespace(type="cuda", index=0)  # type: ignore[assignment]
-    prepared = bench.handle(prepare("max", start))
+    prepared = prepare(bench, "max", start)
     assert (prepared.batch, prepared.note) == (found, None)
     decoder.error = RuntimeError("CUDA error: illegal address")  # the size that fitted stays
-    prepared = bench.handle(prepare("max", start))
+    prepared = prepare(bench, "max", start)
     assert (prepared.batch, prepared.note) == (found, f"batch {2 * found} failed: RuntimeError: CUDA error: illegal address")
-    assert attempt(lambda: bench.handle(prepare("max", 2 * found))).status == "failed"
+    assert attempt(lambda: prepare(bench, "max", 2 * found)).status == "failed"
     decoder.room, decoder.error = 0, torch.OutOfMemoryError("no room")
-    assert attempt(lambda: bench.handle(prepare("max", start))).status == "out of memory"
+    assert attempt(lambda: prepare(bench, "max", start)).status == "out of memory"
 
 
 def test_cold_start_leaves_encoding_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Started at 100 s; at 103 encoding begins, at 107 it ends, at 112 the first images are there."""
     times = iter([103.0, 107.0, 112.0])
     bench = make(monkeypatch, Counting(), lambda: next(times))
-    memory = bench.handle(Fresh(Setting(64, "eager", 2)))
+    memory = bench.fresh(Setting(64, "eager", 2), 2)
     assert isinstance(memory, Memory)
     assert memory.cold_ms == pytest.approx(1000.0 * (112 - 100 - 4))
 
@@ -121,7 +119,7 @@ def test_cold_start_leaves_encoding_out(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_resolution_the_decoder_cannot_take_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = make(monkeypatch, Counting())
     with pytest.raises(MsbenchError, match="no multiple of this decoder's factor 8"):
-        bench.handle(Describe(100))
+        bench.describe(100)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,13 @@ from harness.cost.flops import Work
 from harness.cost.load import Load
 from harness.cost.roofline import Ceilings
 from harness.decoder import DecoderSpec
-from harness.speed.cells import ONE_BY_ONE, Fastest, Place, SpeedRow, empty_row, fastest, noise_floor, timed_row
+from harness.speed.cells import ONE_BY_ONE, Fastest, SpeedRow, fastest, noise_floor, speed_row
 from harness.speed.messages import Burst, Facts, Memory, Prepared, TurnTimes
 from harness.speed.protocol import Setting
 from harness.speed.turns import TimedCalls
 
-SETTING = Setting(256, "compile", 4)
+SETTING = Setting(256, "compile", 4, "fp32", 1)
 CEILINGS = Ceilings(1e12, "product", 1e11, "copy", {}, "cpu", "float32", 1)
-PLACE = Place("fp32", 1, CEILINGS)
 SPEC = DecoderSpec("a", 8, 4, 50, 3, 1234, None, None, "nothing")
 FACTS = Facts(SPEC, Work(2.0, 0.1, 0.05, 0.04))
 
@@ -26,11 +25,11 @@ FACTS = Facts(SPEC, Work(2.0, 0.1, 0.05, 0.04))
 def timing(label: str, seconds: list[list[float]], first_ms: float = 5000.0) -> TimedCalls:
     rounds = [TurnTimes({"decode": turn, "end-to-end": [2 * value for value in turn]}) for turn in seconds]
     prepared = Prepared(4, first_ms, 200.0, 6, True, True)
-    return TimedCalls(label, Outcome("ok", value=prepared), prepared, rounds)
+    return TimedCalls(label, SETTING, Outcome("ok"), prepared, rounds)
 
 
 def test_figures_of_a_cell() -> None:
-    cell = timed_row(SETTING, PLACE, "decode", timing("a", [[0.1, 0.2], [0.3]]), FACTS, Memory(700.0, 12.5))
+    cell = speed_row(timing("a", [[0.1, 0.2], [0.3]]), "decode", FACTS, Memory(700.0, 12.5), CEILINGS)
     assert cell.median_ms == pytest.approx(200.0)
     assert cell.p10_ms == pytest.approx(120.0)  # linear between 100 and 200
     assert cell.p90_ms == pytest.approx(280.0)
@@ -51,7 +50,7 @@ def test_figures_of_a_cell() -> None:
 def test_end_to_end_has_its_own_samples_and_bursts_their_own_throughput() -> None:
     one = timing("a", [[0.1], [0.1], [0.1]])
     one.bursts["end-to-end"] = Burst(10, 1.6, None)
-    cell = timed_row(replace(SETTING, mode="eager"), PLACE, "end-to-end", one, None, None)
+    cell = speed_row(replace(one, setting=replace(SETTING, mode="eager")), "end-to-end")
     assert cell.median_ms == pytest.approx(200.0)
     assert cell.images_per_s == pytest.approx(40 / 1.6)
     assert (cell.compile_s, cell.gflops, cell.mfu, cell.peak_memory_mb) == (None, None, None, None)
@@ -60,13 +59,13 @@ def test_end_to_end_has_its_own_samples_and_bursts_their_own_throughput() -> Non
 def test_what_a_reader_should_know_is_flagged() -> None:
     one = timing("a", [[0.1]])
     one.prepared = Prepared(4, 1.0, 1.0, 6, settled=False, pinned=False)
-    cell = timed_row(SETTING, PLACE, "decode", one, FACTS, None)
+    cell = speed_row(one, "decode", FACTS)
     assert len(cell.flags) == 2
     assert "settle" in cell.flags[0]
     assert "pinned" in cell.flags[1]
     one.prepared = Prepared(4, 1.0, 1.0, 6, True, True, "batch 8 failed: RuntimeError: illegal memory access")
     facts = Facts(SPEC, Work(2.0, 0.1, 0.05, 0.04, ("flash_attn::forward",)))
-    cell = timed_row(replace(SETTING, batch="max"), PLACE, "decode", one, facts, None)
+    cell = speed_row(replace(one, setting=replace(SETTING, batch="max")), "decode", facts)
     ended = "the search for the largest batch ended early (batch 8 failed: RuntimeError: illegal memory access)"
     assert cell.flags == (ONE_BY_ONE, ended, "not counted: flash_attn::forward")
     assert cell.uncounted == ("flash_attn::forward",)
@@ -77,14 +76,14 @@ def test_other_work_on_the_machine_marks_the_row() -> None:
     one.rounds = [
         TurnTimes(turn.seconds, Load(1.0, delay, None, 3.0)) for turn, delay in zip(one.rounds, (0.0, 0.2), strict=True)
     ]
-    row = timed_row(SETTING, PLACE, "decode", one, FACTS, None)
+    row = speed_row(one, "decode", FACTS)
     assert (row.load, row.disturbed) == (Load(2.0, 0.1, None, 3.0), True)
     assert row.flags == ("disturbed: its threads waited for a CPU 10 % of the time",)
 
 
 def ok(decoder: str, ms: float, gflops: float, mode: str = "eager", dtype: str = "fp32") -> SpeedRow:
-    cell = empty_row(decoder, Setting(256, "eager", 8), Place(dtype, 1), "decode", Outcome("ok"))
-    return replace(cell, mode=mode, ms_per_image=ms, gflops=gflops)
+    row = speed_row(TimedCalls(decoder, Setting(256, "eager", 8, dtype, 1), Outcome("ok")), "decode")
+    return replace(row, mode=mode, ms_per_image=ms, gflops=gflops)  # type: ignore[arg-type]
 
 
 def test_ratios_say_how_many_times_as_fast() -> None:
@@ -96,21 +95,21 @@ def test_ratios_say_how_many_times_as_fast() -> None:
     assert other.against(first, 17.0).ratio_to_first == 17.0  # what turns gave counts
     assert other.against(first, 17.0).share_of_flop_ratio == pytest.approx(17 / 34)
     assert other.against(None).ratio_to_first is None
-    failed = empty_row("slow", Setting(256, "eager", 8), Place("fp32", 1), "decode", Outcome("failed", "why"))
+    failed = speed_row(TimedCalls("slow", SETTING, Outcome("failed", "why")), "decode")
     assert other.against(failed).ratio_to_first is None
 
 
 def test_the_noise_floor_covers_what_turns_show() -> None:
     one = timing("a", [[0.10], [0.11], [0.10], [0.10]])
     other = timing("again", [[0.10], [0.10], [0.10], [0.125]])
-    floor = noise_floor(SETTING, PLACE, "decode", one, other)
+    floor = noise_floor(one, other, "decode")
     assert (floor.decoder, floor.rounds, floor.ratio) == ("a", 4, pytest.approx(1.0))
     # |ratio - 1| is 0, 0.1, 0, 0.2; the 95th percentile lies 85 % of the way from 0.1 to 0.2.
     assert floor.floor == pytest.approx(0.185)
-    shifted = noise_floor(SETTING, PLACE, "decode", timing("a", [[0.1]] * 3), timing("again", [[0.08]] * 3))
+    shifted = noise_floor(timing("a", [[0.1]] * 3), timing("again", [[0.08]] * 3), "decode")
     assert (shifted.ratio, shifted.floor) == (pytest.approx(1.25), pytest.approx(0.25))
     other.outcome = Outcome("failed", "why")
-    assert noise_floor(SETTING, PLACE, "decode", one, other).floor is None
+    assert noise_floor(one, other, "decode").floor is None
 
 
 def mixed() -> list[SpeedRow]:
@@ -157,7 +156,7 @@ def test_times_of_the_same_turns_replace_those_of_other_minutes() -> None:
     def timing(label: str, seconds: list[float]) -> TimedCalls:
         prepared = Prepared(8, 1.0, 1.0, 4, True, True)
         rounds = [TurnTimes({"decode": [value], "end-to-end": [value]}) for value in seconds]
-        return TimedCalls(label, Outcome("ok"), prepared, rounds)
+        return TimedCalls(label, SETTING, Outcome("ok"), prepared, rounds)
 
     timings = {"slow": timing("slow", [0.8, 1.6, 1.6]), "quick": timing("quick", [0.08, 0.16, 0.16])}
     again = only(fastest(mixed(), "slow")).timed_again(timings, "slow")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from harness.cost.attempt import Outcome
+from harness.speed.bench import Bench
 from harness.speed.client import Client
-from harness.speed.messages import BackToBack, Burst, Describe, Job, Message, Prepare, Prepared, Turn, TurnTimes
+from harness.speed.messages import Burst, Job, Prepared, TurnTimes
 from harness.speed.protocol import Contestant, Setting, SpeedProtocol
 from harness.speed.turns import TimedCalls, Workers, time_in_turns, time_ratio
 
@@ -25,13 +27,13 @@ class FakeClient:
     def __init__(self, name: str, log: list[str], seconds: float = 0.001, fails: dict[int, Outcome] | None = None) -> None:
         self.name, self.log, self.seconds, self.fails = name, log, seconds, fails or {}
         self.turns = 0
-        self.bursts: list[BackToBack] = []
+        self.bursts: list[tuple[Any, ...]] = []
 
-    def ask(self, message: Message) -> Outcome:
-        match message:
-            case Prepare():
+    def ask(self, method: Callable[..., Any], *arguments: Any) -> Outcome:
+        match method.__name__, arguments:
+            case "prepare", _:
                 return self.fails.get(0, Outcome("ok", value=Prepared(1, 5000.0, 1000 * self.seconds, 4, True, True)))
-            case Turn(calls, seconds):
+            case "turn", (calls, seconds):
                 self.turns += 1
                 self.log.append(self.name)
                 if self.turns in self.fails:
@@ -40,10 +42,10 @@ class FakeClient:
                 return Outcome(
                     "ok", value=TurnTimes({"decode": [self.seconds] * count, "end-to-end": [self.seconds * 1.5] * count})
                 )
-            case BackToBack(calls):
-                self.bursts.append(message)
+            case "back_to_back", (calls, scope, pids, _):
+                self.bursts.append((calls, scope, pids))
                 return Outcome("ok", value=Burst(calls, calls * self.seconds, None))
-        raise AssertionError(message)
+        raise AssertionError(method)
 
 
 def workers(*clients: FakeClient, on_gpu: bool = False) -> Workers:
@@ -88,11 +90,11 @@ def test_ratios_are_taken_within_each_round() -> None:
 
     def timing(seconds: list[float], batch: int) -> TimedCalls:
         rounds = [TurnTimes({"decode": [value, value], "end-to-end": [3 * value]}) for value in seconds]
-        return TimedCalls("x", Outcome("ok"), Prepared(batch, 1.0, 1.0, 4, True, True), rounds)
+        return TimedCalls("x", SETTING, Outcome("ok"), Prepared(batch, 1.0, 1.0, 4, True, True), rounds)
 
     slow, quick = timing([1.0, 1.0, 3.0, 3.0, 3.3], 1), timing([0.2, 0.2, 0.6, 0.6], 2)
     assert time_ratio(slow, quick, "decode") == pytest.approx(10.0)
-    assert time_ratio(slow, TimedCalls("gone", Outcome("failed")), "decode") is None
+    assert time_ratio(slow, TimedCalls("gone", SETTING, Outcome("failed")), "decode") is None
 
 
 def test_who_fails_leaves_and_the_others_go_on() -> None:
@@ -126,11 +128,8 @@ def test_a_turn_cut_short_keeps_earlier_ones() -> None:
 def test_a_gpu_is_timed_back_to_back_as_well() -> None:
     clients = [FakeClient("a", [], 0.011), FakeClient("b", [], 9.0)]
     timings = play(clients, on_gpu=True)
-    assert [(row.calls, row.end_to_end, row.own_pids) for row in clients[0].bursts] == [
-        (454, False, (7, 7)),  # half of ten seconds
-        (303, True, (7, 7)),
-    ]
-    assert [row.calls for row in clients[1].bursts] == [3, 3]
+    assert clients[0].bursts == [(454, "decode", (7, 7)), (303, "end-to-end", (7, 7))]  # half of ten seconds
+    assert [calls for calls, *_ in clients[1].bursts] == [3, 3]
     assert timings["a"].bursts["decode"].seconds == pytest.approx(454 * 0.011)
 
 
@@ -138,9 +137,9 @@ def test_a_worker_that_takes_too_long_is_ended() -> None:
     """A real process; one second is less than it needs to import anything."""
     job = Job(Contestant("identity", "identity"), "cpu", "fp32", None, "/nowhere", 0, 0.0)
     begin = time.monotonic()
-    with Client(job, deadline=begin + 0.2) as client:
-        outcome = client.ask(Describe(256))
+    with closing(Client(job, deadline=begin + 0.2)) as client:
+        outcome = client.ask(Bench.describe, 256)
         assert outcome.status == "skipped_budget"
         assert not client.alive
-        assert client.ask(Describe(256)) is outcome
+        assert client.ask(Bench.describe, 256) is outcome
     assert time.monotonic() - begin < 30.0

@@ -8,14 +8,19 @@ from typing import Any
 
 from harness.cost.cost import Cost, CostCell, CostProtocol
 from harness.cost.latency import Latency
+from harness.run.config import RunConfig
 from harness.sweep.plan import SweepRequest
 
 QUICK = CostProtocol(batch_sizes=(1, 2), min_calls=1, max_calls=1, max_seconds=0.01)
 
 
 def request(folder: Path, **changes: Any) -> SweepRequest:
-    base = SweepRequest(("ms-diffusion",), (1, 2), (1, 2), folder, max_samples=2, resolution=64, cost=QUICK)
-    return replace(base, **changes)
+    """Changes of the run's fields are the run's, unless the sweep has them too."""
+    own = {name for name in changes if name in SweepRequest.__dataclass_fields__}
+    run = RunConfig((), max_samples=2, resolution=64)
+    run = replace(run, **{name: value for name, value in changes.items() if name not in own})
+    base = SweepRequest(("ms-diffusion",), (1, 2), (1, 2), folder, run=run, cost=QUICK)
+    return replace(base, **{name: changes[name] for name in own})
 
 
 def timed(milliseconds: float, batch: int = 1) -> CostCell:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
 from PIL import Image
 
-from harness.report.plot_style import Label, new_axes, place_labels
+from harness.report.plot_style import Label, new_axes, place_labels, save
 from harness.sweep.plots import (
     pareto_front,
     plot_energy,
@@ -28,7 +27,16 @@ BLUE, ORANGE, GREEN, GREY = (0, 114, 178), (213, 94, 0), (0, 158, 115), (118, 11
 
 def row(kind: str, decoder: str, k: int, n: int, **values: Any) -> dict[str, Any]:
     base = {"kind": kind, "decoder": decoder, "model": decoder, "scales": k, "steps": n, "batch": 8.0, "mode": "eager"}
-    cost = {"parameters": 1, "ms_per_image": 10.0 * n / k, "rfid": 60.0 + 100.0 / max(n, 1), "energy_j": n / k}
+    cost = {
+        "n": 8,
+        "resolution": 64,
+        "device": "cpu",
+        "dtype": "float32",
+        "parameters": 1,
+        "ms_per_image": 10.0 * n / k,
+        "rfid": 60.0 + 100.0 / max(n, 1),
+        "energy_j": n / k,
+    }
     return {**base, **cost, "flop_ratio": 50.0 * k / max(n, 1), "time_ratio": 40.0 * k / max(n, 1), **values}
 
 
@@ -52,31 +60,31 @@ def has(path: Path, colour: tuple[int, int, int]) -> bool:
     return count(path, colour) > 100
 
 
-PLOTS = {"flops": plot_flops_against_time, "quality": plot_quality_against_time, "energy": plot_energy}
+def draw(name: str, rows: pd.DataFrame, stem: Path) -> Path:
+    """The PNG of a plot."""
+    match name:
+        case "speedup":
+            figure = plot_speedup_vs_scales(rows, "speed-up")
+        case "quality":
+            figure = plot_quality_against_time(rows, "rfid")
+        case _:
+            figure = {"flops": plot_flops_against_time, "energy": plot_energy}[name](rows.dropna(subset=["flop_ratio"]))
+    return save(figure, stem)[1]
 
 
-@pytest.mark.parametrize("name", PLOTS)
+@pytest.mark.parametrize("name", ["flops", "quality", "energy", "speedup"])
 def test_the_same_rows_give_the_same_bytes(name: str, tmp_path: Path) -> None:
     files = []
     for turn in ("a", "b"):
-        svg, png = tmp_path / turn / "plot.svg", tmp_path / turn / "plot.png"
-        PLOTS[name](rows(), svg, png)
+        png = draw(name, speedups() if name == "speedup" else rows(), tmp_path / turn / "plot")
         with Image.open(png) as picture:
             assert (picture.format, picture.width) == ("PNG", 1600)  # 800 px on a dense screen
-        assert svg.read_text().startswith("<?xml")
+        svg = png.with_suffix(".svg").read_text()
+        assert svg.startswith("<?xml")
+        assert "<dc:date>" not in svg
         assert has(png, BLUE)
-        files.append((svg.read_bytes(), png.read_bytes()))
+        files.append((svg, png.read_bytes()))
     assert files[0] == files[1]
-
-
-@pytest.mark.parametrize(("name", "column"), [("flops", "time_ratio"), ("quality", "rfid"), ("energy", "energy_j")])
-def test_rows_without_figures_are_refused(name: str, column: str, tmp_path: Path) -> None:
-    paths = tmp_path / "p.svg", tmp_path / "p.png"
-    with pytest.raises(ValueError, match=column):
-        PLOTS[name](rows().drop(columns=column), *paths)
-    with pytest.raises(ValueError, match=column):
-        PLOTS[name](rows().assign(**{column: np.nan}), *paths)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("higher", [False, True])
@@ -91,34 +99,29 @@ def test_the_pareto_front_is_what_no_point_beats(higher: bool) -> None:
 
 
 def test_a_codec_without_a_network_is_not_on_the_front(tmp_path: Path) -> None:
-    codec, png = rows().query("decoder == 'jpeg'"), tmp_path / "p.png"
-    grey = []
-    for parameters in (0, 1):
-        plot_quality_against_time(codec.assign(parameters=parameters), tmp_path / "p.svg", png)
-        grey.append(count(png, GREY))
+    codec = rows().query("decoder == 'jpeg'")
+    grey = [count(draw("quality", codec.assign(parameters=some), tmp_path / "p"), GREY) for some in (0, 1)]
     assert grey[1] > grey[0] + 100  # the front's ring
 
 
 def test_of_too_many_bars_those_of_few_steps_go(tmp_path: Path) -> None:
     def height(scales: int) -> int:
         grid = [row("grid", "ms-diffusion", k, n) for k in range(1, scales + 1) for n in (4, 10, 50)]
-        plot_energy(pd.DataFrame(grid), tmp_path / "e.svg", tmp_path / "e.png")
-        with Image.open(tmp_path / "e.png") as picture:
+        with Image.open(draw("energy", pd.DataFrame(grid), tmp_path / "e")) as picture:
             return picture.height
 
     assert height(5) > height(6)  # 15 bars, then the 6 with 50 steps
 
 
 def test_a_line_for_each_mode_and_batch(tmp_path: Path) -> None:
-    speedups = {"measured_speedup": 1.5, "counted_speedup": 1.6, "ideal_speedup": 1.6, "theory_speedup": 1.6}
+    ratios = {"measured_speedup": 1.5, "counted_speedup": 1.6, "theory_speedup": 1.6}
     cells = [
-        {"scales": k, "batch": batch, "mode": mode, **{name: value**k for name, value in speedups.items()}}
+        {"scales": k, "batch": batch, "mode": mode, **{name: value**k for name, value in ratios.items()}}
         for k, batch, mode in itertools.product((1, 2, 3), (1, 8, 32), ("eager", "compile"))
     ]
     sizes = []
     for name, chosen in (("all", cells), ("eager", [one for one in cells if one["mode"] == "eager"])):
-        png = tmp_path / f"{name}.png"
-        plot_speedup_vs_scales(pd.DataFrame(chosen), tmp_path / f"{name}.svg", png)
+        png = draw("speedup", pd.DataFrame(chosen), tmp_path / name)
         assert has(png, BLUE)
         assert has(png, ORANGE)
         assert has(png, GREEN)
@@ -152,34 +155,14 @@ def test_labels_without_room_are_left_out() -> None:
 
 def speedups() -> pd.DataFrame:
     rows = [
-        (scales, batch, 0.5 + 0.5 * scales / batch, scales * 0.7, scales * 0.75) for scales in range(1, 5) for batch in (1, 8)
+        (scales, batch, "eager", 0.5 + 0.5 * scales / batch, scales * 0.7, scales * 0.75)
+        for scales in range(1, 5)
+        for batch in (1, 8)
     ]
-    return pd.DataFrame(rows, columns=["scales", "batch", "measured_speedup", "counted_speedup", "ideal_speedup"])
-
-
-def test_the_plot_is_written_twice_and_is_reproducible(tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    for folder in (first, second):
-        plot_speedup_vs_scales(speedups(), folder / "plot.svg", folder / "plot.png")
-    with Image.open(first / "plot.png") as image:
-        assert image.size == (1600, 920)
-        assert len(set(image.convert("RGB").resize((400, 230)).getdata())) > 20
-    for name in ("plot.svg", "plot.png"):
-        assert (first / name).read_bytes() == (second / name).read_bytes()
-    svg = (first / "plot.svg").read_text()
-    assert all(colour in svg.lower() for colour in ("#0072b2", "#d55e00"))  # one measured line per batch
-    assert not re.search(r"<dc:date>", svg)
+    return pd.DataFrame(rows, columns=["scales", "batch", "mode", "measured_speedup", "counted_speedup", "theory_speedup"])
 
 
 def test_the_plot_depends_on_the_figures(tmp_path: Path) -> None:
-    plot_speedup_vs_scales(speedups(), tmp_path / "a.svg", tmp_path / "a.png")
-    changed = speedups().assign(measured_speedup=1.0)
-    plot_speedup_vs_scales(changed, tmp_path / "b.svg", tmp_path / "b.png")
-    assert (tmp_path / "a.svg").read_bytes() != (tmp_path / "b.svg").read_bytes()
-
-
-def test_rows_that_cannot_be_plotted_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no column 'counted_speedup'"):
-        plot_speedup_vs_scales(speedups().drop(columns="counted_speedup"), tmp_path / "a.svg", tmp_path / "a.png")
-    with pytest.raises(ValueError, match="no rows"):
-        plot_speedup_vs_scales(speedups().iloc[:0], tmp_path / "a.svg", tmp_path / "a.png")
+    first = draw("speedup", speedups(), tmp_path / "a")
+    second = draw("speedup", speedups().assign(measured_speedup=1.0), tmp_path / "b")
+    assert first.read_bytes() != second.read_bytes()
