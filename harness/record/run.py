@@ -79,9 +79,9 @@ def open_run(run: Path | Record) -> Run:
     record = run if isinstance(run, Record) else read_record(run)
     data, path = record.data, record.folder / SAMPLES
     if not data.results:
-        raise MsbenchError(
-            f"{record.folder} holds no results, the run did not finish (status {data.status}): go on with it by --resume"
-        )
+        early = data.status != "complete"
+        what = f", the run did not finish (status {data.status}): go on with it by --resume" if early else ": run it again"
+        raise MsbenchError(f"{record.folder} holds no results{what}")
     labels = [result.label for result in data.results]
     if len(set(labels)) != len(labels) or set(labels) != set(data.decoders):
         raise MsbenchError(f"{record.folder}: results and decoders of the record name different rows: run it again")

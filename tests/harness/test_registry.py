@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 
 import pytest
 import torch
@@ -79,3 +80,11 @@ def test_what_is_no_decoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_name_suggests() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'diffusion'"):
         registry.build_decoder("difusion", DecoderOptions())
+
+
+def test_a_plug_in_that_leaves_on_import_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "leaves_on_import.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    install(monkeypatch, "leaver", "leaves_on_import:make")
+    with pytest.raises(MsbenchError, match=r"decoder leaver of .*: loading leaves_on_import:make raised SystemExit: 0"):
+        registry.build_decoder("leaver", DecoderOptions())
