@@ -76,10 +76,7 @@ def set_difference(decoder: SetStatistic, baseline: SetStatistic) -> Estimate:
     if (decoder.units, decoder.method) != (baseline.units, baseline.method):
         raise ValueError("a paired difference needs the same images and clusters in both")
     return _estimate(
-        decoder.value - baseline.value,
-        decoder.without - baseline.without,
-        decoder.interaction - baseline.interaction,
-        decoder,
+        decoder.value - baseline.value, decoder.without - baseline.without, decoder.interaction - baseline.interaction, decoder
     )
 
 
