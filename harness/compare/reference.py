@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
@@ -18,10 +18,10 @@ from harness.compare.comparison import Basis, side_by_side
 from harness.errors import MsbenchError, UnknownNameError
 from harness.files import write_text
 from harness.metrics.registry import METRICS
+from harness.stats.verdict import Direction
 
 COUNTS = ("parameters", "gflops")
 """figures beside the metrics: fewer is better"""
-Direction = Literal["higher", "lower"]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=10_000)]
 _HERE = Path(__file__).resolve().parents[1]

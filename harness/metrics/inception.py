@@ -67,7 +67,9 @@ def _network(offline: bool) -> nn.Module:
     file.seek(0)
     # Its constructor draws initial weights first; the caller's random state must not notice.
     with torch.random.fork_rng(devices=[]):
-        network = FeatureExtractorInceptionV3("inception-v3-compat", [str(WIDTH)], feature_extractor_weights_path=file)
+        network: nn.Module = FeatureExtractorInceptionV3(
+            "inception-v3-compat", [str(WIDTH)], feature_extractor_weights_path=file
+        )
     return network.eval()
 
 
