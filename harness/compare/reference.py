@@ -88,6 +88,13 @@ class GateReference:
         name = f"reference {self.name}"
         return Basis(name, self.protocol, self.protocol_hash, self.source_sha256, self.reference_sha256, self.metrics, {})
 
+    def write(self, path: Path) -> None:
+        """Write it as JSON, atomically."""
+        figures = [{**asdict(one), "value": one.value if math.isfinite(one.value) else "inf"} for one in self.figures]
+        document = {**asdict(self), "figures": figures}
+        del document["name"]
+        write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
 
 _FILE = TypeAdapter(GateReference)
 
@@ -168,14 +175,6 @@ def _check(reference: GateReference) -> None:
     places = [(figure.decoder, figure.metric) for figure in reference.figures]
     if twice := [place for place in places if places.count(place) > 1]:
         raise ValueError(f"{' '.join(twice[0])} stands there twice")
-
-
-def write_reference(path: Path, reference: GateReference) -> None:
-    """Write a reference as JSON, atomically."""
-    figures = [{**asdict(one), "value": one.value if math.isfinite(one.value) else "inf"} for one in reference.figures]
-    document = {**asdict(reference), "figures": figures}
-    del document["name"]
-    write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def merge(old: GateReference, new: GateReference) -> GateReference:
