@@ -174,11 +174,16 @@ def _outcome(interval: Interval, low: float, high: float) -> Outcome:
 def _better(one: Candidate, other: Candidate, metric: str) -> Finding:
     """Lower by more than the 95 % interval of the paired difference."""
     condition = f"{one.label} beats {other.label} on {metric}"
-    estimate = difference(one.measured, other.measured.reordered(one.measured.keys), metric)
-    interval = estimate.interval(0.95)
-    text = f"{metric} {estimate.value:+.4g} [{interval.low:+.4g}, {interval.high:+.4g}]"
+    interval, text = _difference(one, other, metric)
     outcome: Outcome = "passed" if interval.high < 0.0 else "failed" if interval.low > 0.0 else "not shown"
     return Finding(condition, outcome, text)
+
+
+def _difference(one: Candidate, other: Candidate, metric: str) -> tuple[Interval, str]:
+    """The paired difference's interval, and value and interval in words."""
+    estimate = difference(one.measured, other.measured.reordered(one.measured.keys), metric)
+    interval = estimate.interval(0.95)
+    return interval, f"{metric} {estimate.value:+.4g} [{interval.low:+.4g}, {interval.high:+.4g}]"
 
 
 def _more_steps(teacher: Candidate, teachers: Sequence[Candidate]) -> Finding:
@@ -190,11 +195,9 @@ def _more_steps(teacher: Candidate, teachers: Sequence[Candidate]) -> Finding:
     if not {FEW_STEPS, MANY_STEPS} <= own.keys():
         return Finding(condition, "not shown", f"{teacher.result.decoder} was measured with {sorted(own)} steps")
     margin = parse_margins(teacher.record.data.protocol.margins, METRICS).get("rfid")
-    few = own[FEW_STEPS].measured
-    estimate = difference(own[MANY_STEPS].measured, few.reordered(own[MANY_STEPS].measured.keys), "rfid")
-    interval = estimate.interval(0.95)
-    text = f"rfid {estimate.value:+.4g} [{interval.low:+.4g}, {interval.high:+.4g}], a loss of {margin or 0} counts as none"
-    return Finding(condition, _outcome(interval, -math.inf, margin.absolute(few.value("rfid")) if margin else 0.0), text)
+    interval, text = _difference(own[MANY_STEPS], own[FEW_STEPS], "rfid")
+    loss = margin.absolute(own[FEW_STEPS].measured.value("rfid")) if margin else 0.0
+    return Finding(condition, _outcome(interval, -math.inf, loss), f"{text}, a loss of {margin or 0} counts as none")
 
 
 def _finest_octave(teacher: Candidate) -> Finding:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -121,10 +122,8 @@ def compare(
 def _told(record: Record) -> list[str]:
     """What a run itself warns of, and that it ended early."""
     status = record.data.status
-    early = (
-        [] if status == "complete" else [f"the run did not finish (status {status}): `msbench run … --resume` goes on with it"]
-    )
-    return [*record.data.warnings, *early]
+    early = f"the run did not finish (status {status}): `msbench run … --resume` goes on with it"
+    return [*record.data.warnings, *([early] if status != "complete" else [])]
 
 
 def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, int, Result]]:
@@ -150,11 +149,8 @@ def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, int, R
 
 def _unique(name: str, taken: Sequence[str]) -> str:
     """The name, with #2, #3, … where it is taken."""
-    label, repeat = name, 1
-    while label in taken:
-        repeat += 1
-        label = f"{name}#{repeat}"
-    return label
+    names = chain([name], (f"{name}#{repeat}" for repeat in count(2)))
+    return next(label for label in names if label not in taken)
 
 
 def _asked(row: Result) -> str:
@@ -211,26 +207,19 @@ def _compared(pairs: Sequence[_Pair], margins: Mapping[str, Margin], report: Pro
     report("comparing", len(wanted), len(wanted))
     corrected = holm([estimate.p_value(0.0) for estimate in estimates])
     values = [(row.measured.value(metric), base.measured.value(metric)) for metric, row, base in wanted]
+    directions = [METRICS[metric].direction for metric, _, _ in wanted]
     amounts = [
-        margins[metric].absolute(value) if metric in margins else 0.0
-        for (metric, _, _), (_, value) in zip(wanted, values, strict=True)
+        margins[one[0]].absolute(pair[1]) if one[0] in margins else 0.0 for one, pair in zip(wanted, values, strict=True)
     ]
     absolute = [amount if 0.0 < amount < math.inf else None for amount in amounts]
-    inferiority = _inferiority([METRICS[metric].direction for metric, _, _ in wanted], estimates, absolute)
+    excluded = _inferiority(directions, estimates, absolute)
+    margin_intervals = [test and estimate.interval(test.level) for test, estimate in zip(excluded, estimates, strict=True)]
     found = []
-    for (metric, row, base), estimate, outcome, (own, other), margin, excluded in zip(
-        wanted, estimates, corrected, values, absolute, inferiority, strict=True
-    ):
-        interval = estimate.interval(LEVEL)
-        decision = decide(
-            interval,
-            METRICS[metric].direction,
-            value=estimate.value,
-            rejected=outcome.rejected,
-            margin=margin,
-            margin_interval=estimate.interval(excluded.level) if excluded else None,
-        )
-        figures = own, other, estimate.value, (interval.low, interval.high), LEVEL, outcome.p_value
+    columns = zip(wanted, estimates, corrected, values, directions, absolute, margin_intervals, strict=True)
+    for (metric, row, base), estimate, outcome, (own, other), better, margin, beside in columns:
+        interval, value, rejected = estimate.interval(LEVEL), estimate.value, outcome.rejected
+        decision = decide(interval, better, value=value, rejected=rejected, margin=margin, margin_interval=beside)
+        figures = own, other, value, (interval.low, interval.high), LEVEL, outcome.p_value
         words = str(decision.verdict), str(decision.difference), margin, decision.non_inferior
         rest = estimate.n, estimate.units, estimate.method, estimate.note
         found.append(Compared(metric, row.label, base.label, *figures, *words, *rest))

@@ -49,6 +49,8 @@ def basis(record: Record) -> Basis:
     on_gpu = data.setting.device.startswith("cuda")
     # mps names no GPU, and its chip is the processor
     processor = [gpu["name"] for gpu in facts["gpus"]] if on_gpu else facts["cpu_model"]  # type: ignore[union-attr,call-overload,index]
+    setting = {name: getattr(data.setting, name) for name in ("device", "dtype", "mode")}
+    threads = facts["torch_threads"] if data.setting.device == "cpu" else None
     return Basis(
         str(record.folder),
         plain(asdict(data.protocol)),
@@ -56,14 +58,7 @@ def basis(record: Record) -> Basis:
         data.dataset.source_sha256,
         data.dataset.reference_sha256,
         {name: metric.definition for name, metric in data.metrics.items()},
-        {
-            "device": data.setting.device,
-            "dtype": data.setting.dtype,
-            "mode": data.setting.mode,
-            "processor": processor,
-            "threads": facts["torch_threads"] if data.setting.device == "cpu" else None,
-            "torch": facts["torch"],
-        },
+        {**setting, "processor": processor, "threads": threads, "torch": facts["torch"]},
     )
 
 

@@ -8,29 +8,18 @@ the run computes by another definition is left out, with a remark.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from harness.compare.comparison import basis, side_by_side
-from harness.compare.reference import (
-    COUNTS,
-    Direction,
-    Expected,
-    GateReference,
-    direction,
-    merge,
-    read_reference,
-    reference_path,
-    write_reference,
-)
+from harness.compare.reference import COUNTS, Expected, GateReference, direction, merge, read_reference, reference_path
 from harness.errors import MsbenchError
 from harness.metrics.metric import Tolerance
 from harness.metrics.registry import METRICS
 from harness.record.record import Record
 from harness.record.schema import Result
+from harness.stats.verdict import Direction
 
 _COUNTED = {
     "parameters": Tolerance(0.0, 0.0, "exact: a count"),
@@ -237,25 +226,15 @@ def update_reference(records: Sequence[Record], decoders: Sequence[str | None] |
             the reference and lack some of its decoders.
     """
     path = reference_path(against)
-    _writable(path)
     new = make_reference(records, decoders=decoders, name=against)
     old = read_reference(str(path)) if path.is_file() else None
-    write_reference(path, new if old is None else merge(old, new))
-    lines = [] if old is None else list(_changes(old, new))
-    return [*lines, f"{'wrote' if old is None else 'updated'} {path}: {len(new.figures)} figures of {', '.join(new.decoders)}"]
-
-
-def _writable(path: Path) -> None:
-    """Raise `MsbenchError` where a file cannot be written."""
     try:
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        (new if old is None else merge(old, new)).write(path)
     except OSError as error:
         why = error.strerror or error
         raise MsbenchError(f"cannot write {path} ({why}): give a file in a folder you may write to") from error
+    lines = [] if old is None else list(_changes(old, new))
+    return [*lines, f"{'wrote' if old is None else 'updated'} {path}: {len(new.figures)} figures of {', '.join(new.decoders)}"]
 
 
 def _changes(old: GateReference, new: GateReference) -> Iterator[str]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
@@ -18,10 +18,10 @@ from harness.compare.comparison import Basis, side_by_side
 from harness.errors import MsbenchError, UnknownNameError
 from harness.files import write_text
 from harness.metrics.registry import METRICS
+from harness.stats.verdict import Direction
 
 COUNTS = ("parameters", "gflops")
 """figures beside the metrics: fewer is better"""
-Direction = Literal["higher", "lower"]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=10_000)]
 _HERE = Path(__file__).resolve().parents[1]
@@ -87,6 +87,13 @@ class GateReference:
         """What its figures rest on."""
         name = f"reference {self.name}"
         return Basis(name, self.protocol, self.protocol_hash, self.source_sha256, self.reference_sha256, self.metrics, {})
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON, atomically."""
+        figures = [{**asdict(one), "value": one.value if math.isfinite(one.value) else "inf"} for one in self.figures]
+        document = {**asdict(self), "figures": figures}
+        del document["name"]
+        write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 _FILE = TypeAdapter(GateReference)
@@ -168,14 +175,6 @@ def _check(reference: GateReference) -> None:
     places = [(figure.decoder, figure.metric) for figure in reference.figures]
     if twice := [place for place in places if places.count(place) > 1]:
         raise ValueError(f"{' '.join(twice[0])} stands there twice")
-
-
-def write_reference(path: Path, reference: GateReference) -> None:
-    """Write a reference as JSON, atomically."""
-    figures = [{**asdict(one), "value": one.value if math.isfinite(one.value) else "inf"} for one in reference.figures]
-    document = {**asdict(reference), "figures": figures}
-    del document["name"]
-    write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def merge(old: GateReference, new: GateReference) -> GateReference:

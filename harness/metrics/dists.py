@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from harness import weights
@@ -37,34 +37,28 @@ Stages = tuple[Tensor, ...]
 """The image in [0, 1] and its five stages of features, float32 [B, C, H, W] each; about 33 MB an image of 256 px."""
 
 
-class Dists(nn.Module):
-    """Perceptual distance that forgives a texture's exact layout, frozen and in eval mode; build it with `Dists.load`.
+class Dists:
+    """Perceptual distance that forgives a texture's exact layout.
 
     Args:
         tensors: `features.N.{weight,bias}` of VGG16, torchvision's names.
         alpha: texture weights [1475], at least 0.
         beta: structure weights [1475], at least 0; alpha and beta together are scaled to sum 1.
+        device: where it runs.
     """
 
-    mean: Tensor
-    deviation: Tensor
-    kernel: Tensor
-    alpha: Tensor
-    beta: Tensor
-
-    def __init__(self, tensors: Mapping[str, Tensor], alpha: Tensor, beta: Tensor) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(nn.ModuleList(_convolution(tensors, layer) for layer in layers) for layers in _STAGES)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
-        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+    def __init__(self, tensors: Mapping[str, Tensor], alpha: Tensor, beta: Tensor, device: torch.device | str = "cpu") -> None:
+        self._stages = [
+            [(tensors[f"features.{n}.weight"].to(device), tensors[f"features.{n}.bias"].to(device)) for n in layers]
+            for layers in _STAGES
+        ]
+        self._mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(1, 3, 1, 1)
+        self._deviation = torch.tensor([0.229, 0.224, 0.225], device=device).view(1, 3, 1, 1)
         # A Hann window over 5 points without its zero ends is (1, 2, 1) / 2.
-        window = torch.tensor([1.0, 2.0, 1.0])
-        self.register_buffer("kernel", (window[:, None] * window / 16).view(1, 1, 3, 3))
+        window = torch.tensor([1.0, 2.0, 1.0], device=device)
+        self._kernel = (window[:, None] * window / 16).view(1, 1, 3, 3)
         total = alpha.sum() + beta.sum()
-        self.register_buffer("alpha", alpha / total)
-        self.register_buffer("beta", beta / total)
-        self.requires_grad_(False)
-        self.eval()
+        self._alpha, self._beta = (alpha / total).to(device), (beta / total).to(device)
 
     @classmethod
     def load(cls, device: torch.device | str = "cpu", offline: bool = False) -> Dists:
@@ -74,21 +68,7 @@ class Dists(nn.Module):
             MsbenchError: weights are absent and cannot be fetched.
         """
         fitted = weights.load("dists", offline=offline)
-        return cls(weights.load("lpips-vgg", offline=offline), fitted["alpha"], fitted["beta"]).to(device)
-
-    def forward(self, images: Tensor, references: Tensor) -> Tensor:
-        """Distances of float images [B, 3, H, W] in [0, 1]: [B], differentiable; 0 where equal, at most 2, symmetric."""
-        return self._compare(self._features(images), self._features(references))
-
-    def distance(self, images: Tensor, references: Tensor) -> Tensor:
-        """Distances of uint8 images [B, 3, H, W]: float32 [B], lower is better; 0 where equal.
-
-        Needs about 100 MB an image of 256 px; hand over a few at a time.
-
-        Raises:
-            ValueError: the shapes differ.
-        """
-        return self.distance_to(self.reference_state(references), images)
+        return cls(weights.load("lpips-vgg", offline=offline), fitted["alpha"], fitted["beta"], device)
 
     @torch.no_grad()
     def reference_state(self, references: Tensor) -> Stages:
@@ -98,7 +78,9 @@ class Dists(nn.Module):
 
     @torch.no_grad()
     def distance_to(self, state: Stages, images: Tensor) -> Tensor:
-        """As `distance`, with the references' features computed before.
+        """Distances of uint8 images [B, 3, H, W]: float32 [B], lower is better; 0 where equal, at most 2, symmetric.
+
+        Needs about 100 MB an image of 256 px; hand over a few at a time.
 
         Raises:
             ValueError: the images have not the references' shape.
@@ -110,27 +92,26 @@ class Dists(nn.Module):
 
     def _features(self, images: Tensor) -> Stages:
         found = [images]
-        hidden = (images - self.mean) / self.deviation
-        for stage in self.stages:
+        hidden = (images - self._mean) / self._deviation
+        for stage in self._stages:
             if len(found) > 1:
                 hidden = self._pool(hidden)
-            assert isinstance(stage, nn.ModuleList)
-            for convolution in stage:
-                hidden = torch.relu(convolution(hidden))
+            for weight, bias in stage:
+                hidden = torch.relu(functional.conv2d(hidden, weight, bias, padding=1))
             found.append(hidden)
         return tuple(found)
 
     def _pool(self, hidden: Tensor) -> Tensor:
         """L2 pooling: the root of the blurred square at every second pixel."""
         channels = hidden.shape[1]
-        kernel = self.kernel.expand(channels, 1, 3, 3)
+        kernel = self._kernel.expand(channels, 1, 3, 3)
         blurred = functional.conv2d(hidden.square(), kernel, stride=2, padding=1, groups=channels)
         return (blurred + _POOL_FLOOR).sqrt()
 
     def _compare(self, first: Stages, second: Stages) -> Tensor:
         texture = torch.cat([texture_distance(x, y) for x, y in zip(first, second, strict=True)], dim=1)
         structure = torch.cat([structure_distance(x, y) for x, y in zip(first, second, strict=True)], dim=1)
-        return (self.alpha * texture + self.beta * structure).sum(dim=1)
+        return (self._alpha * texture + self._beta * structure).sum(dim=1)
 
 
 def texture_distance(first: Tensor, second: Tensor) -> Tensor:
@@ -147,15 +128,6 @@ def structure_distance(first: Tensor, second: Tensor) -> Tensor:
 def _variance(maps: Tensor) -> Tensor:
     """Population variance over the pixels: [B, C, H, W] → [B, C]."""
     return maps.var(dim=(2, 3), correction=0)
-
-
-def _convolution(tensors: Mapping[str, Tensor], layer: int) -> nn.Conv2d:
-    """A 3 x 3 convolution of VGG16; no random numbers are drawn."""
-    weight = tensors[f"features.{layer}.weight"]
-    with torch.device("meta"):
-        convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
-    convolution.load_state_dict({"weight": weight, "bias": tensors[f"features.{layer}.bias"]}, assign=True)
-    return convolution
 
 
 METRIC = Metric(

@@ -58,58 +58,46 @@ def torch_fidelity_state_dict(offline: bool = False) -> dict[str, Tensor]:
     return state
 
 
-class InceptionFeatures(nn.Module):
-    """The frozen feature extractor; build it with `InceptionFeatures.load`."""
+def _network(offline: bool) -> nn.Module:
+    """torch-fidelity's network with its weights, frozen."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.requires_grad_(False)
-        self.eval()
-
-    @classmethod
-    def load(cls, device: torch.device | str = "cpu", offline: bool = False) -> InceptionFeatures:
-        """The network with its weights.
-
-        Raises:
-            MsbenchError: the weights are absent and cannot be fetched.
-        """
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-        file = io.BytesIO()  # torch-fidelity takes weights as a file only
-        torch.save(torch_fidelity_state_dict(offline), file)
-        file.seek(0)
-        # Its constructor draws initial weights first; the caller's random state must not notice.
-        with torch.random.fork_rng(devices=[]):
-            network = FeatureExtractorInceptionV3("inception-v3-compat", [str(WIDTH)], feature_extractor_weights_path=file)
-        return cls(network).to(device)
-
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """Features of uint8 images [B, 3, H, W] of any size: float32 [B, 2048]."""
-        with full_float32(images.device):
-            (features,) = self.network(images)
-        return torch.as_tensor(features)
+    file = io.BytesIO()  # torch-fidelity takes weights as a file only
+    torch.save(torch_fidelity_state_dict(offline), file)
+    file.seek(0)
+    # Its constructor draws initial weights first; the caller's random state must not notice.
+    with torch.random.fork_rng(devices=[]):
+        network: nn.Module = FeatureExtractorInceptionV3(
+            "inception-v3-compat", [str(WIDTH)], feature_extractor_weights_path=file
+        )
+    return network.eval()
 
 
 class FastInception:
-    """Inception pool3 features of uint8 images."""
+    """Inception pool3 features of uint8 images.
 
-    def __init__(self, device: torch.device, offline: bool = False) -> None:
-        """Raises MsbenchError: the weights are absent and cannot be fetched."""
-        self._plain = InceptionFeatures.load(device, offline)
-        self._folded = _folded(self._plain.network) if device.type == "cpu" else None
+    Args:
+        device: where the network runs.
+        offline: fetch no weights.
+        plain: torch-fidelity's own form on a CPU too.
+
+    Raises:
+        MsbenchError: the weights are absent and cannot be fetched.
+    """
+
+    def __init__(self, device: torch.device, offline: bool = False, plain: bool = False) -> None:
+        self._plain = plain or device.type != "cpu"
+        network = _network(offline)
+        self._network = network.to(device) if self._plain else _folded(network)
         self.identity = f"inception {weights.WEIGHTS['inception'].content_sha256} pool3 form {_VERSION} float32 {device.type}"
         """weights, code version and kind of device: features of equal pixels under one identity differ by rounding at most"""
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Features of uint8 images [B, 3, H, W] of any size: float32 [B, 2048]."""
-        if self._folded is None:
-            return self._plain.features(images)
         with full_float32(images.device):
-            maps: Tensor = self._folded(resized(images))
-            return maps.mean(dim=(2, 3))
+            found = self._network(images if self._plain else resized(images))
+            return torch.as_tensor(found[0] if self._plain else found.mean(dim=(2, 3)))
 
 
 def resized(images: Tensor) -> Tensor:

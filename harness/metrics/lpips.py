@@ -72,18 +72,6 @@ class Lpips(nn.Module):
         distances: Tensor = self.network(images, references)
         return distances.flatten()
 
-    @torch.no_grad()
-    def distance(self, images: Tensor, references: Tensor) -> Tensor:
-        """Distances of uint8 images [B, 3, H, W]: float32 [B]."""
-        with full_float32(images.device):
-            distances: Tensor = self(to_signed(images), to_signed(references))
-        return distances
-
-
-def to_signed(images: Tensor) -> Tensor:
-    """uint8 → float32 in [-1, 1]."""
-    return images.float() / 127.5 - 1.0
-
 
 class FastLpips:
     """LPIPS of uint8 images against a state of their references; channels-last on a CPU, within 1e-4 of the plain form."""
@@ -113,7 +101,7 @@ class FastLpips:
             return torch.stack(found).sum(dim=0)
 
     def _input(self, images: Tensor) -> Tensor:
-        return self._scale(to_signed(images)).contiguous(memory_format=self._format)
+        return self._scale(images.float() / 127.5 - 1.0).contiguous(memory_format=self._format)
 
 
 def _normalised(maps: Tensor) -> Tensor:

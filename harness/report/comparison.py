@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from harness.compare.comparison import Compared, Comparison
+from harness.compare.comparison import Compared, Comparison, CostRatio, SeedSpread
 from harness.report.results import metric_title
 from harness.report.table import MISSING, Cell, Column, Table, listing, number
 
@@ -33,14 +33,8 @@ def signed(value: float, like: float) -> str:
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
     """The tables of a comparison; those without a row are left out."""
-    found = []
-    if comparison.comparisons:
-        found.append(_differences(comparison))
-    if comparison.costs:
-        found.append(_costs(comparison))
-    if comparison.seeds:
-        found.append(_seeds(comparison))
-    return found
+    makers = (comparison.comparisons, _differences), (comparison.costs, _costs), (comparison.seeds, _seeds)
+    return [table(comparison) for rows, table in makers if rows]
 
 
 def _differences(comparison: Comparison) -> Table:
@@ -153,10 +147,7 @@ def with_differences(table: Table, comparison: Comparison) -> Table:
 
 def comparison_documents(comparison: Comparison) -> dict[str, Any]:
     """The JSON keys: comparisons, costs, training_seeds, margins, margins_after."""
-    return {
-        "comparisons": [asdict(one) for one in comparison.comparisons],
-        "costs": [asdict(one) for one in comparison.costs],
-        "training_seeds": [asdict(one) for one in comparison.seeds],
-        "margins": comparison.margins,
-        "margins_after": comparison.margins_after,
-    }
+    lists: dict[str, Sequence[Compared | CostRatio | SeedSpread]]
+    lists = {"comparisons": comparison.comparisons, "costs": comparison.costs, "training_seeds": comparison.seeds}
+    rows = {key: [asdict(one) for one in found] for key, found in lists.items()}
+    return {**rows, "margins": comparison.margins, "margins_after": comparison.margins_after}

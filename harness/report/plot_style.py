@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path as FilePath
 
 import matplotlib as mpl
@@ -135,8 +136,9 @@ def place_labels(
     if (legend := axes.get_legend()) is not None:
         taken.append(legend.get_window_extent(renderer))
     room, written = axes.get_window_extent(renderer), 0
+    distances = (_NEAR, _FAR, 1.7 * _FAR) if far else (_NEAR,)
     for label in labels:
-        for distance, (right, up, horizontal, vertical), may_cross in _offsets(far):
+        for distance, may_cross, (right, up, horizontal, vertical) in product(distances, (False, True), _DIRECTIONS):
             note = axes.annotate(
                 label.text,
                 (label.x, label.y),
@@ -159,14 +161,6 @@ def place_labels(
                 break
             note.remove()
     return written
-
-
-def _offsets(far: bool) -> Iterator[tuple[float, tuple[float, float, str, str], bool]]:
-    """Distance in points, direction, and whether a line may be crossed there."""
-    for distance in (_NEAR, _FAR, 1.7 * _FAR) if far else (_NEAR,):
-        for may_cross in (False, True):
-            for direction in _DIRECTIONS:
-                yield distance, direction, may_cross
 
 
 def _text_box(note: Annotation, renderer: RendererBase) -> Bbox:

@@ -23,9 +23,8 @@ _HERE = Path(__file__).resolve()
 def published_path() -> Path:
     """Where published.csv lies: in results/ of a checkout, beside this module in an installed wheel."""
     root = _HERE.parents[2]
-    if (root / "pyproject.toml").is_file():
-        return root / "results" / "published.csv"
-    return _HERE.with_name("published.csv")
+    checkout = (root / "pyproject.toml").is_file()
+    return root / "results" / "published.csv" if checkout else _HERE.with_name("published.csv")
 
 
 def published_rows(path: Path | None = None) -> list[dict[str, str]]:

@@ -22,7 +22,6 @@ Form = Callable[[float], str]
 SMALL_N = 10_000
 """Below this many images FID and KID are not put beside published figures."""
 NOT_COMPARABLE = "rFID and KID are not comparable with 50k figures"
-_UNRANKED = frozenset({"latent_error"})  # decoders of other encoders stand beside each other
 _IN_A_BLOCK = 5  # metrics with intervals that 80 columns hold
 
 
@@ -96,7 +95,7 @@ def figures(results: Sequence[Result]) -> Iterator[Figure]:
     }
     for name, entry in METRICS.items():
         form = significant if entry.digits is None else _fixed(entry.digits)
-        better = None if name in _UNRANKED else entry.direction
+        better = entry.direction if entry.ranked else None
         for figure in (Figure(name, metric_title(name) if better is None else entry.title, better, form), beside.get(name)):
             if figure and any(figure.value(result) is not None for result in results):
                 yield figure

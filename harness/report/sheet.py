@@ -62,7 +62,15 @@ def write_sheet(
 
     Raises `ValueError` where the numbers or sizes of images do not agree, or there is nothing to draw.
     """
-    _check(reference, reconstructions, keys, captions or {})
+    texts = {**dict.fromkeys(reconstructions, [""] * len(reference)), **(captions or {})}
+    columns = (keys, *reconstructions.values(), *texts.values())
+    if not reference or any(len(column) != len(reference) for column in columns):
+        raise ValueError(
+            f"a sheet needs images, keys and captions in equal number; {len(reference)} and {[*map(len, columns)]} came"
+        )
+    for name, images in reconstructions.items():
+        if any(image.shape != original.shape for image, original in zip(images, reference, strict=True)):
+            raise ValueError(f"the reconstructions of {name!r} do not pair with the originals in size")
     rows = range(min(max_rows, len(reference)))
     names = ["original", *map(visible, reconstructions)]
     cell_width = max(reference[row].shape[1] for row in rows)
@@ -88,7 +96,7 @@ def write_sheet(
         for column, name in enumerate(("original", *reconstructions)):
             left = _GAP + column * (cell_width + _GAP)
             image = reconstructions[name][row] if column else reference[row]
-            note = (captions or {}).get(name, [""] * len(reference))[row] if column else keys[row]
+            note = texts[name][row] if column else keys[row]
             draw.text((left, top), _shortened(visible(note), note_font, cell_width), font=note_font, fill=_FAINT)
             _paste_cell(sheet, image, corner, size, (left, top + note_height + _GAP // 2), framed=column == 0)
         top += row_height
@@ -118,32 +126,10 @@ def _patch_size(image: Pixels) -> int:
     return max(1, min(int(side) for side in image.shape[:2]) // ENLARGE)
 
 
-def _check(
-    reference: Sequence[Pixels],
-    reconstructions: Mapping[str, Sequence[Pixels]],
-    keys: Sequence[str],
-    captions: Mapping[str, Sequence[str]],
-) -> None:
-    if not reference:
-        raise ValueError("a sheet needs at least one image")
-    if len(keys) != len(reference):
-        raise ValueError(f"{len(reference)} originals but {len(keys)} keys")
-    for name, images in reconstructions.items():
-        if len(images) != len(reference) or any(a.shape != b.shape for a, b in zip(images, reference, strict=True)):
-            raise ValueError(f"the reconstructions of {name!r} do not pair with the originals in number and size")
-    for name, texts in captions.items():
-        if len(texts) != len(reference):
-            raise ValueError(f"{len(texts)} captions of {name!r} for {len(reference)} originals")
-
-
 def _font_for(names: Sequence[str], width: int, sizes: Sequence[int]) -> Font:
     """The largest default font in which every name fits `width` pixels; the smallest where none does."""
-    font: Font = ImageFont.load_default(size=sizes[-1])
-    for size in sizes:
-        font = ImageFont.load_default(size=size)
-        if max(font.getlength(name) for name in names) <= width:
-            break
-    return font
+    fonts = [ImageFont.load_default(size=size) for size in sizes]
+    return next((font for font in fonts if max(map(font.getlength, names)) <= width), fonts[-1])
 
 
 def _line_height(font: Font) -> int:

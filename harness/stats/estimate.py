@@ -135,11 +135,8 @@ def no_interval(value: float, n: int, units: int, reason: str) -> Estimate:
 
 def few_units_note(units: int, clustered: bool) -> str:
     """The note that an estimate from few units carries; empty where there are enough."""
-    return (
-        f"only {units} independent {'photographs' if clustered else 'images'}"
-        if units < (FEW_PHOTOGRAPHS if clustered else FEW_UNITS)
-        else ""
-    )
+    few = FEW_PHOTOGRAPHS if clustered else FEW_UNITS
+    return f"only {units} independent {'photographs' if clustered else 'images'}" if units < few else ""
 
 
 def unit_numbers(clusters: Clusters, n: int) -> NDArray[np.intp]:

@@ -88,8 +88,10 @@ class Bootstrap:
             beyond = float(null - self.draws[place])
             if beyond * sign > 0.0:
                 return self._quantile(place) + _STEEP * beyond / self.standard_error
+        # counted from 0 with fractions, as `numpy.quantile` does
+        between = float(np.interp(null, self.draws, np.arange(len(self.draws))))
         below, upto = np.searchsorted(self.draws, null, "left"), np.searchsorted(self.draws, null, "right")
-        return self._quantile(_between(self.draws, null) if below == upto else float(below + upto - 1) / 2.0)
+        return self._quantile(between if below == upto else float(below + upto - 1) / 2.0)
 
     def _end(self, z: float) -> float:
         """Where the score is z."""
@@ -232,11 +234,6 @@ def _mean(*data: Values, axis: int) -> Values:
 
 def _ratio(*data: Values, axis: int) -> Values:
     return np.asarray(data[0].sum(axis=axis) / data[1].sum(axis=axis), dtype=np.float64)
-
-
-def _between(draws: Values, null: float) -> float:
-    """Place of a value among sorted draws, counted from 0 with fractions, as `numpy.quantile` does."""
-    return float(np.interp(null, draws, np.arange(len(draws))))
 
 
 def _checked(values: ArrayLike) -> Values:

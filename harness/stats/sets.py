@@ -64,23 +64,30 @@ class SetStatistic:
 
 def set_estimate(statistic: SetStatistic) -> Estimate:
     """The value with its jackknife standard error and Student quantiles."""
-    return _estimate(statistic.value, statistic.without, statistic.interaction, statistic)
+    value, without, n, count, parts = statistic.value, statistic.without, statistic.n, statistic.count, len(statistic.without)
+    if parts < 2:
+        unit = "photograph" if statistic.clustered else "image"
+        return no_interval(value, n, count, f"{count} independent {unit}: no interval")
+    if not np.isfinite(without).all():
+        return no_interval(value, n, count, "too few images remain without one unit: no interval")
+    variance = (parts - 1) / parts * float(np.square(without - without.mean()).sum())
+    # the jackknife counts what two units do together twice; half of the excess stays in, against the noise of its own estimate
+    excess = (parts - 1) ** 2 / 2.0 * _residual_variance(statistic.interaction)
+    error = float(np.sqrt(max(variance - excess / 2.0, variance / 2.0)))
+    note = few_units_note(count, statistic.clustered)
+    return Estimate(value, n, count, Student(error, parts, statistic.method), note)
 
 
-def set_difference(decoder: SetStatistic, baseline: SetStatistic) -> Estimate:
-    """Decoder minus baseline over the same pairs.
+def set_difference(decoder: SetStatistic, baseline: SetStatistic, times: float = 1.0) -> Estimate:
+    """Decoder minus `times` baseline over the same pairs.
 
     Raises:
         ValueError: the two are not of the same units.
     """
     if (decoder.units, decoder.method) != (baseline.units, baseline.method):
         raise ValueError("a paired difference needs the same images and clusters in both")
-    return _estimate(
-        decoder.value - baseline.value,
-        decoder.without - baseline.without,
-        decoder.interaction - baseline.interaction,
-        decoder,
-    )
+    parts = ("value", "without", "interaction")
+    return set_estimate(replace(decoder, **{part: getattr(decoder, part) - times * getattr(baseline, part) for part in parts}))
 
 
 def set_ratio(decoder: SetStatistic, baseline: SetStatistic, level: float = 0.95) -> Interval:
@@ -95,7 +102,7 @@ def set_ratio(decoder: SetStatistic, baseline: SetStatistic, level: float = 0.95
         raise ValueError(f"a ratio needs a positive baseline, not {baseline.value}")
 
     def may_be(ratio: float) -> bool:
-        interval = set_difference(decoder, _times(baseline, ratio)).interval(level)
+        interval = set_difference(decoder, baseline, ratio).interval(level)
         return interval.low <= 0.0 <= interval.high
 
     value = decoder.value / baseline.value
@@ -115,15 +122,6 @@ def _edge(holds: Callable[[float], bool], start: float, direction: float) -> flo
         middle = (inner + outer) / 2.0
         inner, outer = (middle, outer) if holds(middle) else (inner, middle)
     return inner
-
-
-def _times(statistic: SetStatistic, factor: float) -> SetStatistic:
-    return replace(
-        statistic,
-        value=factor * statistic.value,
-        without=factor * statistic.without,
-        interaction=factor * statistic.interaction,
-    )
 
 
 def chosen_units(count: int) -> NDArray[np.intp]:
@@ -171,21 +169,6 @@ def checked_pairs(
     if x.shape != y.shape or x.ndim != 2 or len(x) < 2:
         raise ValueError(f"pairs need two arrays [n, D] of one shape, n ≥ 2; got {x.shape} and {y.shape}")
     return x, y
-
-
-def _estimate(value: float, without: Values, interaction: Values, like: SetStatistic) -> Estimate:
-    count, parts = like.count, len(without)
-    if parts < 2:
-        return no_interval(
-            value, like.n, count, f"{count} independent {'photograph' if like.clustered else 'image'}: no interval"
-        )
-    if not np.isfinite(without).all():
-        return no_interval(value, like.n, count, "too few images remain without one unit: no interval")
-    variance = (parts - 1) / parts * float(np.square(without - without.mean()).sum())
-    # the jackknife counts what two units do together twice; half of the excess stays in, against the noise of its own estimate
-    excess = (parts - 1) ** 2 / 2.0 * _residual_variance(interaction)
-    error = float(np.sqrt(max(variance - excess / 2.0, variance / 2.0)))
-    return Estimate(value, like.n, count, Student(error, parts, like.method), few_units_note(count, like.clustered))
 
 
 def _residual_variance(interaction: Values) -> float:

@@ -169,9 +169,11 @@ def _latent_checks(run: Run, group: Group, built: Decoder | str) -> list[Check]:
 
 def _feature_checks(run: Run, groups: list[Group]) -> list[Check]:
     """Inception features of some saved images against those the run kept; the references' with the first group."""
-    from harness.metrics.inception import InceptionFeatures
+    import torch
 
-    network, checks = InceptionFeatures.load(), []
+    from harness.metrics.inception import FastInception
+
+    network, checks = FastInception(torch.device("cpu"), plain=True), []
     for group in groups:
         label, kept = group.result.label, run.features(group.result.label)
         assert kept is not None  # the run has features

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.compare import reference as gate_reference
 from harness.compare.gate import DEFAULT_TOLERANCE, check, gated_figures, make_reference, tolerance_of, update_reference
-from harness.compare.reference import read_reference, write_reference
+from harness.compare.reference import read_reference
 from harness.errors import MsbenchError
 from harness.metrics.metric import Tolerance
 from harness.metrics.registry import METRICS
@@ -295,7 +295,7 @@ def harm(target: Path, percent: float, seed: int) -> Path:
 @pytest.mark.slow
 def test_a_harmed_checkpoint_trips_and_another_way_to_run_does_not(tmp_path: Path) -> None:
     path = tmp_path / "ms-onestep.json"
-    write_reference(path, make_reference([measure(tmp_path / "first")]))
+    make_reference([measure(tmp_path / "first")]).write(path)
     made = read_reference(str(path))
     again, other = measure(tmp_path / "again"), measure(tmp_path / "other", batch_size=3, threads=1)
     assert [line for run in (again, other) for line in check([run], made).lines()[:-1]] == []

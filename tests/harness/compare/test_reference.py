@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.compare.reference import read_reference, write_reference
+from harness.compare.reference import read_reference
 from harness.errors import MsbenchError, UnknownNameError
 from harness.metrics.registry import METRICS
 from harness.record.protocol import Protocol
@@ -26,7 +26,7 @@ Change = Callable[[dict[str, Any]], object]
 def test_reference_file_holds_everything(tmp_path: Path) -> None:
     made = reference(row(lpips=0.1 + 0.2), row("jpeg", psnr=None), exact=2)
     path = tmp_path / "new" / "r.json"
-    write_reference(path, made)
+    made.write(path)
     again = read_reference(str(path))
     assert replace(again, name="simple") == made
     content = json.loads(path.read_text())
@@ -42,7 +42,7 @@ def damaged(change: Change) -> Callable[[Path], object]:
     """Writes a sound reference with one thing changed."""
 
     def write(path: Path) -> None:
-        write_reference(path, reference())
+        reference().write(path)
         content = json.loads(path.read_text())
         change(content)
         path.write_text(json.dumps(content))
@@ -60,7 +60,7 @@ def text(replaced: str | bytes) -> Callable[[Path], object]:
 
 
 def cut(path: Path) -> None:
-    write_reference(path, reference())
+    reference().write(path)
     path.write_bytes(path.read_bytes()[:700])
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_reference_is_one_line_and_exit_2(tmp_path: Path, make_run: Ma
 
 def test_a_byte_order_mark_and_other_line_ends_are_read(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    write_reference(path, reference())
+    reference().write(path)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert read_reference(str(path)).figures == reference().figures
 
@@ -144,7 +144,7 @@ def test_the_committed_reference_is_of_today_s_protocol_and_metrics() -> None:
 
 
 def test_names_are_found_and_near_misses_suggested(regression_folder: Path) -> None:
-    write_reference(regression_folder / "photos-cpu.json", reference())
+    reference().write(regression_folder / "photos-cpu.json")
     (regression_folder / "sensitivity.csv").write_text("decoder,change\n")
     assert read_reference("photos-cpu").decoders == ("vae",)
     with pytest.raises(UnknownNameError, match="Did you mean 'photos-cpu'"):

@@ -16,6 +16,10 @@ def ours() -> Dists:
     return Dists.load(offline=True)
 
 
+def distance(network: Dists, images: Tensor, references: Tensor) -> Tensor:
+    return network.distance_to(network.reference_state(references), images)
+
+
 @pytest.fixture(scope="module")
 def theirs() -> nn.Module:
     """torchmetrics' network with its own copy of α and β; VGG16 comes from the cache instead of a download."""
@@ -39,7 +43,7 @@ def test_equals_torchmetrics(
     ours: Dists, theirs: nn.Module, photos: Tensor, reconstructions: Tensor, height: int, width: int
 ) -> None:
     a, b = reconstructions[4:6, :, :height, :width], photos[4:6, :, :height, :width]
-    found = ours.distance(a, b)
+    found = distance(ours, a, b)
     with torch.no_grad():
         single = theirs(a / 255, b / 255)
         double = theirs.double()(a.double() / 255, b.double() / 255)
@@ -55,24 +59,24 @@ def test_equals_torchmetrics_between_different_photographs(ours: Dists, theirs: 
     a, b = photos[4:6, :, :64, :64], photos[6:8, :, :64, :64]
     with torch.no_grad():
         expected = theirs(a / 255, b / 255)
-    assert torch.allclose(ours.distance(a, b), expected, rtol=0, atol=1e-5)
+    assert torch.allclose(distance(ours, a, b), expected, rtol=0, atol=1e-5)
 
 
 def test_equal_images_are_at_exactly_zero(ours: Dists, photos: Tensor) -> None:
     flat = torch.full((1, 3, 64, 64), 200, dtype=torch.uint8)
     for images in (photos[:2, :, :64, :64], flat):
-        assert ours.distance(images, images.clone()).tolist() == [0.0] * len(images)
+        assert distance(ours, images, images.clone()).tolist() == [0.0] * len(images)
 
 
 def test_symmetric(ours: Dists, photos: Tensor, reconstructions: Tensor) -> None:
     a, b = reconstructions[:2, :, :64, :64], photos[:2, :, :64, :64]
-    assert torch.equal(ours.distance(a, b), ours.distance(b, a))
+    assert torch.equal(distance(ours, a, b), distance(ours, b, a))
 
 
 def test_batches_change_nothing(ours: Dists, photos: Tensor, reconstructions: Tensor) -> None:
     a, b = reconstructions[:4, :, :64, :64], photos[:4, :, :64, :64]
-    alone = torch.cat([ours.distance(a[i : i + 1], b[i : i + 1]) for i in range(len(a))])
-    assert torch.allclose(ours.distance(a, b), alone, rtol=1e-5)
+    alone = torch.cat([distance(ours, a[i : i + 1], b[i : i + 1]) for i in range(len(a))])
+    assert torch.allclose(distance(ours, a, b), alone, rtol=1e-5)
 
 
 def test_one_state_of_the_references_serves_many_images(ours: Dists, photos: Tensor, reconstructions: Tensor) -> None:
@@ -86,7 +90,7 @@ def test_one_state_of_the_references_serves_many_images(ours: Dists, photos: Ten
         (512, 8, 8),
         (512, 4, 4),
     ]
-    assert torch.equal(ours.distance_to(state, a), ours.distance(a, b))
+    assert torch.equal(ours.distance_to(state, a), distance(ours, a, b))
     assert ours.distance_to(state, b).tolist() == [0.0, 0.0]
     with pytest.raises(ValueError, match=r"\[1, 3, 64, 64\]"):
         ours.distance_to(state, a[:1])
@@ -112,7 +116,7 @@ def test_weight_on_the_image_alone_gives_the_images_own_term(term: str, expected
     chosen = {"alpha": torch.zeros(1475), "beta": torch.zeros(1475)} | {term: one}
     network = Dists(weights.load("lpips-vgg"), chosen["alpha"], chosen["beta"])
     a, b = (torch.full((1, 3, 16, 16), grey, dtype=torch.uint8) for grey in (51, 153))
-    assert network.distance(a, b).item() == pytest.approx(expected, abs=1e-6)
+    assert distance(network, a, b).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_pooling_is_the_root_of_the_blurred_square(ours: Dists) -> None:
@@ -129,18 +133,6 @@ def test_weights_are_the_published_count_and_none_is_negative() -> None:
     fitted = weights.load("dists", offline=True)
     assert {name: tuple(tensor.shape) for name, tensor in fitted.items()} == {"alpha": (1475,), "beta": (1475,)}
     assert all((tensor >= 0).all() for tensor in fitted.values())
-
-
-def test_gradients_reach_the_images_and_only_them(ours: Dists, photos: Tensor, reconstructions: Tensor) -> None:
-    image = (reconstructions[:1, :, :32, :32] / 255).requires_grad_()
-    reference = photos[:1, :, :32, :32] / 255
-    before = ours(image, reference)
-    before.sum().backward()
-    assert image.grad is not None
-    assert torch.isfinite(image.grad).all()
-    assert all(parameter.grad is None for parameter in ours.parameters())
-    step = image.detach() - 1e-4 * image.grad / image.grad.square().mean().sqrt()
-    assert ours(step, reference).item() < before.item()
 
 
 def test_loading_leaves_the_random_state_alone() -> None:

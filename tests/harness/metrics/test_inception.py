@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from harness.metrics.inception import FastInception, InceptionFeatures, full_float32, resized, torch_fidelity_state_dict
+from harness.metrics.inception import FastInception, full_float32, resized, torch_fidelity_state_dict
 from harness.stats.rfid import rfid_value
 from harness.weights import WEIGHTS, sources
 
@@ -48,11 +48,11 @@ def test_features_equal_the_torchscript_network(tmp_path: Path, photos: Tensor) 
     images = torch.nn.functional.interpolate(photos[:2].float(), size=299).to(torch.uint8)
     with torch.no_grad():
         theirs = script((images.float() - 128) / 128)
-    assert torch.allclose(InceptionFeatures.load().features(images), theirs, rtol=0, atol=5e-6)
+    assert torch.allclose(FastInception(CPU, plain=True).features(images), theirs, rtol=0, atol=5e-6)
 
 
 def test_shape_type_and_batches(photos: Tensor) -> None:
-    network = InceptionFeatures.load()
+    network = FastInception(CPU, plain=True)
     together = network.features(photos[:3])
     assert together.shape == (3, 2048)
     assert together.dtype == torch.float32
@@ -69,7 +69,7 @@ def test_the_absent_classifier_is_nan() -> None:
 
 def test_loading_leaves_the_random_state_alone() -> None:
     state = torch.get_rng_state()
-    InceptionFeatures.load()
+    FastInception(CPU, plain=True)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -83,7 +83,7 @@ def test_resize_equals_torch_fidelity_to_the_bit(shape: tuple[int, int]) -> None
 
 
 def test_inception_equals_its_plain_form(photos: Tensor, reconstructions: Tensor) -> None:
-    plain, fast = InceptionFeatures.load(), FastInception(CPU)
+    plain, fast = FastInception(CPU, plain=True), FastInception(CPU)
     images = [photos, reconstructions[..., :224, :224]]
     (a, b), (c, d) = ([network.features(batch).numpy() for batch in images] for network in (plain, fast))
     assert abs(a - c).max() < 1e-4

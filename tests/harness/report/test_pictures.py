@@ -56,9 +56,9 @@ def test_images_that_do_not_pair_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "sheet.png"
     with pytest.raises(ValueError, match="'vae' do not pair"):
         write_sheet(path, [flat(RED)], {"vae": [flat(RED, 32)]}, ["a"])
-    with pytest.raises(ValueError, match="2 keys"):
+    with pytest.raises(ValueError, match=r"1 and \[2\]"):
         write_sheet(path, [flat(RED)], {}, ["a", "b"])
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="needs images"):
         write_sheet(path, [], {}, [])
     assert not path.exists()
 
