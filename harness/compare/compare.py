@@ -91,7 +91,9 @@ def compare(
     results = [
         {**people[position][result.label], "label": label, "run": bases[position].name} for label, position, result in chosen
     ]
-    stated = runs[0][0].data.protocol.margins
+    # The protocol names no metric of another package: its own default counts unless the run stated one.
+    own = ",".join(f"{one.name}={one.margin}" for one in METRICS.values() if one.margin and one.origin != "msbench")
+    stated = merge_margins(own, runs[0][0].data.protocol.margins, METRICS)
     merged = merge_margins(stated, margins, METRICS)
     after = parse_margins(merged, METRICS) != parse_margins(stated, METRICS)
     if after:
