@@ -30,9 +30,9 @@ def test_decoding_is_timed_and_encoding_is_not(tmp_path: Path) -> None:
     for scope in ("decode", "end-to-end"):
         cell = cells["sleeper", 1, scope]
         assert cell["status"] == "ok"
-        assert 50.0 <= cell["median_ms"] <= (250.0 if cell["disturbed"] else 60.0)  # other work proves nothing
+        assert 50.0 <= cell["median_ms"] <= 60.0
         assert 50.0 <= cell["p10_ms"] <= cell["median_ms"] <= cell["p90_ms"] <= cell["p99_ms"]
-        assert (2.0 if cell["disturbed"] else 12.0) < cell["images_per_s"] <= 20.0
+        assert 12.0 < cell["images_per_s"] <= 20.0
         assert cell["n_calls"] >= 3
         assert (cell["ratio_to_first"], cell["flop_ratio_to_first"], cell["gflops"]) == (1.0, None, None)
         # Imports alone take longer than the 500 ms of encoding that are taken off.
@@ -78,8 +78,7 @@ def test_everybodys_fastest_is_timed_in_the_same_turns() -> None:
     decoding = [cell for cell in table.rows if cell.scope == "decode"]
     assert [(cell.decoder, cell.dtype) for cell in decoding] == [("whole", "fp32"), ("half", "bf16")]
     assert decoding[0].ratio_to_first == 1.0
-    disturbed = any(row.disturbed for row in results.cells)  # other work proves nothing
-    assert decoding[1].ratio_to_first == pytest.approx(3.0, rel=0.6 if disturbed else 0.2)
+    assert decoding[1].ratio_to_first == pytest.approx(3.0, rel=0.2)
     samples = pd.DataFrame(results.samples, columns=list(SAMPLE_COLUMNS))
     final = samples[samples["final"] & (samples["scope"] == "decode")]
     assert set(zip(final["decoder"], final["dtype"], strict=True)) == {("whole", "fp32"), ("half", "bf16")}
