@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -100,6 +100,10 @@ class DecoderOptions:
     """size of a network with random weights; None = the one that ships. A checkpoint says its own size"""
     name: str = ""
     """registry name that was asked for, set by `harness.registry.build_decoder`: one factory may serve several"""
+    location: str = ""
+    """of a decoder asked for as KIND:LOCATION or by the path of a file: what follows the kind; empty for registry names"""
+    own: Mapping[str, str] = field(default_factory=dict)
+    """options that only this kind of decoder has, as written: those of `DecoderEntry.own`"""
 
 
 class DecoderFactory(Protocol):

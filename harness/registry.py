@@ -33,6 +33,8 @@ class DecoderEntry:
     """its weights are random: what it costs means something, what it decodes does not"""
     single_scale: str | None = None
     """the decoder it is at K = 1, whose checkpoints fit it there: with one scale all paths are the same"""
+    own: tuple[str, ...] = ()
+    """options that only this decoder has, beside those of `DecoderOptions`; its factory checks their values"""
 
 
 _OURS, _PEERS = "decoders.models:build", "baselines.diffusers_vae:build"
@@ -61,6 +63,9 @@ _BUILT_IN = (
     _unshipped("sd-vae-arch", f"Stable Diffusion's VAE decoder, {_ARCHITECTURE}", _PEERS, cost_only=True),
     _unshipped("taesd-arch", f"TAESD's decoder, {_ARCHITECTURE}", _PEERS, cost_only=True),
 )
+
+KINDS: dict[str, DecoderEntry] = {}
+"""decoders asked for as KIND:LOCATION, by kind"""
 
 
 def decoder_entries() -> dict[str, DecoderEntry]:
@@ -91,18 +96,31 @@ def build_decoder(name: str, options: DecoderOptions) -> Decoder:
         UnknownNameError: no such decoder.
         MsbenchError: the options do not fit, or a plug-in cannot be loaded.
     """
-    entries = decoder_entries()
-    if name not in entries:
-        raise UnknownNameError("decoder", name, entries)
-    factory = load_factory(entries[name])
+    entry, location = find_entry(name)
+    factory = load_factory(entry)
     with plugin_boundary(f"decoder {name}", "its factory"):
-        decoder = factory(replace(options, name=name))
+        decoder = factory(replace(options, name=name, location=location))
         if not isinstance(decoder, Decoder):
-            raise MsbenchError(f"decoder {name!r} ({entries[name].target}) lacks spec, encode or decode")
+            raise MsbenchError(f"decoder {name!r} ({entry.target}) lacks spec, encode or decode")
         spec = checked_spec(name, decoder.spec)
         if spec is not decoder.spec:
             decoder.spec = spec
     return decoder
+
+
+def find_entry(name: str) -> tuple[DecoderEntry, str]:
+    """The entry that NAME or KIND:LOCATION stands for, and the location.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    kind, colon, location = name.partition(":")
+    if colon and kind in KINDS:
+        return KINDS[kind], location
+    entries = decoder_entries()
+    if name not in entries:
+        raise UnknownNameError("decoder", name, [*entries, *(f"{kind}:…" for kind in KINDS)])
+    return entries[name], ""
 
 
 def load_factory(entry: DecoderEntry) -> DecoderFactory:
