@@ -9,11 +9,14 @@ a quarter has more images than the features have dimensions and a parabola throu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats.rfid import rfid_value
+from harness.stats.rfid import Moments, rfid_of_moments, rfid_value
 
 PARTS = (1, 2, 3, 4)
 """into how many equal parts the set is cut for each point of the line"""
@@ -77,10 +80,18 @@ def rfid_infinity(
     if min(sizes) <= dimensions:
         return Extrapolation(value, None, n, dimensions)
     order = np.random.default_rng(seed).permutation(n)
+    # the cuts of halves, thirds and quarters together make pieces; the moments of each are summed once
+    cuts = sorted({part * size for count, size in zip(PARTS[1:], sizes[1:], strict=True) for part in range(count + 1)})
+    sets = [(features, features.mean(axis=0, dtype=np.float64)) for features in (reference, reconstruction)]
+    gap = sets[0][1] - sets[1][1]
+    pieces = [
+        [Moments.of(features, origin, np.sort(order[low:high])) for features, origin in sets] for low, high in pairwise(cuts)
+    ]
     means = [value]
     for count, size in zip(PARTS[1:], sizes[1:], strict=True):
-        parts = [np.sort(order[part * size : (part + 1) * size]) for part in range(count)]
-        means.append(float(np.mean([rfid_value(reference[rows], reconstruction[rows]) for rows in parts])))
+        ends = [cuts.index(part * size) for part in range(count + 1)]
+        parts = [[reduce(add, side) for side in zip(*pieces[low:high], strict=True)] for low, high in pairwise(ends)]
+        means.append(float(np.mean([rfid_of_moments(first, second, gap) for first, second in parts])))
     inverse = 1.0 / np.asarray(sizes)
     line, parabola = (float(np.polyfit(inverse, means, degree)[-1]) for degree in (1, 2))
     straight = abs(line - parabola) <= BENT * abs(value - line) + 1e-9

@@ -5,7 +5,7 @@ With A, B the centred features of references and reconstructions, Σ = AᵀA / (
     rFID = ‖μ₁ - μ₂‖² + Tr Σ₁ + Tr Σ₂ - 2 Tr √(Σ₁Σ₂),      Tr √(Σ₁Σ₂) = ‖M‖_* / (n - 1).
 
 More images than dimensions D go through R_A R_Bᵀ [D, D], which has the singular values of M: A = Q_A R_A by QR up to 10,000
-images, R_AᵀR_A = AᵀA by Cholesky above, summed over blocks of rows. U = A R_Bᵀ Z / S and V = B R_Aᵀ W / S with
+images, R_AᵀR_A = AᵀA by Cholesky above, summed over blocks of rows (`Moments`). U = A R_Bᵀ Z / S and V = B R_Aᵀ W / S with
 R_A R_Bᵀ = W S Zᵀ are then made a block of rows at a time, so that float32 features of any number of images need no copy.
 
 Leaving a unit c of m pairs out takes J C Jᵀ off the identity between the factors, where J picks the unit's rows and
@@ -97,15 +97,49 @@ def _orthogonal(features: Features, mean: Values) -> Values:
 
 
 def _cholesky(features: Features, mean: Values) -> Values:
-    products = np.zeros((len(mean), len(mean)))
-    for start in range(0, len(features), _ROWS):
-        rows = features[start : start + _ROWS] - mean
-        products += rows.T @ rows
-    try:
-        return np.asarray(np.linalg.cholesky(products).T, dtype=np.float64)
-    except np.linalg.LinAlgError:  # of low rank
-        values, vectors = np.linalg.eigh(products)
-        return np.asarray(np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T, dtype=np.float64)
+    return Moments.of(features, mean, np.arange(len(features))).factor()
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Sums over rows of features less an origin; those of disjoint rows add up to those of all."""
+
+    n: int
+    """number of rows"""
+    total: Values
+    """[D] their sum"""
+    products: Values
+    """[D, D] sum of their outer products"""
+
+    @classmethod
+    def of(cls, features: Features, origin: Values, rows: NDArray[np.intp]) -> Moments:
+        """Of the given rows of features [n, D], a block of them in float64 at a time."""
+        total, products = np.zeros(len(origin)), np.zeros((len(origin), len(origin)))
+        for start in range(0, len(rows), _ROWS):
+            block = features[rows[start : start + _ROWS]] - origin
+            total += block.sum(axis=0)
+            products += block.T @ block
+        return cls(len(rows), total, products)
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.n + other.n, self.total + other.total, self.products + other.products)
+
+    def factor(self) -> Values:
+        """[D, D] R with RᵀR the products about the rows' own mean."""
+        products = self.products - np.outer(self.total, self.total / self.n)
+        try:
+            return np.asarray(np.linalg.cholesky(products).T, dtype=np.float64)
+        except np.linalg.LinAlgError:  # of low rank
+            values, vectors = np.linalg.eigh(products)
+            return np.asarray(np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T, dtype=np.float64)
+
+
+def rfid_of_moments(reference: Moments, reconstruction: Moments, gap: Values) -> float:
+    """rFID of rows known by their moments; `gap` [D] is the reference's origin less the reconstruction's."""
+    first, second, n = reference.factor(), reconstruction.factor(), reference.n
+    singular = np.linalg.svd(first @ second.T, compute_uv=False)
+    gap = gap + (reference.total - reconstruction.total) / n
+    return _distance(gap, _squares(first, second), float(singular.sum()), n)
 
 
 def _squares(first: Values, second: Values) -> float:

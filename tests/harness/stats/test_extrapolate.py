@@ -49,7 +49,11 @@ def test_no_figure_where_a_part_has_no_more_images_than_dimensions(n: int) -> No
 
 @pytest.mark.parametrize(("bend", "shown"), [(0.0, True), (100.0, True), (20_000.0, False), (-20_000.0, False)])
 def test_no_figure_where_the_points_lie_on_no_line(monkeypatch: pytest.MonkeyPatch, bend: float, shown: bool) -> None:
-    monkeypatch.setattr(extrapolate, "rfid_value", lambda x, y: 3.0 + 200.0 / len(x) + bend / len(x) ** 2)
+    def curve(n: int) -> float:
+        return 3.0 + 200.0 / n + bend / n**2
+
+    monkeypatch.setattr(extrapolate, "rfid_value", lambda x, y: curve(len(x)))
+    monkeypatch.setattr(extrapolate, "rfid_of_moments", lambda first, second, gap: curve(first.n))
     found = rfid_infinity(*np.zeros((2, 240, 2)))
     assert (found.infinity is not None) == shown
     assert found.sizes == (240, 120, 80, 60)
@@ -76,3 +80,16 @@ def test_a_perfect_decoder_has_no_bias(populations: dict[int, Any]) -> None:
     found = rfid_infinity(reference, reference)
     assert found.value == pytest.approx(0.0, abs=1e-9)
     assert found.bias == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [200, 240, 251, 263])
+def test_the_parts_means_are_those_of_their_own_images(n: int) -> None:
+    # the moments of pieces, added up, against the distance of each part computed from its rows
+    x, y = _known(n, 3)
+    found = rfid_infinity(x.astype(np.float32), y.astype(np.float32))
+    order = np.random.default_rng(0).permutation(n)
+    for count, size, mean in zip((1, 2, 3, 4), found.sizes, found.means, strict=True):
+        assert size == n // count
+        rows = [np.sort(order[part * size : (part + 1) * size]) for part in range(count)] if count > 1 else [np.arange(n)]
+        by_rows = np.mean([rfid_value(x[one].astype(np.float32), y[one].astype(np.float32)) for one in rows])
+        assert mean == pytest.approx(by_rows, rel=1e-9)
