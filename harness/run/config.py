@@ -12,6 +12,7 @@ import torch
 
 from harness.cost.cost import CostProtocol
 from harness.cost.modes import Mode, parse_mode
+from harness.data.types import Request
 from harness.decoder import DecoderOptions
 from harness.errors import MsbenchError, UnknownNameError
 from harness.metrics.registry import EXTRA, METRICS
@@ -119,6 +120,12 @@ def check_config(config: RunConfig) -> None:
     for name in config.decoders:
         if name not in entries:
             build_decoder(name, DecoderOptions())  # raises with the nearest name
+
+
+def dataset_request(config: RunConfig) -> Request:
+    """The images that a run is asked for."""
+    asked = ("data_dir", "resolution", "max_samples", "seed", "allow_upsampling", "split", "offline")
+    return Request(config.dataset, **{name: getattr(config, name) for name in asked})
 
 
 _RANGES: tuple[tuple[str, int, int], ...] = (

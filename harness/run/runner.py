@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from harness.cost.cost import measure_cost
 from harness.cost.modes import in_mode
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
-from harness.data.types import Request, Skipped
+from harness.data.types import Skipped
 from harness.decoder import Decoder, DecoderOptions
 from harness.environment import Start
 from harness.errors import MsbenchError, plugin_boundary
@@ -28,7 +29,7 @@ from harness.record.record import RECORD, Record, plain, read_record, write_reco
 from harness.record.schema import SCHEMA_VERSION, DatasetFacts, MetricFacts, RunData, SampleCounts, Setting
 from harness.registry import build_decoder, name_clashes
 from harness.report.sheet import write_sheet
-from harness.run.config import DTYPES, RunConfig, check_config, check_device, new_run_folder
+from harness.run.config import DTYPES, RunConfig, check_config, check_device, dataset_request, new_run_folder
 from harness.run.figures import decoder_figures, with_cost
 from harness.run.journal import Journal, new_state, seen_warnings
 from harness.run.quality import QualityPass
@@ -41,13 +42,19 @@ MARKER = ".msbench-images"
 _MAY_DIFFER = ("output_dir", "offline", "resume")
 
 
-def evaluate(config: RunConfig, progress: Progress | None = None, command: str = "Python API") -> Record:
+def evaluate(
+    config: RunConfig,
+    progress: Progress | None = None,
+    command: str = "Python API",
+    on_figures: Callable[[Record], None] | None = None,
+) -> Record:
     """Run the protocol and write the run's folder; with `config.resume` go on with what lies there.
 
     Args:
         config: what is asked for.
         progress: called with (stage, done, total).
         command: how the run was started, for the record.
+        on_figures: called with what stands of the record once quality is measured, and again after each decoder's cost.
 
     Raises:
         MsbenchError: bad input, found before anything is computed or written; or a decoder or a file failed on the way, and
@@ -57,21 +64,16 @@ def evaluate(config: RunConfig, progress: Progress | None = None, command: str =
     report = progress or (lambda stage, done, total: None)
     device = check_device(config.device)
     check_config(config)
-    asked = ("data_dir", "resolution", "max_samples", "seed", "allow_upsampling", "split", "offline")
-    dataset = open_dataset(Request(config.dataset, **{name: getattr(config, name) for name in asked}))
+    dataset = open_dataset(dataset_request(config))
     folder = config.output_dir or new_run_folder(config)
     for place, option in ((folder, "--output-dir"), (config.save_images, "--save-images")):
         if place is not None and dataset.holds(place):
             raise MsbenchError(f"{option} {place} lies in the dataset's folder: what is written there would become data")
     if not config.resume and (folder / RECORD).exists():
         raise MsbenchError(f"{folder} already holds a run; give another --output-dir, or --resume where it ended early")
-    options = DecoderOptions(
-        device=device, dtype=config.dtype, checkpoint=config.checkpoint, steps=config.steps, scales=config.scales
-    )
     stages = Stages(device)
     with stages.stage("loading decoders"):
-        decoders = {name: in_mode(build_decoder(name, options), config.mode, device) for name in config.decoders}
-    _refuse_random_weights(decoders)
+        decoders = build_decoders(config, device)
     with stages.stage("loading metrics"):
         suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
     data = _plan(config, dataset, start, command)
@@ -84,7 +86,7 @@ def evaluate(config: RunConfig, progress: Progress | None = None, command: str =
             data = replace(data, command=earlier.command, date=earlier.date)
             journal = _journal(folder, journal.state)
         _claim_images(config, folder)
-        run = _Run(config, folder, dataset, decoders, journal, stages, start, data)
+        run = _Run(config, folder, dataset, decoders, journal, stages, start, data, on_figures or (lambda record: None))
         try:
             run.write(status="running")
             run.measure_quality(QualityPass(config, dataset, decoders, suite, device, journal, stages), report)
@@ -121,6 +123,8 @@ class _Run:
     """when it began, and on what"""
     data: RunData
     """the record as last written"""
+    on_figures: Callable[[Record], None]
+    """told what stands of the record"""
 
     def write(self, **changes: Any) -> Record:
         """Write the record with these fields changed."""
@@ -141,7 +145,7 @@ class _Run:
         info = self.dataset.info
         with self.stages.stage("writing"):
             journal.finish(self.decoders)
-            self.write(
+            record = self.write(
                 status="quality",
                 results=tuple(result for result, _ in rows),
                 decoders={result.label: details for result, details in rows},
@@ -155,6 +159,7 @@ class _Run:
                 ),
                 warnings=(*name_clashes(config.decoders), *seen_warnings(journal.state)),
             )
+        self.on_figures(record)
 
     def measure_cost(self, device: torch.device, report: Progress) -> None:
         """Each decoder's cost; one that fails does not keep the others from being measured."""
@@ -166,13 +171,14 @@ class _Run:
             latents = concatenate(self.journal.tensors[f"latents:{label}"]).to(device)
             try:
                 with self.stages.stage("measuring cost"), plugin_boundary(f"decoder {label}", "measuring its cost"):
-                    cost = measure_cost(decoder, latents, config.seed, config.cost, device)
+                    fewer = partial(_built, config, label, device) if self.dataset.info.demo else None
+                    cost = measure_cost(decoder, latents, config.seed, config.cost, device, fewer=fewer)
             except MsbenchError as error:
                 failures.append(str(error))
                 continue
             result, details = with_cost(self.data.results[index], self.data.decoders[label], cost)
             results = (*self.data.results[:index], result, *self.data.results[index + 1 :])
-            self.write(results=results, decoders={**self.data.decoders, label: details})
+            self.on_figures(self.write(results=results, decoders={**self.data.decoders, label: details}))
         report("timing", len(self.decoders), len(self.decoders))
         if failures:
             raise MsbenchError("; ".join(failures))
@@ -194,6 +200,23 @@ class _Run:
         record = self.write(status="complete", timing=self.stages.timing())
         self.journal.discard()
         return record
+
+
+def build_decoders(config: RunConfig, device: torch.device) -> dict[str, Decoder]:
+    """Every decoder of a run, by label.
+
+    Raises:
+        MsbenchError: one cannot be built, or has random weights and so no quality to measure.
+    """
+    decoders = {name: _built(config, name, device) for name in config.decoders}
+    _refuse_random_weights(decoders)
+    return decoders
+
+
+def _built(config: RunConfig, name: str, device: torch.device, steps: int | None = None) -> Decoder:
+    """A decoder as a run uses it; with other steps where they are given."""
+    options = DecoderOptions(device, config.dtype, config.checkpoint, steps or config.steps, config.scales)
+    return in_mode(build_decoder(name, options), config.mode, device)
 
 
 def _plan(config: RunConfig, dataset: Dataset, start: Start, command: str) -> RunData:
