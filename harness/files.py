@@ -49,7 +49,7 @@ def safe_name(label: str) -> str:
     Other labels lose what paths or shells read otherwise and end in part of their hash, so that no two get one name.
     """
     plain = re.sub(r"[^\w.@=+,-]+", "_", label, flags=re.ASCII).lstrip(".-")[:_LONGEST_NAME]
-    if plain == label != "reference":
+    if label and plain == label != "reference":
         return label
     return f"{plain or 'row'}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
 

@@ -52,6 +52,12 @@ class DecoderRequest:
         common = {name: getattr(self, name) for name in _COMMON}
         return {name: value for name, value in common.items() if value not in (None, "trained")} | dict(self.own)
 
+    def text(self) -> str:
+        """`[LABEL=]NAME[@option=value]…`, which `parse_request` reads back."""
+        asked = [(option, str(value)) for option, value in self.asked().items()]
+        label = "" if self.label == _default_label(self.name, asked) else f"{self.label}="
+        return f"{label}{self.name}" + "".join(f"@{option}={value}" for option, value in asked)
+
     def with_defaults(self, steps: int | None, scales: int | None, checkpoint: Path | None) -> DecoderRequest:
         """The same row, where it does not say these itself."""
         return replace(self, steps=self.steps or steps, scales=self.scales or scales, checkpoint=self.checkpoint or checkpoint)

@@ -162,6 +162,20 @@ def parse_names(*texts: str) -> tuple[str, ...]:
     return tuple(part for text in texts for part in split_list(text))
 
 
+def parse_run(text: str) -> tuple[Path, str | None]:
+    """RUN or RUN:DECODER, split at the last colon that a run's folder stands before.
+
+    Raises:
+        MsbenchError: there is no such folder.
+    """
+    parts = text.split(":")
+    for place in range(len(parts), 0, -1):
+        run = ":".join(parts[:place])
+        if run and Path(run).exists():
+            return Path(run), ":".join(parts[place:]) or None
+    raise MsbenchError(f"no run at {text}: give the folder that `msbench run` printed, or FOLDER:DECODER")
+
+
 def chosen(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
     """Those options of a command that a dataclass has fields for."""
     return {field.name: options[field.name] for field in fields(kind) if field.name in options}
