@@ -104,7 +104,8 @@ def run_command(
 
     sizes = () if cost_batch_sizes == "none" else tuple(shared.parse_integers("--cost-batch-sizes", cost_batch_sizes))
     protocol = CostProtocol(batch_sizes=sizes, max_seconds=cost_seconds, decoder_seconds=decoder_seconds) if cost else None
-    request = RunConfig(**shared.chosen(RunConfig, {**given, "decoders": decoder, "margins": margin, "cost": protocol}))
+    named = {"decoders": shared.parse_names(*decoder), "margins": margin, "cost": protocol}
+    request = RunConfig(**shared.chosen(RunConfig, {**given, **named}))
     names = shared.parse_names(columns)
     check_columns(names, request.extra_metrics, sizes)
     if dry_run:

@@ -74,7 +74,7 @@ def test_one_option_means_one_thing_in_every_command() -> None:
     meanings: dict[str, dict[str, str]] = {}
     for path, command in COMMANDS.items():
         for name, one in flags(command).items():
-            meanings.setdefault(name, {})[" ".join(path)] = one.help.partition(".")[0].rstrip(".")
+            meanings.setdefault(name, {})[" ".join(path)] = one.help.partition(". ")[0].rstrip(".")
     assert {name: found for name, found in meanings.items() if len(set(found.values())) > 1} == {}
 
 
