@@ -6,12 +6,8 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-FORMER = {
-    "--cell-seconds": "--cost-seconds",
-    "--batch-sizes": "--cost-batch-sizes",
-    "--baselines": "--beside",
-}
-"""name that an option had -> its name; every command takes the former one too, and shows neither where it has neither"""
+FORMER = {"--cell-seconds": "--cost-seconds", "--batch-sizes": "--cost-batch-sizes", "--baselines": "--beside"}
+"""name that an option had -> its name; commands that have the option take the former name too, and do not show it"""
 
 _GROUPS = {
     "Decoders": "decoder checkpoint steps scales beside checkpoint_dir mode dtype teacher direct student control earlier",
@@ -24,11 +20,7 @@ _GROUPS = {
     "Output": "columns table_format published images tensorboard as_json",
 }
 """group -> parameters of commands, by name"""
-
-
-def group_of(name: str) -> str:
-    """The group that a parameter stands in."""
-    return next((group for group, names in _GROUPS.items() if name in names.split()), "Options")
+GROUP_OF = {name: group for group, names in _GROUPS.items() for name in names.split()}
 
 
 class Command(TyperCommand):
@@ -44,7 +36,7 @@ class Command(TyperCommand):
         found: dict[str, list[tuple[str, str]]] = {group: [] for group in ("Arguments", *_GROUPS)}
         for param in self.get_params(ctx):
             if record := param.get_help_record(ctx):
-                group = "Arguments" if param.param_type_name == "argument" else group_of(param.name or "")
+                group = "Arguments" if param.param_type_name == "argument" else GROUP_OF.get(param.name or "", "Options")
                 found.setdefault(group, []).append(record)
         for group, records in found.items():
             if records:

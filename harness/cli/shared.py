@@ -49,12 +49,7 @@ def _keep_stdout(asked: bool) -> bool:
     return asked
 
 
-Seconds = Annotated[
-    float,
-    typer.Option(
-        min=0.01, max=86_400.0, callback=finite, help="Measured seconds per timing cell; the warm-up may take as much."
-    ),
-]
+Seconds = Annotated[float, typer.Option(min=0.01, max=86_400.0, callback=finite, help="Measured seconds per timing cell.")]
 DecoderList = Annotated[
     list[str],
     typer.Option(
@@ -65,22 +60,16 @@ DecoderList = Annotated[
     ),
 ]
 DatasetName = Annotated[str, typer.Option(help="Images: a name of `msbench ls datasets`, or folder:PATH.")]
-Modes = Annotated[
-    str, typer.Option(help="How decoders run: eager, compile or cudagraph (CUDA only). Several, separated by commas.")
-]
+Modes = Annotated[str, typer.Option(help="How decoders run: eager, compile or cudagraph. Several, separated by commas.")]
 NewFolder = Annotated[Path | None, typer.Option(help="Folder to write. Default: a new one below runs/.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where the dataset lies: a folder or a tar.")]
-Columns = Annotated[
-    str, typer.Option(help="Columns of the table beside the first, by their names in the CSV: rfid,psnr,ms_per_image_b1.")
-]
+Columns = Annotated[str, typer.Option(help="Columns to show, by their names in the CSV: rfid,psnr,ms_per_image_b1.")]
 Resolution = Annotated[
     int | None,
     typer.Option(min=MIN_RESOLUTION, max=MAX_RESOLUTION, help="Side of every image in pixels. Default: the dataset's own."),
 ]
 MaxSamples = Annotated[int | None, typer.Option(min=1, help="Seeded, class-stratified subset of this size.")]
-Seed = Annotated[
-    int, typer.Option(min=0, max=MAX_SEED, help="Seeds all that is random. Here the subset and each sample's noise.")
-]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seeds all that is random. Here the subset and noise.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="Arithmetic of the decoders: fp32, bf16 or fp16.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]

@@ -81,7 +81,8 @@ def evaluate(
     rows = {row.label: row for row in config.requests()}
     stages = Stages(device)
     with stages.stage("loading decoders"):
-        decoders = build_decoders(config, device)
+        decoders = {label: _built(config, row, device) for label, row in rows.items()}
+    _refuse_random_weights(decoders)
     with stages.stage("loading metrics"):
         suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
     data = _plan(config, dataset, start, command)
@@ -213,29 +214,14 @@ class _Run:
         return record
 
 
-def build_decoders(config: RunConfig, device: torch.device) -> dict[str, Decoder]:
-    """Every decoder of a run, by label.
-
-    Raises:
-        MsbenchError: one cannot be built, or has random weights and so no quality to measure.
-    """
-    decoders = {row.label: _built(config, row, device) for row in config.requests()}
-    _refuse_random_weights(decoders)
-    return decoders
-
-
 def _built(config: RunConfig, row: DecoderRequest, device: torch.device, steps: int | None = None) -> Decoder:
-    """The decoder of a row as the run uses it, with other steps where they are given."""
-    return in_mode(_build(config, replace(row, steps=steps or row.steps), device), config.mode, device)
-
-
-def _build(config: RunConfig, row: DecoderRequest, device: torch.device) -> Decoder:
-    """The decoder of a row, by its name or from the object that the caller gave."""
-    live = config.live()
+    """The decoder of a row in the run's mode, by its name or the object that the caller gave; `steps` go before its own."""
+    live, row = config.live(), replace(row, steps=steps or row.steps)
     if row.label not in live:
-        return row.build(device, config.dtype)
+        return in_mode(row.build(device, config.dtype), config.mode, device)
     options = replace(row.options(device, config.dtype), name=row.name)
-    return build_by(partial(ForeignDecoder, live[row.label]), type(live[row.label]).__name__, options)
+    made = build_by(partial(ForeignDecoder, live[row.label]), type(live[row.label]).__name__, options)
+    return in_mode(made, config.mode, device)
 
 
 def _plan(config: RunConfig, dataset: Dataset, start: Start, command: str) -> RunData:
