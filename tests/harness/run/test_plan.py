@@ -49,7 +49,7 @@ def test_the_parts_add_up(planned: RunPlan) -> None:
 
 
 def test_a_whole_set_is_counted_and_images_only_where_they_are_saved(place: Path) -> None:
-    found = plan_run(replace(CONFIG, decoders=("bicubic",), max_samples=None))
+    found = plan_run(replace(CONFIG, decoders=("bicubic",), max_samples=None, resolution=256))
     assert (found.n, found.images_mb) == (15, 0.0)
     assert "memory unknown" in replace(found, memory_mb=None).line()
 
