@@ -54,9 +54,8 @@ DecoderList = Annotated[
     list[str],
     typer.Option(
         "--decoder",
-        help="[LABEL=]NAME[@option=value]…, separated by commas or given again; NAME is one of `msbench ls decoders`, "
-        "KIND:LOCATION, or a file, my_model.py or my_model.py:attribute. Options: steps, scales, checkpoint, weights, preset, "
-        "dtype; of a file also range=01, trained_on, down_factor.",
+        help="[LABEL=]NAME[@option=value]…, separated by commas or given again: a name of `msbench ls decoders`, or "
+        "my_model.py[:attribute]. Options: steps, scales, checkpoint, weights, preset, dtype; of files range=01, trained_on.",
     ),
 ]
 DatasetName = Annotated[str, typer.Option(help="Images: a name of `msbench ls datasets`, or folder:PATH.")]

@@ -22,7 +22,7 @@ from harness.decoder import DTYPES, Decoder
 from harness.environment import Start
 from harness.errors import MsbenchError, UnknownNameError, plugin_boundary
 from harness.files import folder_lock, write_text
-from harness.foreign import ForeignDecoder
+from harness.foreign import ForeignDecoder, refuse_options
 from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
 from harness.record.protocol import Protocol
@@ -214,14 +214,19 @@ class _Run:
         return record
 
 
-def _built(config: RunConfig, row: DecoderRequest, device: torch.device, steps: int | None = None) -> Decoder:
-    """The decoder of a row in the run's mode, by its name or the object that the caller gave; `steps` go before its own."""
-    live, row = config.live(), replace(row, steps=steps or row.steps)
+def _build(config: RunConfig, row: DecoderRequest, device: torch.device) -> Decoder:
+    """The decoder of a row, by its name or from the object that the caller gave."""
+    live = config.live()
     if row.label not in live:
-        return in_mode(row.build(device, config.dtype), config.mode, device)
+        return row.build(device, config.dtype)
     options = replace(row.options(device, config.dtype), name=row.name)
-    made = build_by(partial(ForeignDecoder, live[row.label]), type(live[row.label]).__name__, options)
-    return in_mode(made, config.mode, device)
+    refuse_options("an object", options)
+    return build_by(partial(ForeignDecoder, live[row.label]), type(live[row.label]).__name__, options)
+
+
+def _built(config: RunConfig, row: DecoderRequest, device: torch.device, steps: int | None = None) -> Decoder:
+    """The decoder of a row in the run's mode, with other steps where they are given."""
+    return in_mode(_build(config, replace(row, steps=steps or row.steps), device), config.mode, device)
 
 
 def _plan(config: RunConfig, dataset: Dataset, start: Start, command: str) -> RunData:
