@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.check.conformance import Finding, check
     from harness.compare.compare import compare
     from harness.decoder import Decoder, DecoderOptions, DecoderSpec, NoiseSource
     from harness.errors import MsbenchError
@@ -19,6 +20,7 @@ __all__ = [
     "Decoder",
     "DecoderOptions",
     "DecoderSpec",
+    "Finding",
     "Metric",
     "MsbenchError",
     "NoiseSource",
@@ -27,6 +29,7 @@ __all__ = [
     "RunConfig",
     "Tolerance",
     "Whole",
+    "check",
     "compare",
     "evaluate",
     "main",
@@ -36,6 +39,7 @@ _HOMES = {
     "MsbenchError": "harness.errors",
     "Record": "harness.record.record",
     "RunConfig": "harness.run.config",
+    **dict.fromkeys(("Finding", "check"), "harness.check.conformance"),
     "compare": "harness.compare.compare",
     "evaluate": "harness.run.runner",
     **dict.fromkeys(("Decoder", "DecoderOptions", "DecoderSpec", "NoiseSource"), "harness.decoder"),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from typing import TypeVarTuple
 
 from harness.cost.attempt import Outcome
@@ -62,7 +63,7 @@ class Client:
                 return self._end
             reply: Outcome = self._connection.recv()
         except (EOFError, OSError):
-            self._end = Outcome("failed", self._obituary())
+            self._end = Outcome("failed", obituary(self._process))
             return self._end
         return reply
 
@@ -81,8 +82,10 @@ class Client:
             self._process.kill()
         self._process.join()
 
-    def _obituary(self) -> str:
-        self._process.join(_END_SECONDS)
-        code = self._process.exitcode
-        cause = " (the system's way when host memory runs out)" if code == _KILLED else ""
-        return f"the worker process died with exit code {code}{cause}"
+
+def obituary(process: BaseProcess) -> str:
+    """How a process ended, which is waited for."""
+    process.join(_END_SECONDS)
+    code = process.exitcode
+    cause = " (the system's way when host memory runs out)" if code == _KILLED else ""
+    return f"the worker process died with exit code {code}{cause}"

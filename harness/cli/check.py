@@ -1,0 +1,81 @@
+"""The commands for one's own decoder: `check`, and `new decoder`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli import shared
+from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
+from harness.errors import MsbenchError
+
+if TYPE_CHECKING:
+    from harness.check.conformance import Finding
+
+EXAMPLE = "Example: msbench check my_model.py --device cuda"
+NEW_EXAMPLE = "Example: msbench new decoder my_model.py && msbench check my_model.py"
+_TEMPLATES = Path(__file__).parent.parent / "check" / "templates"
+
+
+def check_command(
+    decoder: Annotated[str, typer.Argument(help="A decoder, as `run --decoder` takes it.")],
+    resolution: Annotated[
+        int, typer.Option(min=MIN_RESOLUTION, max=MAX_RESOLUTION, help="Side of the photographs in pixels.")
+    ] = 256,
+    device: shared.Device = "cpu",
+    dtype: shared.Dtype = "fp32",
+    timeout: Annotated[
+        float, typer.Option(min=1.0, max=86_400.0, callback=shared.finite, help="Seconds a check may take.")
+    ] = 900.0,
+    as_json: shared.JsonFlag = False,
+) -> None:
+    """Try whether a decoder keeps the contract: what fails, why, and how to mend it; exit 1 where a check fails."""
+    from harness.check.child import check_apart
+    from harness.check.conformance import WARNING
+    from harness.decoder import DecoderOptions
+    from harness.registry import find_entry, name_clashes
+    from harness.run.config import check_device, parse_dtype
+    from harness.speed.bench import photo_pixels
+
+    find_entry(decoder)  # raises where there is none
+    for line in name_clashes([decoder]):
+        shared.say(f"warning: {line}", stderr=True)
+
+    def report(finding: Finding) -> None:
+        mark = {None: "–   ", False: "FAIL"}.get(finding.passed, "warn" if finding.detail.startswith(WARNING) else "ok  ")
+        shared.say(f"{mark} {finding.name}: {finding.detail.removeprefix(WARNING)}", as_json)
+
+    options = DecoderOptions(check_device(device), parse_dtype(dtype))
+    found = check_apart(decoder, options, photo_pixels(resolution), timeout, report)
+    failed = [one.name for one in found if one.passed is False]
+    doubts = [one.name for one in found if one.detail.startswith(WARNING)]
+    said = [
+        f"{len(names)} {what}: {', '.join(names)}" for names, what in ((failed, "failed"), (doubts, "with a doubt")) if names
+    ]
+    shared.say(f"{decoder}: {'; '.join(said) or 'every check passed'}", as_json)
+    if as_json:
+        status = "failed" if failed else "complete"
+        checks = [asdict(one) for one in found]
+        shared.print_json({"schema_version": 1, "status": status, "decoder": decoder, "checks": checks})
+    if failed:
+        raise typer.Exit(1)
+
+
+def new_decoder_command(file: Annotated[Path, typer.Argument(help="The file to write, as my_model.py.")]) -> None:
+    """Write a decoder that works, to put your own model into, and a test beside it; nothing is overwritten."""
+    from harness.files import write_text
+
+    if file.suffix != ".py":
+        raise MsbenchError(f"{file}: give the name of a Python file, such as my_model.py")
+    if not file.parent.is_dir():
+        raise MsbenchError(f"{file}: there is no folder {file.parent}")
+    made = {file: "decoder.txt", file.with_name(f"test_{file.name}"): "test.txt"}
+    if there := [str(path) for path in made if path.exists()]:
+        raise MsbenchError(f"{' and '.join(there)} exists already and stays as it is: give another name")
+    for path, template in made.items():
+        write_text(path, (_TEMPLATES / template).read_text(encoding="utf-8").replace("MY_MODEL", file.name))
+        shared.say(f"wrote {path}")
+    shared.say(f"next: msbench check {file}")
