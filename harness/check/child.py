@@ -50,15 +50,18 @@ def check_apart(
         report(finding)
 
     try:
+        ours.poll(None)  # the start of the process is no check
         while ours.poll(timeout):
             message = ours.recv()
             if message is None:
-                return found
+                process.join(timeout)
+                break
             if isinstance(message, Finding):
                 note(message)
             else:
                 current = message
-        note(Finding(current, False, f"no answer after {timeout:g} s: it hangs, or --timeout is too short for it"))
+        else:
+            note(Finding(current, False, f"no answer after {timeout:g} s: it hangs, or --timeout is too short for it"))
     except EOFError:
         note(Finding(current, False, f"{obituary(process)}: nothing in a decoder may end the process (exit, abort, crash)"))
     finally:
@@ -78,14 +81,14 @@ def _serve(connection: Connection, name: str, options: DecoderOptions, pixels: N
         _bound_memory()
     connection.send(BUILD)
     try:
-        decoder = build_decoder(name, options)
-    except MsbenchError as error:
-        connection.send(Finding(BUILD, False, str(error)))
-    else:
-        spec = decoder.spec
+        spec = (decoder := build_decoder(name, options)).spec
         connection.send(Finding(BUILD, True, f"{spec.steps} steps, {spec.scales} scales, {spec.parameters:,} parameters"))
         for finding in conformance(decoder, torch.from_numpy(pixels).to(options.device), options.dtype, connection.send):
             connection.send(finding)
+    except MsbenchError as error:
+        connection.send(Finding(BUILD, False, str(error)))
+    except KeyboardInterrupt:  # the decoder's own
+        sys.exit(130)
     connection.send(None)
 
 
