@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,79 +17,71 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.check.conformance import CHECKS, Finding, conformance
-from harness.decoder import DecoderOptions
 from harness.errors import MsbenchError
-from harness.registry import build_decoder
+from harness.requests import DecoderRequest
 from harness.speed.client import obituary
 
 BUILD = "build"
 """the check before all others: the decoder can be built"""
 _SHARE = 0.8  # of the memory that is free
+_END_SECONDS = 5.0
 
 
 def check_apart(
-    name: str, options: DecoderOptions, pixels: Tensor, timeout: float, report: Callable[[Finding], None]
-) -> list[Finding]:
-    """Build a decoder and try it in a process of its own.
+    request: DecoderRequest, device: torch.device, dtype: torch.dtype, pixels: Tensor, timeout: float
+) -> Iterator[Finding]:
+    """Build a decoder and try it in a process of its own; every check gives a finding, in order.
 
     Args:
-        name: the decoder, for `build_decoder`.
-        options: how to build it.
+        request: the decoder.
+        device: where it is tried.
+        dtype: its arithmetic, where the request names none.
         pixels: photographs, uint8 [B, 3, R, R] on the CPU.
         timeout: seconds a check may take.
-        report: called with each finding as it comes.
     """
-    context, found, current = multiprocessing.get_context("spawn"), list[Finding](), BUILD
+    context, missing = multiprocessing.get_context("spawn"), [BUILD, *(name for name, _, _ in CHECKS)]
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_serve, args=(theirs, name, options, pixels.numpy()))
+    process = context.Process(target=_serve, args=(theirs, request, device, dtype, pixels.numpy()))
     process.start()
     theirs.close()
-
-    def note(finding: Finding) -> None:
-        found.append(finding)
-        report(finding)
-
+    ended = f"no answer after {timeout:g} s: it hangs, or --timeout is too short for it"
     try:
-        ours.poll(None)  # the start of the process is no check
-        while ours.poll(timeout):
-            message = ours.recv()
-            if message is None:
-                process.join(timeout)
-                break
-            if isinstance(message, Finding):
-                note(message)
-            else:
-                current = message
-        else:
-            note(Finding(current, False, f"no answer after {timeout:g} s: it hangs, or --timeout is too short for it"))
+        ours.recv()  # the start of the process is no check
+        while missing and ours.poll(timeout):
+            yield ours.recv()
+            missing.pop(0)
     except EOFError:
-        note(Finding(current, False, f"{obituary(process)}: nothing in a decoder may end the process (exit, abort, crash)"))
+        ended = f"{obituary(process)}: nothing in a decoder may end the process (exit, abort, crash)"
     finally:
+        if not missing:
+            process.join(_END_SECONDS)
         process.kill()
         process.join()
-    for check, _, _ in CHECKS:
-        if check not in [one.name for one in found]:
-            note(Finding(check, None, f"not tried: needs {current}"))
-    return found
+    for name in missing:
+        failed = name == missing[0]
+        yield Finding(name, False if failed else None, ended if failed else f"not tried: needs {missing[0]}")
 
 
-def _serve(connection: Connection, name: str, options: DecoderOptions, pixels: NDArray[np.uint8]) -> None:
-    """Entry point of the process: sends the name of each check before it, its finding after it, None at the end."""
+def _serve(
+    connection: Connection, request: DecoderRequest, device: torch.device, dtype: torch.dtype, pixels: NDArray[np.uint8]
+) -> None:
+    """Entry point of the process: sends that it began, then a finding a check."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this process ends it
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the command's stdout may be a JSON document
-    if options.device.type == "cpu":
+    if device.type == "cpu":
         _bound_memory()
-    connection.send(BUILD)
+    connection.send(None)
     try:
-        spec = (decoder := build_decoder(name, options)).spec
-        connection.send(Finding(BUILD, True, f"{spec.steps} steps, {spec.scales} scales, {spec.parameters:,} parameters"))
-        for finding in conformance(decoder, torch.from_numpy(pixels).to(options.device), options.dtype, connection.send):
-            connection.send(finding)
+        decoder = request.build(device, dtype)
     except MsbenchError as error:
         connection.send(Finding(BUILD, False, str(error)))
-    except KeyboardInterrupt:  # the decoder's own
-        sys.exit(130)
-    connection.send(None)
+        for name, _, _ in CHECKS:
+            connection.send(Finding(name, None, f"not tried: needs {BUILD}"))
+        return
+    connection.send(Finding(BUILD, True, ""))
+    with suppress(KeyboardInterrupt):  # the decoder's own
+        for finding in conformance(decoder, torch.from_numpy(pixels).to(device), request.options(device, dtype).dtype):
+            connection.send(finding)
 
 
 def _bound_memory() -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from harness.cli import shared
 from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
 from harness.errors import MsbenchError
-
-if TYPE_CHECKING:
-    from harness.check.conformance import Finding
 
 EXAMPLE = "Example: msbench check my_model.py --device cuda"
 NEW_EXAMPLE = "Example: msbench new decoder my_model.py && msbench check my_model.py"
@@ -35,30 +32,24 @@ def check_command(
     """Try whether a decoder keeps the contract: what fails, why, and how to mend it; exit 1 where a check fails."""
     from harness.check.child import check_apart
     from harness.check.conformance import WARNING
-    from harness.decoder import DecoderOptions
-    from harness.registry import find_entry, name_clashes
-    from harness.run.config import check_device, parse_dtype
+    from harness.decoder import parse_dtype
+    from harness.registry import name_clashes
+    from harness.requests import parse_request
+    from harness.run.config import check_device
     from harness.speed.bench import photo_pixels
 
-    find_entry(decoder)  # raises where there is none
-    for line in name_clashes([decoder]):
+    request = parse_request(decoder)
+    for line in name_clashes([request.name]):
         shared.say(f"warning: {line}", stderr=True)
-
-    def report(finding: Finding) -> None:
-        mark = {None: "–   ", False: "FAIL"}.get(finding.passed, "warn" if finding.detail.startswith(WARNING) else "ok  ")
-        shared.say(f"{mark} {finding.name}: {finding.detail.removeprefix(WARNING)}", as_json)
-
-    options = DecoderOptions(check_device(device), parse_dtype(dtype))
-    found = check_apart(decoder, options, photo_pixels(resolution), timeout, report)
-    failed = [one.name for one in found if one.passed is False]
-    doubts = [one.name for one in found if one.detail.startswith(WARNING)]
-    said = [
-        f"{len(names)} {what}: {', '.join(names)}" for names, what in ((failed, "failed"), (doubts, "with a doubt")) if names
-    ]
-    shared.say(f"{decoder}: {'; '.join(said) or 'every check passed'}", as_json)
+    found = []
+    for one in check_apart(request, check_device(device), parse_dtype(dtype), photo_pixels(resolution), timeout):
+        found.append(one)
+        mark = "warn" if one.passed and one.detail else {None: "–   ", False: "FAIL", True: "ok  "}[one.passed]
+        shared.say(f"{mark} {one.name}{': ' * bool(one.detail)}{one.detail.removeprefix(WARNING)}", as_json)
+    failed = ", ".join(one.name for one in found if one.passed is False)
+    shared.say(f"{decoder}: {'failed: ' if failed else 'no check failed'}{failed}", as_json)
     if as_json:
-        status = "failed" if failed else "complete"
-        checks = [asdict(one) for one in found]
+        status, checks = "failed" if failed else "complete", [asdict(one) for one in found]
         shared.print_json({"schema_version": 1, "status": status, "decoder": decoder, "checks": checks})
     if failed:
         raise typer.Exit(1)

@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 PLUGIN = ROOT.parent / "shared" / "cases" / "plugin"
 FAULTY = {
-    "rp-nan-all": ("finite values", "4 of 4 images that are NaN"),
-    "rp-nan-some": ("finite values", "1 of 4 images that are NaN"),
+    "rp-nan-all": ("finite values", "4 of 4 images, that are NaN"),
+    "rp-nan-some": ("finite values", "1 of 4 images, that are NaN"),
     "rp-nan-pixel": ("finite values", "that are NaN"),
     "rp-inf": ("finite values", "that are infinite"),
     "rp-range01": ("range", "look like [0, 1]"),

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from harness.check.child import check_apart
 from harness.check.conformance import CHECKS, Finding
 from harness.cli import app
-from harness.decoder import DecoderOptions
+from harness.requests import parse_request
 from harness.speed.bench import photo_pixels
 
 PLUGIN = """
@@ -60,9 +60,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def apart(name: str, timeout: float = 60.0) -> dict[str, Finding]:
-    told: list[Finding] = []
-    found = check_apart(name, DecoderOptions(), photo_pixels(64), timeout, told.append)
-    assert told == found
+    found = list(check_apart(parse_request(name), torch.device("cpu"), torch.float32, photo_pixels(64), timeout))
     assert [one.name for one in found] == ["build", *(name for name, _, _ in CHECKS)]
     return {one.name: one for one in found}
 
@@ -84,7 +82,7 @@ def test_a_decoder_that_hangs_is_stopped() -> None:
 
 @pytest.mark.usefixtures("plugin")
 def test_an_interrupt_of_the_decoders_own_is_its_end(capfd: pytest.CaptureFixture[str]) -> None:
-    assert "died with exit code" in apart("t-interrupts")["encode"].detail
+    assert "died with exit code 0" in apart("t-interrupts")["encode"].detail
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -112,7 +110,7 @@ def test_the_command_exits_with_1_where_a_check_fails() -> None:
     assert done.exit_code == 1
     assert "FAIL build: decoder t-unbuilt: its factory raised KeyError: 'no such model'" in done.stdout
     assert "–    decode: not tried: needs build" in done.stdout
-    assert "t-unbuilt: 1 failed: build" in done.stdout
+    assert "t-unbuilt: failed: build" in done.stdout
 
 
 def test_the_command_prints_one_document() -> None:
@@ -123,7 +121,7 @@ def test_the_command_prints_one_document() -> None:
     assert document["decoder"] == "identity"
     assert [set(one) for one in document["checks"]] == [{"name", "passed", "detail"}] * (1 + len(CHECKS))
     assert all(one["passed"] for one in document["checks"])
-    assert "ok   decode: [4, 3, 64, 64], torch.float32" in done.stderr
+    assert "ok   decode\n" in done.stderr
 
 
 @pytest.mark.usefixtures("plugin")
