@@ -13,7 +13,7 @@ STAMP := $(VENV)/.msbench-setup
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results results-imagenette gate test test-slow lint format clean
+.PHONY: help setup demo results results-imagenette gate test test-slow test-iqa lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,12 @@ test: lint ## lint, then every test that takes seconds
 # pytest exits 5 where nothing is marked slow: that is no failure.
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS) || [ $$? -eq 5 ]
+
+# pyiqa brings transformers and much more, under a noncommercial licence: an environment of its own, and no part of .ci/run.
+test-iqa: ## the tests of pyiqa's metrics, in .venv-iqa (downloads gigabytes once)
+	test -x .venv-iqa/bin/pip || $(PYTHON) -m venv .venv-iqa
+	.venv-iqa/bin/python -m pip install -e '.[iqa]' pytest
+	.venv-iqa/bin/python -m pytest -m iqa $(PYTEST_ARGS)
 
 lint: setup ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .

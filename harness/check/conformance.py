@@ -54,12 +54,13 @@ def check(decoder: object, device: str = "cpu", resolution: int = RESOLUTION) ->
     Raises:
         MsbenchError: there is no such decoder, device or resolution, or it cannot be built.
     """
-    where, kind = check_device(device), type(decoder).__name__
+    where, dtype, kind = check_device(device), torch.float32, type(decoder).__name__
     if isinstance(decoder, str):
-        built = parse_request(decoder).build(where, torch.float32)
+        request = parse_request(decoder)
+        built, dtype = request.build(where, dtype), request.options(where, dtype).dtype
     else:
         built = build_by(partial(ForeignDecoder, decoder), kind, DecoderOptions(where, name=kind))
-    return list(conformance(built, photo_pixels(resolution).to(where)))
+    return list(conformance(built, photo_pixels(resolution).to(where), dtype))
 
 
 def conformance(decoder: Decoder, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from harness.speed.messages import Job
 from harness.speed.worker import serve
 
 _END_SECONDS = 5.0
+_DEATH_SECONDS = 30.0  # of a process that closed its end: a busy machine takes a while
 _KILLED = -9
 Given = TypeVarTuple("Given")
 
@@ -85,7 +86,7 @@ class Client:
 
 def obituary(process: BaseProcess) -> str:
     """How a process ended, which is waited for."""
-    process.join(_END_SECONDS)
+    process.join(_DEATH_SECONDS)
     code = process.exitcode
     cause = " (the system's way when host memory runs out)" if code == _KILLED else ""
     return f"the worker process died with exit code {code}{cause}"
