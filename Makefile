@@ -13,7 +13,7 @@ STAMP := $(VENV)/.msbench-setup
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results results-imagenette gate test test-slow docs lint format clean
+.PHONY: help setup demo results results-imagenette gate test test-slow test-iqa docs lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,12 @@ docs: setup ## build the documentation site in build/site, and check its links
 	rm -rf build/docs build/site && mkdir -p build/docs
 	git ls-files '*.md' docs results decoders/checkpoints LICENSE | grep -v safetensors | xargs cp --parents -t build/docs
 	$(BIN)/mkdocs build --strict
+
+# pyiqa brings transformers and much more, under a noncommercial licence: an environment of its own, and no part of .ci/run.
+test-iqa: ## the tests of pyiqa's metrics, in .venv-iqa (downloads gigabytes once)
+	test -x .venv-iqa/bin/pip || $(PYTHON) -m venv .venv-iqa
+	.venv-iqa/bin/python -m pip install -e '.[iqa]' pytest
+	.venv-iqa/bin/python -m pytest -m iqa $(PYTEST_ARGS)
 
 lint: setup ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.check.conformance import Finding, check
     from harness.compare.compare import compare
     from harness.decoder import Decoder, DecoderOptions, DecoderSpec, NoiseSource
     from harness.errors import MsbenchError
@@ -20,6 +21,7 @@ __all__ = [
     "Decoder",
     "DecoderOptions",
     "DecoderSpec",
+    "Finding",
     "Metric",
     "MsbenchError",
     "NoiseSource",
@@ -29,6 +31,7 @@ __all__ = [
     "RunConfig",
     "Tolerance",
     "Whole",
+    "check",
     "compare",
     "evaluate",
     "main",
@@ -40,6 +43,7 @@ _HOMES = {
     "Record": "harness.record.record",
     "Run": "harness.record.run",
     "RunConfig": "harness.run.config",
+    **dict.fromkeys(("Finding", "check"), "harness.check.conformance"),
     "compare": "harness.compare.compare",
     "evaluate": "harness.run.runner",
     "open_run": "harness.record.run",

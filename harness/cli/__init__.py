@@ -1,4 +1,4 @@
-"""The command line: `msbench run | compare | claim | verify | speed | sweep | train-decoder | schema | ls | weights | doctor`.
+"""The command line, one file a command (`msbench --help` lists them).
 
 Everything heavy is imported inside the command that needs it, so that --help answers at once. Tables go to stdout; with --json,
 stdout is one JSON document and everything else goes to stderr. Exit codes: see `EXIT_CODES`.
@@ -11,15 +11,15 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import claim, compare, doctor, maintain, schema, speed, sweep, train, verify
+from harness.cli import check, claim, compare, doctor, maintain, schema, speed, sweep, train, verify
 from harness.cli import run as run_
 from harness.cli.command import Command
 from harness.cli.shared import DEBUG, Commands, open_streams, say
 from harness.environment import keep_freed_memory, msbench_version
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 a check failed (gate, claim, verify, doctor); 2 bad input, or a file, decoder or memory that fails; "
-    "3 a fault of msbench itself, its traceback in a file it names; 130 interrupted; 141 the reader of the output has gone."
+    "Exit codes: 0 done; 1 a check failed (check, gate, claim, verify, doctor); 2 bad input, or a file, decoder or memory that "
+    "fails; 3 a fault of msbench itself, its traceback in a file it names; 130 interrupted; 141 the output's reader has gone."
 )
 
 app = typer.Typer(
@@ -58,12 +58,16 @@ app.command("run", cls=Command)(run_.run_command)
 app.command("compare", cls=Command)(compare.compare_command)
 app.command("claim", cls=Command)(claim.claim_command)
 app.command("verify", cls=Command)(verify.verify_command)
+app.command("check", cls=Command)(check.check_command)
 app.command("speed", cls=Command)(speed.speed_command)
 app.command("sweep", cls=Command)(sweep.sweep_command)
 app.command("train-decoder", cls=Command)(train.train_command)
 app.command("schema", cls=Command)(schema.schema_command)
 app.command("ls", cls=Command)(maintain.ls_command)
 app.command("doctor", cls=Command)(doctor.doctor_command)
+new_app = typer.Typer(help="Write a file to start from.", no_args_is_help=True)
+new_app.command("decoder", cls=Command)(check.new_decoder_command)
+app.add_typer(new_app, name="new")
 weights_app = typer.Typer(help="Weights of the metric networks.", no_args_is_help=True)
 weights_app.command("fetch", cls=Command)(maintain.weights_fetch_command)
 weights_app.command("verify", cls=Command)(maintain.weights_verify_command)

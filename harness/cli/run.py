@@ -39,7 +39,7 @@ def run_command(
         typer.Option(help="Losses that count as none: lpips=0.01,rfid=5%. Stated before the run; others keep their default."),
     ] = "",
     extra_metrics: Annotated[
-        str, typer.Option(help="Slower metrics on request, separated by commas; `msbench ls metrics` lists them.")
+        str, typer.Option(help="Metrics on request, separated by commas, as dists,pyiqa:gmsd; `msbench ls metrics` lists them.")
     ] = "",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; changes no number beyond rounding.")] = 8,
     device: shared.Device = "cpu",

@@ -123,10 +123,11 @@ def compare(
 
 
 def _told(record: Record) -> list[str]:
-    """What a run itself warns of, and that it ended early."""
-    status = record.data.status
+    """What a run itself warns of, that it ended early, and metrics of packages that are not installed here."""
+    status, absent = record.data.status, sorted(record.data.metrics.keys() - METRICS.keys())
     early = f"the run did not finish (status {status}): `msbench run … --resume` goes on with it"
-    return [*record.data.warnings, *([early] if status != "complete" else [])]
+    unknown = f"{', '.join(absent)} left out: install the package that computed it"
+    return [*record.data.warnings, *([early] if status != "complete" else []), *([unknown] if absent else [])]
 
 
 def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, int, Result]]:

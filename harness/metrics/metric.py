@@ -174,6 +174,8 @@ class Metric:
     """of the gate; None = the gate's default"""
     check: Check | None = None
     """how `verify` computes it again; None = it says "not checked\""""
+    notice: str = ""
+    """what whoever uses its figures must know, a warning of every run that computes it"""
     origin: str = HERE
     """distribution it comes from; the registry fills it in"""
 

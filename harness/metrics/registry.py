@@ -11,7 +11,8 @@ from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from harness.errors import MsbenchError
+from harness.errors import MsbenchError, UnknownNameError
+from harness.metrics import pyiqa_metrics
 from harness.metrics.metric import Metric
 
 GROUP = "msbench.metrics"
@@ -46,8 +47,8 @@ def _plug_ins(built_in: dict[str, Metric]) -> dict[str, Metric]:
 
 BUILT_IN: dict[str, Metric] = {name: import_module(f"harness.metrics.{name}").METRIC for name in MODULES}
 """Those of this package, in the order tables show them."""
-METRICS: dict[str, Metric] = BUILT_IN | _plug_ins(BUILT_IN)
-"""Every metric; those of other packages come last, by name."""
+METRICS: dict[str, Metric] = BUILT_IN | _plug_ins(BUILT_IN) | pyiqa_metrics.metrics()
+"""Every metric; those of other packages come last, by name, and then those of pyiqa where it is installed."""
 EXTRA: tuple[str, ...] = tuple(name for name, metric in METRICS.items() if metric.extra)
 """Metrics a run computes on request."""
 PER_IMAGE: tuple[str, ...] = tuple(name for name, metric in METRICS.items() if metric.per_image and not metric.extra)
@@ -55,3 +56,11 @@ PER_IMAGE: tuple[str, ...] = tuple(name for name, metric in METRICS.items() if m
 DEFAULT_MARGINS = ",".join(f"{name}={metric.margin}" for name, metric in BUILT_IN.items() if metric.margin)
 """Losses that count as none unless a run states others, of the built-in metrics: the protocol must not depend on what else is
 installed."""
+
+
+def check_extra(name: str) -> None:
+    """Raise `MsbenchError` unless a run can compute this metric on request: nobody has it, or pyiqa is not installed."""
+    if name.startswith(pyiqa_metrics.PREFIX) and not any(one.startswith(pyiqa_metrics.PREFIX) for one in EXTRA):
+        raise MsbenchError(f"--extra-metrics {name}: pyiqa is not installed: pip install 'msbench[iqa]'")
+    if name not in EXTRA:
+        raise UnknownNameError("extra metric", name, EXTRA)

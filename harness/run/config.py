@@ -13,9 +13,9 @@ from harness.cost.cost import CostProtocol
 from harness.cost.modes import Mode, parse_mode
 from harness.data.types import Request
 from harness.decoder import DTYPES, parse_dtype
-from harness.errors import MsbenchError, UnknownNameError
+from harness.errors import MsbenchError
 from harness.files import safe_name
-from harness.metrics.registry import EXTRA, METRICS
+from harness.metrics.registry import METRICS, check_extra
 from harness.requests import DecoderRequest, live_request, parse_request, parse_requests, split_list
 from harness.stats.verdict import parse_margins
 
@@ -132,8 +132,7 @@ def check_config(config: RunConfig) -> None:
     if config.resume and config.output_dir is None:
         raise MsbenchError("--resume goes on with the run in --output-dir FOLDER: name it")
     for name in config.extra_metrics:
-        if name not in EXTRA:
-            raise UnknownNameError("extra metric", name, EXTRA)
+        check_extra(name)
     parse_margins(config.margins, METRICS)
 
 

@@ -21,7 +21,7 @@ from harness.decoder import Decoder
 from harness.errors import MsbenchError
 from harness.files import atomic_path
 from harness.record.run import REFERENCE, feature_key, write_features, write_samples
-from harness.run.reconstruct import concatenate
+from harness.run.reconstruct import another_range, concatenate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,10 +173,9 @@ def seen_warnings(state: Mapping[str, Any]) -> list[str]:
     """What a reader must know of decoders that do not what the contract says, one line each."""
     found = []
     for label, seen in state["decoders"].items():
-        if seen["high"] > 10.0 and seen["low"] > -1.5:
-            found.append(f"decoder {label}: output looks like [0, 255] instead of [-1, 1] (up to {seen['high']:.3g})")
-        elif seen["low"] >= -0.01 and state["darkest"] <= 32:
-            found.append(f"decoder {label}: output looks like [0, 1] instead of [-1, 1] (from {seen['low']:.3g})")
+        if range_ := another_range(seen["low"], seen["high"], state["darkest"]):
+            seen_range = f"({seen['low']:.3g} to {seen['high']:.3g})"
+            found.append(f"decoder {label}: output looks like {range_} instead of [-1, 1] {seen_range}")
         if seen["alone"]:
             found.append(f"decoder {label}: draws from a global random generator; it ran image by image, seeded by key")
         if seen["depends"]:

@@ -43,9 +43,9 @@ def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource, keys: Sequ
         MsbenchError: the decoder raised, or gave something else than the contract wants.
     """
     height, width = pixels.shape[-2:]
-    images = _padded(pixels, decoder.spec.down_factor)
+    images = padded(pixels, decoder.spec.down_factor)
     latents = _encode(decoder, images.clone(), keys)
-    with _isolated(decoder, "decode"):
+    with isolated(decoder, "decode"):
         output = decoder.decode(latents.clone(), noise)
     _check(decoder, "decode", output, list(images.shape), keys)
     output = output[..., :height, :width]
@@ -73,18 +73,18 @@ def encoder_of(decoder: Decoder) -> Callable[[Tensor], Tensor] | None:
     """uint8 images [B, 3, H, W] of any size -> latents by the decoder's own encoder; None where the code is no latent grid."""
     if decoder.spec.latent_channels is None:
         return None
-    return lambda images: _encode(decoder, _padded(images, decoder.spec.down_factor), ())
+    return lambda images: _encode(decoder, padded(images, decoder.spec.down_factor), ())
 
 
 def _encode(decoder: Decoder, images: Tensor, keys: Sequence[str]) -> Tensor:
-    with _isolated(decoder, "encode"):
+    with isolated(decoder, "encode"):
         latents = decoder.encode(images)
     _check(decoder, "encode", latents, [len(images)], keys)
     return latents
 
 
 @contextmanager
-def _isolated(decoder: Decoder, what: str) -> Iterator[None]:
+def isolated(decoder: Decoder, what: str) -> Iterator[None]:
     """No gradients inside; what the decoder raises names it; default dtype and gradient mode are as before afterwards."""
     dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
     try:
@@ -116,12 +116,19 @@ def _check(decoder: Decoder, what: str, came: object, wanted: list[int], keys: S
         )
 
 
-def _padded(pixels: Tensor, down_factor: int) -> Tensor:
+def padded(pixels: Tensor, down_factor: int) -> Tensor:
     """uint8 -> float [-1, 1], its right and lower edges repeated up to a multiple of the factor."""
     height, width = pixels.shape[-2:]
     images = pixels.float() / 127.5 - 1.0
     bottom, right = -height % down_factor, -width % down_factor
     return F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
+
+
+def another_range(low: float, high: float, darkest: int) -> str:
+    """The range that a decoder's values look to be in, from their extremes and the darkest reference value; "" for [-1, 1]."""
+    if high > 10.0 and low > -1.5:
+        return "[0, 255]"
+    return "[0, 1]" if low >= -0.01 and darkest <= 32 else ""
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -169,7 +169,11 @@ class _Run:
                     hashlib.sha256(lines.encode()).hexdigest(),
                     reference_sha256,
                 ),
-                warnings=(*name_clashes([row.name for row in self.rows.values()]), *seen_warnings(journal.state)),
+                warnings=(
+                    *name_clashes([row.name for row in self.rows.values()]),
+                    *seen_warnings(journal.state),
+                    *sorted({notice for one in extra if (notice := METRICS[one].notice)}),
+                ),
             )
         self.on_figures(record)
 

@@ -35,6 +35,11 @@ def open_photos(resolution: int) -> Dataset:
     return open_dataset(Request("photos", resolution=resolution, max_samples=PHOTOS))
 
 
+def photo_pixels(resolution: int) -> Tensor:
+    """Their pixels, uint8 [PHOTOS, 3, R, R]; raises as `open_photos`."""
+    return torch.stack([torch.from_numpy(example.image).permute(2, 0, 1) for example in open_photos(resolution)])
+
+
 class Bench:
     """A decoder and, once prepared, one setting of it. Public methods are what `Client.ask` may ask for.
 
@@ -74,8 +79,7 @@ class Bench:
             factor = self.decoder.spec.down_factor
             if resolution % factor:
                 raise MsbenchError(f"resolution {resolution} is no multiple of this decoder's factor {factor}")
-            dataset = open_photos(resolution)
-            pixels = torch.stack([torch.from_numpy(example.image).permute(2, 0, 1) for example in dataset])
+            pixels = photo_pixels(resolution)
             with torch.inference_mode():
                 images = pixels.to(self.device).float() / 127.5 - 1.0
                 self._latents[resolution] = self.decoder.encode(images)

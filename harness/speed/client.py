@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from typing import TypeVarTuple
 
 from harness.cost.attempt import Outcome
@@ -15,6 +16,7 @@ from harness.speed.messages import Job
 from harness.speed.worker import serve
 
 _END_SECONDS = 5.0
+_DEATH_SECONDS = 30.0  # of a process that closed its end: a busy machine takes a while
 _KILLED = -9
 Given = TypeVarTuple("Given")
 
@@ -62,7 +64,7 @@ class Client:
                 return self._end
             reply: Outcome = self._connection.recv()
         except (EOFError, OSError):
-            self._end = Outcome("failed", self._obituary())
+            self._end = Outcome("failed", obituary(self._process))
             return self._end
         return reply
 
@@ -81,8 +83,10 @@ class Client:
             self._process.kill()
         self._process.join()
 
-    def _obituary(self) -> str:
-        self._process.join(_END_SECONDS)
-        code = self._process.exitcode
-        cause = " (the system's way when host memory runs out)" if code == _KILLED else ""
-        return f"the worker process died with exit code {code}{cause}"
+
+def obituary(process: BaseProcess) -> str:
+    """How a process ended, which is waited for."""
+    process.join(_DEATH_SECONDS)
+    code = process.exitcode
+    cause = " (the system's way when host memory runs out)" if code == _KILLED else ""
+    return f"the worker process died with exit code {code}{cause}"

@@ -68,7 +68,7 @@ def _rows(sweep: Sweep, one: MeasuredCell) -> list[dict[str, Any]]:
         **dict.fromkeys(("gpu_flags", "power_reason", "disturbed")),
         "quality": None,
         "quality_reason": None if cell.fit else cell.skipped,
-        **dict.fromkeys(("n", *METRICS, *(f"{name}_{end}" for name in METRICS for end in ("low", "high"))), float("nan")),
+        **dict.fromkeys(("n", *_METRICS, *(f"{name}_{end}" for name in _METRICS for end in ("low", "high"))), float("nan")),
         **_theory(cell),
         **dict.fromkeys(("counted_speedup", "measured_speedup", "flop_ratio", "time_ratio"), float("nan")),
     }
@@ -90,6 +90,7 @@ def _rows(sweep: Sweep, one: MeasuredCell) -> list[dict[str, Any]]:
     return [common | _timed(timed) for timed in cost.cells]
 
 
+_METRICS = tuple(name for name in METRICS if not name.startswith("pyiqa:"))  # a sweep computes none of pyiqa's
 _TIMES = ("ms_per_image", "p10_ms_per_image", "p90_ms_per_image", "p99_ms_per_image")
 
 
@@ -113,7 +114,7 @@ def _timed(timed: CostCell) -> dict[str, Any]:
 def _quality(quality: Mapping[str, Any] | None) -> dict[str, Any]:
     if quality is None:
         return {}
-    found = {"quality": "measured", "n": quality["n"], **{name: _number(quality.get(name)) for name in METRICS}}
+    found = {"quality": "measured", "n": quality["n"], **{name: _number(quality.get(name)) for name in _METRICS}}
     for name, (low, high) in quality["intervals"].items():
         found |= {f"{name}_low": low, f"{name}_high": high}
     return found
