@@ -104,6 +104,8 @@ class DecoderOptions:
     """of a decoder asked for as KIND:LOCATION or by the path of a file: what follows the kind; empty for registry names"""
     own: Mapping[str, str] = field(default_factory=dict)
     """options that only this kind of decoder has, as written: those of `DecoderEntry.own`"""
+    offline: bool = False
+    """never touch the network"""
 
 
 class DecoderFactory(Protocol):

@@ -37,10 +37,10 @@ class DecoderEntry:
     """options that only this decoder has, beside those of `DecoderOptions`; its factory checks their values"""
 
 
-_OURS, _PEERS = "decoders.models:build", "baselines.diffusers_vae:build"
+_OURS, _DIFFUSERS = "decoders.models:build", "baselines.diffusers_model:build"
 _unshipped = partial(DecoderEntry, ships_weights=False)
 _NEEDS = "(no weights shipped: needs --checkpoint)"
-_ARCHITECTURE = "random weights: cost only (needs the extra `peers`)"
+_ARCHITECTURE = "random weights: cost only (needs the extra `diffusers`)"
 _BUILT_IN = (
     DecoderEntry("vae", "KL-VAE, f8c4: the autoencoder's own decoder, one pass", _OURS),
     DecoderEntry("diffusion", "full-resolution diffusion, 50 Euler steps", _OURS),
@@ -60,11 +60,18 @@ _BUILT_IN = (
     DecoderEntry("jpeg", "JPEG at the latents' bits (16 bits a number)", "baselines.jpeg:jpeg"),
     DecoderEntry("identity", "the reference after its uint8 round trip: the error floor", "baselines.identity:identity"),
     _unshipped("taef2", "pretrained tiny autoencoder for FLUX.2 latents (needs --checkpoint FOLDER)", "baselines.tae:taef2"),
-    _unshipped("sd-vae-arch", f"Stable Diffusion's VAE decoder, {_ARCHITECTURE}", _PEERS, cost_only=True),
-    _unshipped("taesd-arch", f"TAESD's decoder, {_ARCHITECTURE}", _PEERS, cost_only=True),
+    _unshipped("sd-vae-arch", f"Stable Diffusion's VAE decoder, {_ARCHITECTURE}", _DIFFUSERS, cost_only=True),
+    _unshipped("taesd-arch", f"TAESD's decoder, {_ARCHITECTURE}", _DIFFUSERS, cost_only=True),
 )
 
-KINDS: dict[str, DecoderEntry] = {}
+KINDS: dict[str, DecoderEntry] = {
+    "diffusers": _unshipped(
+        "diffusers",
+        "an autoencoder of diffusers, diffusers:FOLDER_OR_REPOSITORY[#SUBFOLDER] (needs the extra `diffusers`)",
+        _DIFFUSERS,
+        own=("revision", "posterior", "tiling"),
+    ),
+}
 """decoders asked for as KIND:LOCATION, by kind"""
 
 

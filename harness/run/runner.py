@@ -66,7 +66,12 @@ def evaluate(config: RunConfig, progress: Progress | None = None, command: str =
     if not config.resume and (folder / RECORD).exists():
         raise MsbenchError(f"{folder} already holds a run; give another --output-dir, or --resume where it ended early")
     options = DecoderOptions(
-        device=device, dtype=config.dtype, checkpoint=config.checkpoint, steps=config.steps, scales=config.scales
+        device=device,
+        dtype=config.dtype,
+        checkpoint=config.checkpoint,
+        steps=config.steps,
+        scales=config.scales,
+        offline=config.offline,
     )
     stages = Stages(device)
     with stages.stage("loading decoders"):
