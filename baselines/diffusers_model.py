@@ -191,7 +191,9 @@ def build(options: DecoderOptions) -> DiffusersDecoder:
         model.enable_tiling()
     parameters = sum(one.numel() for key, one in model.named_parameters() if not key.startswith(("encoder.", "quant_conv.")))
     channels, steps = None if _quantises(model) else shape[1], 2 if _draws(model) else 1
-    spec = DecoderSpec(name, _PROBE // shape[-1], channels, steps, 1, parameters, sha256, sha256, trained_on)
+    sizes = (int(model.config.num_vq_embeddings),) if _quantises(model) else None
+    factor, facts = _PROBE // shape[-1], (parameters, sha256, sha256, trained_on)
+    spec = DecoderSpec(name, factor, channels, steps, 1, *facts, codebook_sizes=sizes)
     return ArchitectureOnly(model, spec) if folder is None else DiffusersDecoder(model, spec, sample)
 
 

@@ -154,6 +154,9 @@ def checked_spec(name: str, spec: object) -> DecoderSpec:
         if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and not low <= value <= high):
             wanted = "a text" if kind is str else f"a whole number from {low:,} to {high:,}"
             raise MsbenchError(f"decoder {name}: its spec has {key} = {value!r}, wanted {wanted}")
+    sizes = values["codebook_sizes"]
+    if sizes is not None and not (isinstance(sizes, tuple) and sizes and all(type(one) is int and one > 1 for one in sizes)):
+        raise MsbenchError(f"decoder {name}: its spec has codebook_sizes = {sizes!r}, wanted a tuple of whole numbers from 2")
     return spec if isinstance(spec, DecoderSpec) else DecoderSpec(**values)
 
 

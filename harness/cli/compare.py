@@ -34,6 +34,9 @@ def compare_command(
         ),
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Show runs of different protocols side by side all the same.")] = False,
+    same_rate: Annotated[
+        bool, typer.Option("--same-rate", help="Leave out rows whose code takes other bits than their baseline's (beyond 1 %).")
+    ] = False,
     table_format: Annotated[str, typer.Option("--format", help="table, markdown, csv or latex.")] = "table",
     published: Annotated[
         bool, typer.Option("--published", help="Show figures from papers below, apart and never ranked.")
@@ -50,7 +53,7 @@ def compare_command(
     """Put runs of one protocol side by side: differences with intervals and verdicts, or a gate against a reference."""
     if table_format not in _FORMATS:
         raise UnknownNameError("format", table_format, _FORMATS)
-    idle = {"--force": force, "--published": published, "--baseline": baseline, "--margin": margin}
+    idle = {"--force": force, "--published": published, "--baseline": baseline, "--margin": margin, "--same-rate": same_rate}
     _refuse_contradictions(against, fail_on_regression, update, {**idle, "--format": table_format != "table"})
     chosen = [_run_argument(run) for run in runs]
     if against is not None:
@@ -63,9 +66,9 @@ def compare_command(
 
     if sys.stderr.isatty():
         with progress_bar() as progress:
-            comparison = compare(chosen, force, baseline, margin, progress)
+            comparison = compare(chosen, force, baseline, margin, progress, same_rate)
     else:
-        comparison = compare(chosen, force, baseline, margin)
+        comparison = compare(chosen, force, baseline, margin, same_rate=same_rate)
     for warning in comparison.warnings:
         say(f"warning: {warning}", stderr=True)
     results = results_table(comparison.table_rows(), demo_datasets=_demo(comparison))

@@ -19,7 +19,9 @@ from torch import Tensor
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
 from harness.files import atomic_path
+from harness.record.record import plain
 from harness.record.run import REFERENCE, feature_key, write_features, write_samples
+from harness.run.rate import new_count
 from harness.run.reconstruct import concatenate
 
 if TYPE_CHECKING:
@@ -161,7 +163,10 @@ def new_state(decoders: Mapping[str, Decoder]) -> dict[str, Any]:
     """What a journal's state is before the first image."""
     seen = {"noisy": False, "alone": False, "values": 0, "clamped": 0, "low": math.inf, "high": -math.inf}
     probe = {"batch_dependence": None, "depends": False}
-    decoded = {label: {"spec": asdict(decoder.spec), **seen, **probe} for label, decoder in decoders.items()}
+    decoded = {
+        label: {"spec": plain(asdict(decoder.spec)), "code": new_count(), **seen, **probe}
+        for label, decoder in decoders.items()
+    }
     return {"decoders": decoded, "excluded": [], "shown": [], "darkest": 255}
 
 

@@ -38,6 +38,7 @@ from harness.stopwatch import Progress, Stages
 
 MARKER = ".msbench-images"
 """file in a folder of saved images that names the run they are of"""
+_OF_INDICES = "token_agreement"  # what takes the place of the latents' error where they are indices
 _MAY_DIFFER = ("output_dir", "offline", "resume")
 
 
@@ -77,6 +78,8 @@ def evaluate(config: RunConfig, progress: Progress | None = None, command: str =
     with stages.stage("loading decoders"):
         decoders = {name: in_mode(build_decoder(name, options), config.mode, device) for name in config.decoders}
     _refuse_random_weights(decoders)
+    if any(one.spec.codebook_sizes for one in decoders.values()) and _OF_INDICES not in config.extra_metrics:
+        config = replace(config, extra_metrics=(*config.extra_metrics, _OF_INDICES))
     with stages.stage("loading metrics"):
         suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
     data = _plan(config, dataset, start, command)

@@ -332,7 +332,7 @@ def test_options_are_checked(saved: Callable[..., Path]) -> None:
     refused("posterior is mode or sample, not 'mean'", folder, posterior="mean")
     refused("tiling is false or true, not 'yes'", folder, tiling="yes")
     for options in (DecoderOptions(steps=2), DecoderOptions(checkpoint=folder)):
-        with pytest.raises(MsbenchError, match="no steps to set|its location names its weights"):
+        with pytest.raises(MsbenchError, match=r"no steps to set|its location names its weights"):
             build_decoder(f"diffusers:{folder}", options)
 
 

@@ -20,7 +20,7 @@ class LightSuite(MetricSuite):
 
     def __init__(self, device: torch.device | str = "cpu", offline: bool = False, extra: Collection[str] = ()) -> None:
         self.device, self.batch_size = torch.device(device), 16
-        names = ("psnr", "ssim", "spectral", "latent_error")
+        names = ("psnr", "ssim", "spectral", "latent_error", *(name for name in extra if name == "token_agreement"))
         self._halves = {name: load(self.device, offline) for name in names if (load := METRICS[name].load) is not None}
         self._halves["lpips"] = PerImage(
             lambda batch, _: (batch.images.float() - batch.references.float()).abs().mean(dim=(1, 2, 3)).double().cpu().numpy()
