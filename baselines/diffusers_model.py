@@ -30,6 +30,7 @@ from harness.files import sha256_file
 _CONFIG, _WEIGHTS = "config.json", "diffusion_pytorch_model"
 _PROBE = 256  # side whose latents give factor and channels: a multiple of every factor in use
 _SEED = 0
+_OTHER_RANGE = ("AutoencoderRAE",)
 _ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "sd-vae-arch": {
         "_class_name": "AutoencoderKL",
@@ -101,7 +102,7 @@ class ArchitectureOnly(DiffusersDecoder):
 
 
 def _quantises(model: Any) -> bool:
-    return hasattr(model, "quantize")
+    return isinstance(getattr(model, "quantize", None), nn.Module)
 
 
 def _draws(model: Any) -> bool:
@@ -169,6 +170,10 @@ def build(options: DecoderOptions) -> DiffusersDecoder:
         config = _config(name, folder)
     called = config.get("_class_name")
     kind: Any = getattr(diffusers, str(called), None)
+    if called in _OTHER_RANGE:
+        raise MsbenchError(
+            f"decoder {name!r}: a {called} takes images in [0, 1]: wrap it in a file of your own, FILE.py@range=01"
+        )
     if not {"encode", "decode", "from_pretrained"} <= {*dir(kind)}:
         raise MsbenchError(
             f"decoder {name!r}: its {_CONFIG} names {called!r}, which is no autoencoder of diffusers {diffusers.__version__}: "

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from baselines.diffusers_model import DiffusersDecoder
+from harness.cost.cost import CostProtocol
 from harness.cost.flops import count_flops
 from harness.cost.modes import in_mode
 from harness.decoder import Decoder, DecoderOptions
@@ -21,6 +22,9 @@ from harness.files import sha256_file
 from harness.noise import SampleNoise
 from harness.registry import build_decoder
 from harness.run.reconstruct import reconstruct, to_uint8
+from tests.harness.run.conftest import LightRun, images, light
+
+__all__ = ["images", "light"]
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -280,6 +284,36 @@ def test_a_subfolder_and_random_weights(saved: Callable[..., Path]) -> None:
     assert (decoder.spec.trained_on, decoder.spec.weights_sha256) == ("random weights", None)
 
 
+def test_a_run_of_each_class_and_what_its_code_takes(saved: Callable[..., Path], light: LightRun) -> None:
+    names = ("sd", "tiny", "dc", "vq", "consistency")
+    texts = [f"diffusers:{saved(name, name)}" for name in names]
+    cost = CostProtocol(batch_sizes=(1,), min_calls=1, max_calls=1, max_seconds=0.1)
+    record = light(",".join(texts), cost=cost)
+    bits = {"sd": 256 * 4 * 16, "tiny": 64 * 4 * 16, "dc": 256 * 8 * 16, "vq": 256 * 5, "consistency": 256 * 4 * 16}
+    for name, result in zip(names, record.data.results, strict=True):
+        assert result.rate is not None
+        assert (result.rate.bits_per_image, result.rate.bits_per_pixel) == (bits[name], bits[name] / 32**2)
+        assert result.gflops is not None
+        assert result.gflops > 0
+        assert result.ms_per_image["1"] > 0
+    noises = [record.data.decoders[result.label].noise for result in record.data.results]
+    assert [one.drawn for one in noises] == [False] * 4 + [True]
+    assert not any(one.global_draws for one in noises)
+    again = light(",".join(texts), "again", batch_size=3)
+    first, second = (one.samples()["psnr"].to_numpy() for one in (record, again))
+    assert first == pytest.approx(second, abs=1e-3)
+    assert record.data.results[3].metrics["token_agreement"] is not None
+
+
+def test_a_sampled_posterior_is_keyed_by_image(saved: Callable[..., Path], light: LightRun) -> None:
+    text = f"diffusers:{saved('sd')}@posterior=sample"
+    runs = [light(text, f"run-{size}", batch_size=size) for size in (1, 4)]
+    assert runs[0].data.decoders[runs[0].results[0]["label"]].noise.global_draws
+    assert runs[0].samples()["psnr"].to_numpy() == pytest.approx(runs[1].samples()["psnr"].to_numpy(), abs=1e-6)
+    mode = light(text.partition("@")[0], "mode")
+    assert not mode.samples()["psnr"].equals(runs[0].samples()["psnr"])
+
+
 def test_parts_of_a_file_are_hashed_together(saved: Callable[..., Path], tmp_path: Path) -> None:
     folder = saved("sd")
     diffusers.AutoencoderKL.from_pretrained(folder).save_pretrained(tmp_path / "parts", max_shard_size="20KB")
@@ -316,6 +350,7 @@ def test_what_is_not_there_is_one_line(saved: Callable[..., Path], tmp_path: Pat
 def test_another_class_or_content_is_one_line(saved: Callable[..., Path]) -> None:
     refused("'UNet2DModelling', which is no autoencoder", rewritten(saved("sd", "a"), _class_name="UNet2DModelling"))
     refused("'UNet2DModel', which is no autoencoder", rewritten(saved("sd", "b"), _class_name="UNet2DModel"))
+    refused(r"takes images in \[0, 1\]", rewritten(saved("sd", "rae"), _class_name="AutoencoderRAE"))
     refused("None, which is no autoencoder", rewritten(saved("sd", "c"), _class_name=None))
     refused("does not hold the weights of a AutoencoderKL", rewritten(saved("sd", "d"), latent_channels=8))
     refused("tensors are missing, first", rewritten(saved("sd", "e"), layers_per_block=2))
