@@ -10,6 +10,7 @@ from torch import Tensor
 
 from harness.cost.modes import eager_of
 from harness.decoder import Coded, Decoder
+from harness.errors import plugin_boundary
 from harness.record.schema import Rate
 from harness.run.reconstruct import by_codebook
 
@@ -33,8 +34,9 @@ def count_code(count: dict[str, Any], decoder: Decoder, latents: Tensor, pixels:
             for index, times in zip(*np.unique(mine.cpu().numpy(), return_counts=True), strict=True):
                 used[str(index)] = used.get(str(index), 0) + int(times)
     elif isinstance(coded, Coded):
-        kind, bits = "files", float(sum(coded.bits(latents)))
-    elif spec.latent_channels is not None and latents.is_floating_point():
+        with plugin_boundary(f"decoder {spec.name}", "bits"):
+            kind, bits = "files", float(sum(coded.bits(latents)))
+    elif latents.is_floating_point() and (spec.latent_channels is not None or latents.ndim < 4):  # [B, 3, H, W] is no code
         kind, bits = "nominal", float(NOMINAL_BITS * latents.numel())
     else:
         return

@@ -23,6 +23,7 @@ EXACT = {
     "odd-fsq": BLOCKS * sum(map(math.log2, LEVELS)),
     "odd-stages": BLOCKS * (math.log2(36) + 3),
     "bicubic": BLOCKS * 3 * 16,
+    "odd-series": BLOCKS * 3 * 16,
 }
 
 
@@ -35,14 +36,14 @@ def pictures(light: LightRun) -> torch.Tensor:
 
 
 def test_bits_of_every_kind_of_code(light: LightRun) -> None:
-    record = light("odd-vq,odd-fsq,odd-stages,bicubic,jpeg,identity", noise_seeds=2)
+    record = light("odd-vq,odd-fsq,odd-series,odd-stages,bicubic,jpeg,identity", noise_seeds=2)
     rates = {result.label: result.rate for result in record.data.results}
     for label, bits in EXACT.items():
         rate = rates[label]
         assert rate is not None
         assert rate.bits_per_image == pytest.approx(bits, rel=1e-12)
         assert rate.bits_per_pixel == pytest.approx(bits / 32**2, rel=1e-12)
-        assert rate.kind == ("nominal" if label == "bicubic" else "tokens")
+        assert rate.kind == ("nominal" if label in ("bicubic", "odd-series") else "tokens")
     assert rates["identity"] is None
     images = ((pictures(light) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     files = [len(fit_to_budget(image, budget_bytes(32, 32))[0]) for image in images]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -93,9 +94,24 @@ class Announces(Grid):
         return self._change(super().encode(images))
 
 
+class Series(Grid):
+    """Colours in a row, float32 [B, n, 3]: no indices."""
+
+    def __init__(self) -> None:
+        self.spec = replace(spec("odd-series", 2), codebook_sizes=None)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return means(images).flatten(1, 2)
+
+    def decode(self, latents: Tensor, noise: Any) -> Tensor:
+        side = int(latents.shape[1] ** 0.5)
+        return enlarged(latents.reshape(-1, side, side, 3))
+
+
 FACTORIES: dict[str, Callable[[DecoderOptions], Any]] = {
     "vq": lambda options: Grid(),
     "fsq": lambda options: Sequence("odd-fsq"),
+    "series": lambda options: Series(),
     "stages": lambda options: Stages(),
     "darker": lambda options: Darker("odd-darker"),
     "fewer": lambda options: Announces(20),
