@@ -74,6 +74,10 @@ class JpegDecoder:
             row[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         return rows
 
+    def bits(self, latents: Tensor) -> list[int]:
+        """Bits of each file in uint8 [B, L] from `encode`, [B]."""
+        return [8 * _length(row) for row in latents.cpu().numpy()]
+
     def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
         """uint8 [B, L] from `encode` -> float32 [B, 3, H, W] in [-1, 1] on the decoder's device; `noise` is not drawn from.
 
@@ -86,10 +90,14 @@ class JpegDecoder:
         return images.permute(0, 3, 1, 2).to(self.device).float().div(127.5).sub(1.0)
 
 
+def _length(row: np.ndarray) -> int:
+    """Bytes of the file in a row."""
+    return int.from_bytes(row[:_LENGTH_BYTES].tobytes(), "little")
+
+
 def _read_row(row: np.ndarray) -> np.ndarray:
     """uint8 [L] -> uint8 [H, W, 3]."""
-    length = int.from_bytes(row[:_LENGTH_BYTES].tobytes(), "little")
-    file = row[_LENGTH_BYTES : _LENGTH_BYTES + length].tobytes()
+    file = row[_LENGTH_BYTES : _LENGTH_BYTES + _length(row)].tobytes()
     try:
         with Image.open(io.BytesIO(file), formats=["JPEG"]) as image:
             return np.array(image.convert("RGB"))

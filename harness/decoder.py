@@ -26,7 +26,7 @@ class DecoderSpec:
     down_factor: int
     """pixels per latent position along one axis (8 for f8)"""
     latent_channels: int | None
-    """channels of the latents; None where the code is not a latent grid (jpeg, identity)"""
+    """channels of the latents; None where they are indices, or no latents at all (jpeg, identity)"""
     steps: int
     """network calls per image over all scales (NFE); 0 where there is no network"""
     scales: int
@@ -45,6 +45,8 @@ class DecoderSpec:
     """hash of all that training was told but the seed: decoders that share it differ in their training seed alone"""
     teacher_sha256: str | None = None
     """SHA-256 of the weights it was distilled from; None without a teacher, or where unknown"""
+    codebook_sizes: tuple[int, ...] | None = None
+    """where latents are indices: how many entries each codebook has (FSQ: the product of its levels); None for other latents"""
 
 
 class NoiseSource(Protocol):
@@ -65,11 +67,24 @@ class Decoder(Protocol):
     spec: DecoderSpec
 
     def encode(self, images: Tensor) -> Tensor:
-        """float32 [B, 3, H, W] in [-1, 1] -> latents [B, C, H/f, W/f] (H and W multiples of `spec.down_factor`)."""
+        """float32 [B, 3, H, W] in [-1, 1] -> latents [B, C, H/f, W/f] (H and W multiples of `spec.down_factor`).
+
+        Latents may be a sequence, [B, n, C]. Indices into a codebook are integers, a grid [B, H/f, W/f] or a sequence [B, n];
+        those of several codebooks have one more axis behind the first, in the order of `spec.codebook_sizes`.
+        """
         ...
 
     def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
         """latents -> float [B, 3, H, W], nominally in [-1, 1]; values outside are clamped by the harness."""
+        ...
+
+
+@runtime_checkable
+class Coded(Protocol):
+    """Optional, beside `Decoder`: the latents hold a code whose length is known, as a file's is."""
+
+    def bits(self, latents: Tensor) -> Sequence[int]:
+        """Bits of each image's code, [B]."""
         ...
 
 
@@ -110,6 +125,8 @@ class DecoderOptions:
     """of a decoder asked for as KIND:LOCATION or by the path of a file: what follows the kind; empty for registry names"""
     own: Mapping[str, str] = field(default_factory=dict)
     """options that only this kind of decoder has, as written: those of `DecoderEntry.own`"""
+    offline: bool = False
+    """never touch the network"""
 
 
 class DecoderFactory(Protocol):

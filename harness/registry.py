@@ -38,10 +38,10 @@ class DecoderEntry:
     """options that only this decoder has, beside those of `DecoderOptions`; its factory checks their values"""
 
 
-_OURS, _PEERS = "decoders.models:build", "baselines.diffusers_vae:build"
+_OURS, _DIFFUSERS = "decoders.models:build", "baselines.diffusers_model:build"
 _unshipped = partial(DecoderEntry, ships_weights=False)
 _NEEDS = "(no weights shipped: needs --checkpoint)"
-_ARCHITECTURE = "random weights: cost only (needs the extra `peers`)"
+_ARCHITECTURE = "random weights: cost only (needs the extra `diffusers`)"
 _BUILT_IN = (
     DecoderEntry("vae", "KL-VAE, f8c4: the autoencoder's own decoder, one pass", _OURS),
     DecoderEntry("diffusion", "full-resolution diffusion, 50 Euler steps", _OURS),
@@ -61,11 +61,18 @@ _BUILT_IN = (
     DecoderEntry("jpeg", "JPEG at the latents' bits (16 bits a number)", "baselines.jpeg:jpeg"),
     DecoderEntry("identity", "the reference after its uint8 round trip: the error floor", "baselines.identity:identity"),
     _unshipped("taef2", "pretrained tiny autoencoder for FLUX.2 latents (needs --checkpoint FOLDER)", "baselines.tae:taef2"),
-    _unshipped("sd-vae-arch", f"Stable Diffusion's VAE decoder, {_ARCHITECTURE}", _PEERS, cost_only=True),
-    _unshipped("taesd-arch", f"TAESD's decoder, {_ARCHITECTURE}", _PEERS, cost_only=True),
+    _unshipped("sd-vae-arch", f"Stable Diffusion's VAE decoder, {_ARCHITECTURE}", _DIFFUSERS, cost_only=True),
+    _unshipped("taesd-arch", f"TAESD's decoder, {_ARCHITECTURE}", _DIFFUSERS, cost_only=True),
 )
 
-KINDS: dict[str, DecoderEntry] = {}
+KINDS: dict[str, DecoderEntry] = {
+    "diffusers": _unshipped(
+        "diffusers",
+        "an autoencoder of diffusers, diffusers:FOLDER_OR_REPOSITORY[#SUBFOLDER] (needs the extra `diffusers`)",
+        _DIFFUSERS,
+        own=("revision", "posterior", "tiling"),
+    ),
+}
 """decoders asked for as KIND:LOCATION, by kind"""
 FILE = DecoderEntry(
     "FILE.py", "a model in a file of yours", "harness.model_file:build", own=("range", "trained_on", "down_factor")
@@ -163,6 +170,9 @@ def checked_spec(name: str, spec: object) -> DecoderSpec:
         if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and not low <= value <= high):
             wanted = "a text" if kind is str else f"a whole number from {low:,} to {high:,}"
             raise MsbenchError(f"decoder {name}: its spec has {key} = {value!r}, wanted {wanted}")
+    sizes = values["codebook_sizes"]
+    if sizes is not None and not (isinstance(sizes, tuple) and sizes and all(type(one) is int and one > 1 for one in sizes)):
+        raise MsbenchError(f"decoder {name}: its spec has codebook_sizes = {sizes!r}, wanted a tuple of whole numbers from 2")
     return spec if isinstance(spec, DecoderSpec) else DecoderSpec(**values)
 
 

@@ -62,17 +62,18 @@ class DecoderRequest:
         """The same row, where it does not say these itself."""
         return replace(self, steps=self.steps or steps, scales=self.scales or scales, checkpoint=self.checkpoint or checkpoint)
 
-    def options(self, device: torch.device, dtype: torch.dtype) -> DecoderOptions:
+    def options(self, device: torch.device, dtype: torch.dtype, offline: bool = False) -> DecoderOptions:
         """What its factory is given; `dtype` counts where the row names none."""
         checkpoint = self.checkpoint and self.checkpoint.expanduser()
         own_dtype = dtype if self.dtype is None else DTYPES[self.dtype]
+        weights = self.weights or "trained"
         return DecoderOptions(
-            device, own_dtype, checkpoint, self.steps, self.scales, self.weights or "trained", self.preset, own=self.own
+            device, own_dtype, checkpoint, self.steps, self.scales, weights, self.preset, own=self.own, offline=offline
         )
 
-    def build(self, device: torch.device, dtype: torch.dtype) -> Decoder:
+    def build(self, device: torch.device, dtype: torch.dtype, offline: bool = False) -> Decoder:
         """The decoder; raises as `build_decoder` does."""
-        return build_decoder(self.name, self.options(device, dtype))
+        return build_decoder(self.name, self.options(device, dtype, offline))
 
 
 _COMMON = tuple(one.name for one in fields(DecoderRequest) if one.name not in ("label", "name", "own"))

@@ -33,6 +33,9 @@ def compare_command(
         ),
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Show runs of different protocols side by side all the same.")] = False,
+    same_rate: Annotated[
+        bool, typer.Option("--same-rate", help="Leave out rows whose code takes other bits than their baseline's (beyond 1 %).")
+    ] = False,
     table_format: Annotated[str, typer.Option("--format", help="table, markdown, csv or latex.")] = "table",
     published: Annotated[
         bool, typer.Option("--published", help="Show figures from papers below, apart and never ranked.")
@@ -58,6 +61,7 @@ def compare_command(
     if table_format not in _FORMATS:
         raise UnknownNameError("format", table_format, _FORMATS)
     idle = {"--force": force, "--published": published, "--baseline": baseline, "--margin": margin, "--columns": columns}
+    idle |= {"--same-rate": same_rate}
     _refuse_contradictions(against, fail_on_regression, update, {**idle, "--format": table_format != "table"})
     chosen = [_run_argument(run) for run in runs]
     if against is not None:
@@ -70,9 +74,9 @@ def compare_command(
 
     if sys.stderr.isatty():
         with progress_bar() as progress:
-            comparison = compare(chosen, force, baseline, margin, progress)
+            comparison = compare(chosen, force, baseline, margin, progress, same_rate)
     else:
-        comparison = compare(chosen, force, baseline, margin)
+        comparison = compare(chosen, force, baseline, margin, same_rate=same_rate)
     for warning in comparison.warnings:
         say(f"warning: {warning}", stderr=True)
     sets = dict.fromkeys(f"Decoders on {row['dataset']}, n = {row['n']:,}" for row in comparison.results)

@@ -15,6 +15,7 @@ import numpy as np
 from harness.compare.comparison import Basis, Compared, Comparison, CostRatio, Fit, SeedSpread, basis, chosen_rows, side_by_side
 from harness.errors import MsbenchError, UnknownNameError
 from harness.metrics.registry import METRICS
+from harness.record.marks import other_rate, rate_ratio, with_ratios
 from harness.record.measured import Measured, average, difference, read_measured
 from harness.record.record import Record
 from harness.record.run import Run, open_run
@@ -54,6 +55,7 @@ def compare(
     baseline: str | None = None,
     margins: str = "",
     progress: Progress | None = None,
+    same_rate: bool = False,
 ) -> Comparison:
     """Gather the rows of runs and hold each against a baseline.
 
@@ -66,6 +68,7 @@ def compare(
         baseline: a row's label or a decoder's name (the first of that name).
         margins: losses that count as none, beside those the runs' protocol states; marked as chosen after the runs.
         progress: told how many comparisons are done.
+        same_rate: leave out rows whose code takes other bits than their baseline's, by more than `marks.RATE_WITHIN`.
 
     Raises:
         MsbenchError: no run, or runs that do not compare (the message names the first differing field), or a bad margin.
@@ -113,6 +116,11 @@ def compare(
                 warnings.append(f"{row.label} and {base.label} are not compared: one is part of the other")
             else:
                 pairs.append((row, base, side_by_side(base.basis, row.basis)))
+        pairs, unequal = _of_equal_rate(pairs) if same_rate else (pairs, [])
+        warnings += [f"left out, of another rate than their baseline: {', '.join(unequal)}"] * bool(unequal)
+        baseline_label = (pairs[0][1] if pairs else rows[0]).label
+        named = next((one for one in results if one["label"] == baseline_label), None)
+        results = with_ratios([one for one in results if one["label"] not in unequal], named)
         comparisons = _compared(pairs, parse_margins(merged, METRICS), progress or (lambda stage, done, total: None))
         costs, refused = _cost_ratios([pair for pair in pairs if pair[0] in rows])
         warnings += [*_one_sided(pairs), *refused]
@@ -185,6 +193,12 @@ def _pairs(everything: Sequence[_Row], rows: Sequence[_Row], baseline: str | Non
 _Pair = tuple[_Row, _Row, Fit]  # a row, its baseline, and what keeps the two apart
 
 
+def _of_equal_rate(pairs: list[_Pair]) -> tuple[list[_Pair], list[str]]:
+    """The pairs whose rates are not known to differ, and the labels of the other rows."""
+    unequal = [row.label for row, base, _ in pairs if other_rate(rate_ratio(row.result, base.result))]
+    return [pair for pair in pairs if pair[0].label not in unequal], unequal
+
+
 def _one_sided(pairs: Sequence[_Pair]) -> list[str]:
     """A line for every metric that one run of a pair computed and the other did not."""
     return [
@@ -225,7 +239,8 @@ def _compared(pairs: Sequence[_Pair], margins: Mapping[str, Margin], report: Pro
         figures = own, other, value, (interval.low, interval.high), LEVEL, outcome.p_value
         words = str(decision.verdict), str(decision.difference), margin, decision.non_inferior
         rest = estimate.n, estimate.units, estimate.method, estimate.note
-        found.append(Compared(metric, row.label, base.label, *figures, *words, *rest))
+        ratio = rate_ratio(row.result, base.result)
+        found.append(Compared(metric, row.label, base.label, *figures, *words, *rest, rate_ratio=ratio))
     return tuple(found)
 
 
@@ -245,7 +260,7 @@ def _inferiority(
 
 def _same_meaning(metric: str, row: _Row, base: _Row) -> bool:
     """Latent faithfulness compares within one encoder's latents only."""
-    if metric != "latent_error":
+    if metric not in ("latent_error", "token_agreement"):
         return True
     one, other = row.details.spec.encoder_sha256, base.details.spec.encoder_sha256
     return one is not None and one == other

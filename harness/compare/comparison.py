@@ -144,6 +144,8 @@ class Compared:
     """how the interval is made"""
     note: str
     """what a reader must know; empty where there is nothing"""
+    rate_ratio: float | None = None
+    """the decoder's bits an image over the baseline's; None where either is unknown"""
 
 
 @dataclass(frozen=True, slots=True)

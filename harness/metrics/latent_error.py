@@ -8,8 +8,8 @@ from harness.metrics.metric import Batch, Column, Metric, PerImage, floor
 
 
 def latent_error(batch: Batch) -> Column:
-    """‖E(D(z)) - z‖ / ‖z‖ of each image, D(z) its rounded reconstruction: float64 [B], 0 at best; NaN without a latent grid."""
-    if batch.latents is None or batch.encode is None:
+    """‖E(D(z)) - z‖ / ‖z‖ of each image, D(z) its rounded reconstruction: float64 [B], 0 at best; NaN for indices."""
+    if batch.latents is None or batch.encode is None or not batch.latents.is_floating_point():
         return np.full(len(batch.images), np.nan)
     wanted = batch.latents.flatten(1).cpu().double()
     distance = (batch.encode(batch.images).flatten(1).cpu().double() - wanted).norm(dim=1)

@@ -16,7 +16,7 @@ from harness.metrics import pyiqa_metrics
 from harness.metrics.metric import Metric
 
 GROUP = "msbench.metrics"
-MODULES = ("rfid", "kid", "psnr", "ssim", "lpips", "spectral", "latent_error", "dists")
+MODULES = ("rfid", "kid", "psnr", "ssim", "lpips", "spectral", "latent_error", "token_agreement", "dists")
 """files of this folder that hold a metric of the same name, in the order tables show them"""
 _LOG = logging.getLogger(__name__)
 

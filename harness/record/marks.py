@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from harness.record.schema import DatasetFacts, Details, Result
 
 CLAMPED = 0.01
 """Share of output values outside [-1, 1] from which a row says so."""
+
+RATE_WITHIN = 0.01
+"""Relative difference of two rates up to which they count as equal."""
+
+
+def rate_ratio(result: Result, baseline: Result) -> float | None:
+    """Bits an image over the baseline's; None where either is unknown."""
+    known = result.rate and baseline.rate
+    return result.rate.bits_per_image / baseline.rate.bits_per_image if known else None  # type: ignore[union-attr]
+
+
+def with_ratios(rows: Iterable[Mapping[str, Any]], baseline: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Rows as in `--json` with `rate_ratio`, bits an image over the baseline's or None, and `rate_baseline`, its label."""
+    whole, label = ((baseline.get("rate") or {}).get("bits_per_image"), baseline["label"]) if baseline else (None, None)
+    found = []
+    for row in rows:
+        bits = (row.get("rate") or {}).get("bits_per_image")
+        found.append({**row, "rate_ratio": bits / whole if bits and whole else None, "rate_baseline": label})
+    return found
+
+
+def other_rate(ratio: float | None) -> bool:
+    """The two rates are known to differ: neither is called better or worse in bold."""
+    return ratio is not None and abs(ratio - 1.0) > RATE_WITHIN
 
 
 def row_marks(result: Result, details: Details, dataset: DatasetFacts) -> list[str]:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.data.types import DatasetInfo
 from harness.errors import MsbenchError
 from harness.files import write_text
-from harness.record.marks import row_marks
+from harness.record.marks import row_marks, with_ratios
 from harness.record.schema import SCHEMA_VERSION, Result, RunData
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ class Record:
     @property
     def results(self) -> list[dict[str, Any]]:
         """One flat row per decoder, keys as in `--json`; missing numbers are None. Beside the record's own keys: `marks`, what
-        a reader must know of it, and `rfid_warning`."""
+        a reader must know of it, `rfid_warning`, and `rate_ratio` to the label `rate_baseline`, the first row with a rate."""
         found = []
         for result in self.data.results:
             details = self.data.decoders[result.label]
             marks = row_marks(result, details, self.data.dataset)
             found.append({**as_row(result), "marks": marks, "rfid_warning": details.rfid_warning})
-        return found
+        return with_ratios(found, next((row for row in found if row["rate"]), None))
 
     def rows_for_people(self) -> list[dict[str, Any]]:
         """`results` with the infinite PSNR of exact reconstructions put back, which JSON cannot hold."""

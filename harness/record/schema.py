@@ -38,6 +38,24 @@ class MetricFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """What the code of an image takes, the mean over images."""
+
+    bits_per_image: float
+    """bits of the whole code"""
+    bits_per_pixel: float
+    """the same over the pixels of the image"""
+    kind: Literal["nominal", "tokens", "files"]
+    """nominal: 16 bits for each number of the latents; tokens: log2 K for each index into K entries; files: actual bytes"""
+    codebook_sizes: tuple[int, ...] = ()
+    """entries of each codebook; empty where the code is no indices"""
+    perplexity: tuple[float, ...] = ()
+    """of each codebook: e to the entropy of the indices seen, at most its size and at most their number"""
+    tokens: int = 0
+    """indices seen, of all codebooks together"""
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One row of a table. In JSON the metrics stand beside the other keys: `"psnr": 24.6`."""
 
@@ -75,6 +93,8 @@ class Result:
     """other work ran on the machine while this row was timed: its times say nothing"""
     time_estimated: bool = False
     """a time of this row follows from decodes of fewer steps; on demo sets alone"""
+    rate: Rate | None = None
+    """what its code takes; null where it has none, and in records of earlier versions"""
 
 
 @dataclass(frozen=True, slots=True)

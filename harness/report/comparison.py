@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from harness.compare.comparison import Compared, Comparison, CostRatio, SeedSpread
+from harness.record.marks import other_rate
 from harness.report.results import metric_title
 from harness.report.table import MISSING, Cell, Column, Table, listing, number
 
@@ -79,7 +80,12 @@ def _where(comparisons: Sequence[Compared], note: str) -> str:
 def _verdict(one: Compared) -> str:
     """The verdict; where the margin hides a sure loss, both."""
     hidden = one.difference == "worse" and one.verdict != one.difference
-    return f"{one.verdict} (worse)" if hidden else one.verdict
+    return (f"{one.verdict} (worse)" if hidden else one.verdict) + _at_rate(one)
+
+
+def _at_rate(one: Compared) -> str:
+    """What a verdict says of another rate."""
+    return f" at {one.rate_ratio:.3g}× the bits" if other_rate(one.rate_ratio) else ""
 
 
 def _costs(comparison: Comparison) -> Table:
@@ -136,7 +142,7 @@ def with_differences(table: Table, comparison: Comparison) -> Table:
     found: dict[str, dict[str, Any]] = {}
     keys = ["baseline"]
     for one in comparison.comparisons:
-        figures = (one.diff, *one.ci, one.p_holm, one.margin, one.verdict)
+        figures = (one.diff, *one.ci, one.p_holm, one.margin, one.verdict + _at_rate(one))
         mine = dict(zip(difference_columns(one.metric), figures, strict=True))
         found[one.decoder] = {"baseline": one.baseline} | found.get(one.decoder, {}) | mine
         keys += [key for key in mine if key not in keys]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.metrics.registry import METRICS
+from harness.record.marks import other_rate
 from harness.report.table import Cell, Column, Table, select, significant
 
 Result = Mapping[str, Any]
@@ -61,6 +62,8 @@ class Figure:
             parts: tuple[str, ...] = () if value is None else (self.text(value),)
             if parts and interval:
                 parts += (f"[{self.text(interval[0])},", f"{self.text(interval[1])}]")
+            if parts and self.key == "rate.bits_per_image" and result["rate"]["kind"] == "nominal":
+                parts += ("nominal",)
             found.append(Cell(value, parts, index in best))
         return found
 
@@ -101,6 +104,9 @@ def figures(results: Sequence[Result]) -> Iterator[Figure]:
                 yield figure
     for size in sorted({int(size) for result in results for size in (result.get("ms_per_image") or {})}):
         yield Figure(f"ms_per_image.{size}", f"ms/image,\nbatch {size}", "lower", cost=True)
+    if any(result.get("rate") for result in results):
+        yield Figure("rate.bits_per_image", "Bits\n/image", None, _fixed(0), cost=True)
+        yield Figure("rate.bits_per_pixel", "Bits\n/pixel", None, cost=True)
     yield Figure("gflops", "GFLOPs", "lower", cost=True)
     yield Figure("parameters", "Params", None, count, cost=True)
     yield Figure("peak_memory_mb", "Peak\nMiB", "lower", cost=True)
@@ -115,6 +121,7 @@ def best_rows(figure: Figure, results: Sequence[Result]) -> set[int]:
             for index, result in enumerate(results)
             if result.get("dataset") == dataset
             and not _exact(result)
+            and not other_rate(result.get("rate_ratio"))
             and (not figure.cost or result.get("parameters"))
             and (value := figure.value(result)) is not None
         }
@@ -125,7 +132,9 @@ def best_rows(figure: Figure, results: Sequence[Result]) -> set[int]:
 
 
 def _marks(result: Result) -> Sequence[str]:
-    return result.get("marks") or ()
+    """What a reader must know of a row, its rate among it."""
+    ratio, marks = result.get("rate_ratio"), result.get("marks") or ()
+    return [*marks, f"{ratio:.3g}× the bits of {result['rate_baseline']}: not ranked"] if other_rate(ratio) else marks
 
 
 def _exact(result: Result) -> bool:
@@ -166,6 +175,8 @@ def caveats(results: Sequence[Result], demo_datasets: Sequence[str] = ("photos",
     exact = dict.fromkeys(shown_name(result) for result in results if _exact(result))
     if exact:
         notes.append(f"{', '.join(exact)}: every image came back exactly, the protocol's own error floor; not ranked.")
+    if any((result.get("rate") or {}).get("kind") == "nominal" for result in results):
+        notes.append("Bits, nominal: 16 for each number of continuous latents.")
     if any(result.get("peak_memory_mb") is not None for result in results):
         notes.append("Peak MiB: what decoding one image needs above weights and latents.")
     return notes
@@ -189,12 +200,14 @@ def results_table(results: Sequence[Result], title: str = "", demo_datasets: Seq
     last = 2 + sum(not figure.cost for figure in shown) // _IN_A_BLOCK
     for place, figure in enumerate(shown):
         block = last if figure.cost else 1 + place // _IN_A_BLOCK
-        key = {"octaves_db.0": "top_octave_db"}.get(figure.key, figure.key.replace(".", "_b"))
+        key = "top_octave_db" if figure.key == "octaves_db.0" else figure.key.removeprefix("rate.").replace(".", "_b")
         fields.append((Column(_arrow(figure.title, figure.better), key, True, block), figure.cells(results)))
         bounds = [_interval(one, figure.key) for one in results]
         if any(bounds):
             for end, name in enumerate(("low", "high")):
                 fields.append((Column(key=f"{key}_{name}"), [Cell(pair[end] if pair else None) for pair in bounds]))
+    if any(codebooks := [_codebooks(one.get("rate")) for one in results]):
+        fields.append((Column("codebook", "codebook", block=last, wrap=True), [Cell(text) for text in codebooks]))
     fields.append((Column("trained on", "trained_on", block=last, wrap=True), [Cell(one.get("trained_on")) for one in results]))
     fields.append((Column(key="caveat"), [Cell(_caveat(one)) for one in results]))
     rows = list(zip(*(cells for _, cells in fields), strict=True))
@@ -220,6 +233,17 @@ def paper_columns(table: Table) -> list[str]:
     several = [column.key for column in table.columns if column.key == "dataset" and column.block == 0]
     chosen = [key for key in (*several, *_PAPER[:5], *times, *_PAPER[5:]) if key in filled][:7]
     return sorted(chosen, key=filled.index)
+
+
+def _codebooks(rate: Mapping[str, Any] | None) -> str | None:
+    """How much of its codebooks a code uses; None where it has none."""
+    if not rate or not rate["perplexity"]:
+        return None
+    found, sizes = rate["perplexity"], rate["codebook_sizes"]
+    each = [f"{perplexity:,.0f} of {size:,}" for perplexity, size in zip(found, sizes, strict=True)]
+    if len(each) > 3:
+        each = [f"{min(found):,.0f} to {max(found):,.0f} of {max(sizes):,} ({len(each)} codebooks)"]
+    return f"perplexity {', '.join(each)}; {rate['tokens']:,} tokens"
 
 
 def _caveat(result: Result) -> str:

@@ -21,6 +21,7 @@ from harness.record.run import REFERENCE
 from harness.record.schema import Details, Interval, IntervalNote, NoiseFacts, Result, RfidLine
 from harness.requests import DecoderRequest
 from harness.run.journal import Journal
+from harness.run.rate import rate_of
 
 LEVEL = 0.95
 """confidence of every interval in a record"""
@@ -82,6 +83,7 @@ def decoder_figures(
         parameters=spec.parameters,
         peak_memory_mb=None,
         trained_on=spec.trained_on,
+        rate=rate_of(seen["code"], decoder),
     )
     details = Details(
         spec=spec,

@@ -20,7 +20,9 @@ from harness.cost.modes import eager_of
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
 from harness.files import atomic_path
+from harness.record.record import plain
 from harness.record.run import REFERENCE, feature_key, write_features, write_samples
+from harness.run.rate import new_count
 from harness.run.reconstruct import another_range, concatenate
 
 if TYPE_CHECKING:
@@ -163,7 +165,13 @@ def new_state(decoders: Mapping[str, Decoder]) -> dict[str, Any]:
     seen = {"noisy": False, "alone": False, "values": 0, "clamped": 0, "low": math.inf, "high": -math.inf}
     probe = {"batch_dependence": None, "depends": False}
     decoded = {
-        label: {"spec": asdict(decoder.spec), "file": getattr(eager_of(decoder), "source_sha256", None), **seen, **probe}
+        label: {
+            "spec": plain(asdict(decoder.spec)),
+            "file": getattr(eager_of(decoder), "source_sha256", None),
+            "code": new_count(),
+            **seen,
+            **probe,
+        }
         for label, decoder in decoders.items()
     }
     return {"decoders": decoded, "excluded": [], "shown": [], "darkest": 255}

@@ -32,6 +32,7 @@ from harness.record.run import REFERENCE, feature_key
 from harness.run.config import RunConfig
 from harness.run.independence import PROBED, callers_generators, largest_difference, seeded
 from harness.run.journal import Journal, new_state
+from harness.run.rate import count_code
 from harness.run.reconstruct import Reconstruction, encoder_of, join, reconstruct
 from harness.stopwatch import Progress, Stages
 
@@ -153,6 +154,7 @@ class QualityPass:
                 tensors[feature_key(label, seed)] = torch.from_numpy(self._suite.inception_features(one.pixels))
             decoded = one.pixels.permute(0, 2, 3, 1).contiguous().cpu()
             if seed == self._config.seed:
+                count_code(self._seen(label)["code"], self._decoders[label], one.latents, pixels.shape[-2] * pixels.shape[-1])
                 if show:
                     tensors[f"shown:{label}"] = decoded[show]
                 if sum(map(len, self._journal.tensors.get(f"latents:{label}", []))) < self._latents:

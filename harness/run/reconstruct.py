@@ -70,8 +70,8 @@ def concatenate(parts: Sequence[Tensor]) -> Tensor:
 
 
 def encoder_of(decoder: Decoder) -> Callable[[Tensor], Tensor] | None:
-    """uint8 images [B, 3, H, W] of any size -> latents by the decoder's own encoder; None where the code is no latent grid."""
-    if decoder.spec.latent_channels is None:
+    """uint8 images [B, 3, H, W] of any size -> latents by the decoder's own encoder; None where there are none to speak of."""
+    if decoder.spec.latent_channels is None and decoder.spec.codebook_sizes is None:
         return None
     return lambda images: _encode(decoder, padded(images, decoder.spec.down_factor), ())
 
@@ -80,7 +80,30 @@ def _encode(decoder: Decoder, images: Tensor, keys: Sequence[str]) -> Tensor:
     with isolated(decoder, "encode"):
         latents = decoder.encode(images)
     _check(decoder, "encode", latents, [len(images)], keys)
+    if decoder.spec.codebook_sizes is not None:
+        by_codebook(decoder, latents)
     return latents
+
+
+def by_codebook(decoder: Decoder, latents: Tensor) -> Tensor:
+    """Latents that are indices as [B, codebooks, n].
+
+    Raises:
+        MsbenchError: they are not the indices that the decoder's spec announces.
+    """
+    sizes = decoder.spec.codebook_sizes or ()
+    who = f"decoder {decoder.spec.name}: encode gave {latents.dtype} {list(latents.shape)}"
+    several = len(sizes) > 1
+    if latents.is_floating_point() or latents.ndim < 2 + several or (several and latents.shape[1] != len(sizes)):
+        wanted = f"[B, {len(sizes)}, …]" if several else "[B, …]"
+        raise MsbenchError(f"{who}, wanted indices {wanted} into codebooks of {', '.join(map(str, sizes))} entries")
+    indices = latents.flatten(2) if several else latents.flatten(1).unsqueeze(1)
+    for size, mine in zip(sizes, indices.unbind(1), strict=True):
+        if not 0 <= int(mine.min()) <= int(mine.max()) < size:
+            raise MsbenchError(
+                f"{who} with indices from {int(mine.min())} to {int(mine.max())}: its codebook has {size} entries"
+            )
+    return indices
 
 
 @contextmanager

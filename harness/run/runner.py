@@ -41,6 +41,7 @@ from harness.stopwatch import Progress, Stages
 
 MARKER = ".msbench-images"
 """file in a folder of saved images that names the run they are of"""
+_OF_INDICES = "token_agreement"  # what takes the place of the latents' error where they are indices
 _MAY_DIFFER = ("output_dir", "offline", "resume")
 
 
@@ -83,6 +84,8 @@ def evaluate(
     with stages.stage("loading decoders"):
         decoders = {label: _built(config, row, device) for label, row in rows.items()}
     _refuse_random_weights(decoders)
+    if any(one.spec.codebook_sizes for one in decoders.values()) and _OF_INDICES not in config.extra_metrics:
+        config = replace(config, extra_metrics=(*config.extra_metrics, _OF_INDICES))
     with stages.stage("loading metrics"):
         suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
     data = _plan(config, dataset, start, command)
@@ -222,7 +225,7 @@ def _build(config: RunConfig, row: DecoderRequest, device: torch.device) -> Deco
     """The decoder of a row, by its name or from the object that the caller gave."""
     live = config.live()
     if row.label not in live:
-        return row.build(device, config.dtype)
+        return row.build(device, config.dtype, config.offline)
     options = replace(row.options(device, config.dtype), name=row.name)
     refuse_options("an object", options)
     return build_by(partial(ForeignDecoder, live[row.label]), type(live[row.label]).__name__, options)

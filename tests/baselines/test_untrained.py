@@ -145,3 +145,10 @@ def test_jpeg_refuses_latents_of_another_decoder() -> None:
         decoder.decode(torch.zeros(1, 4, 8, 8), noise(1))
     with pytest.raises(MsbenchError, match="no JPEG file"):
         decoder.decode(torch.zeros(1, 40, dtype=torch.uint8), noise(1))
+
+
+def test_bits_of_jpeg_are_those_of_its_files() -> None:
+    images = [crop(64), crop(64, 60, 140)]
+    decoder = jpeg(DecoderOptions())
+    files = [fit_to_budget(image, budget_bytes(64, 64))[0] for image in images]
+    assert decoder.bits(decoder.encode(as_batch(*images))) == [8 * len(file) for file in files]

@@ -15,6 +15,7 @@ from harness.metrics.registry import PER_IMAGE
 from harness.record.protocol import Protocol
 from harness.record.record import Record, write_record
 from harness.record.run import write_features, write_samples
+from harness.record.schema import Rate
 from harness.verify.check import Check
 from tests.harness.records import PROTOCOL, details, result, run_data
 
@@ -41,8 +42,9 @@ def _make_run(
     order: int = 1,
     calls: dict[str, list[float]] | None = None,
     seed: int = 0,
+    bits: dict[str, float] | None = None,
 ) -> Record:
-    """A run of `n` images; `order` -1 lists them backwards; `calls` are times in ms of batch 1."""
+    """A run of `n` images; `order` -1 lists them backwards; `calls` are times in ms of batch 1, `bits` those an image takes."""
     common = np.random.default_rng(1).gamma(2.0, 0.2, n)
     keys = [f"image-{index:03d}" for index in range(n)]
     photos = [None if photographs is None else f"photo-{index % photographs}" for index in range(n)]
@@ -58,7 +60,8 @@ def _make_run(
         frames.append(frame[::order])
         decoded[name] = {0: (reference + (0.3 + abs(shift)) * generator.standard_normal((n, FEATURES)))[::order]}
         means = {metric: float(column.mean()) for metric, column in columns.items()}
-        row = result(name, n=n, gflops=2.0, rfid=None, kid=None, **means)
+        rate = Rate((bits or {})[name], (bits or {})[name] / 256**2, "nominal") if name in (bits or {}) else None
+        row = result(name, n=n, gflops=2.0, rfid=None, kid=None, rate=rate, **means)
         rows.append((row, details(times=(calls or {}).get(name), **(spec or {}).get(name, {}))))
     if features:
         write_features(

@@ -20,8 +20,11 @@ from harness.compare.gate import update_reference
 from harness.errors import MsbenchError, UnknownNameError
 from harness.metrics.registry import EXTRA, METRICS
 from harness.record.measured import read_measured
-from harness.record.record import Record, write_record
+from harness.record.record import Record, read_record, write_record
 from harness.record.run import FEATURES, open_run
+from harness.report.comparison import comparison_tables, with_differences
+from harness.report.results import results_table
+from harness.report.table import csv_text
 from harness.stats.rfid import rfid_value
 from tests.harness.conftest import PROTOCOL, MakeRun
 
@@ -426,3 +429,48 @@ def test_a_comparison_is_a_short_line_and_a_table(tmp_path: Path, make_run: Make
     assert repr(comparison).startswith("<Comparison of vae, jpeg: ")
     assert len(frame) == len(comparison.comparisons)
     assert frame.set_index(["metric", "decoder"]).loc[("psnr", "jpeg"), "diff"] == found(comparison, "psnr", "jpeg").diff
+
+
+def test_rows_of_another_rate_are_marked_in_their_verdicts(tmp_path: Path, make_run: MakeRun) -> None:
+    shifts, bits = {"vae": 0.0, "near": 0.1, "wide": 0.1, "unknown": 0.1}, {"vae": 1000.0, "near": 1009.0, "wide": 4000.0}
+    run = make_run(tmp_path / "a", shifts, bits=bits)
+    comparison = compare([(run, None)])
+    ratios = {one.decoder: one.rate_ratio for one in comparison.comparisons}
+    assert ratios == {"near": pytest.approx(1.009), "wide": 4.0, "unknown": None}
+    assert [row["rate_ratio"] for row in comparison.results] == [1.0, pytest.approx(1.009), 4.0, None]
+    lines = {
+        row[1].parts()[0]: row[-1].parts()[0] for row in comparison_tables(comparison)[0].rows if "LPIPS" in row[0].parts()[0]
+    }
+    assert lines == {"near": "worse", "wide": "worse at 4× the bits", "unknown": "worse"}
+    text = csv_text(with_differences(results_table(comparison.table_rows()), comparison))
+    assert [("at 4× the bits" in line) for line in text.splitlines()[1:]] == [False, False, True, False]
+
+
+def test_same_rate_leaves_rows_of_another_rate_out(tmp_path: Path, make_run: MakeRun) -> None:
+    run = make_run(tmp_path / "a", {"vae": 0.0, "near": 0.1, "wide": 0.1}, bits={"vae": 1000.0, "near": 991.0, "wide": 989.0})
+    comparison = compare([(run, None)], same_rate=True)
+    assert {row["label"] for row in comparison.results} == {"vae", "near"}
+    assert {one.decoder for one in comparison.comparisons} == {"near"}
+    assert {one.decoder for one in comparison.costs} == {"near"}
+    assert "left out, of another rate than their baseline: wide" in comparison.warnings
+    done = CliRunner().invoke(app, ["compare", str(tmp_path / "a"), "--same-rate", "--json"])
+    assert [row["label"] for row in json.loads(done.stdout)["results"]] == ["vae", "near"]
+
+
+def test_a_row_s_rate_is_held_against_the_baseline_that_was_named(tmp_path: Path, make_run: MakeRun) -> None:
+    run = make_run(tmp_path / "a", {"vae": 0.0, "wide": 0.1}, bits={"vae": 1000.0, "wide": 4000.0})
+    rows = compare([(run, None)], baseline="wide").results
+    assert [(row["rate_ratio"], row["rate_baseline"]) for row in rows] == [(0.25, "wide"), (1.0, "wide")]
+
+
+def test_records_without_a_rate_read(tmp_path: Path, make_run: MakeRun) -> None:
+    make_run(tmp_path / "a", {"vae": 0.0, "other": 0.0})
+    path = tmp_path / "a" / "record.json"
+    content = json.loads(path.read_text())
+    for row in content["results"]:
+        del row["rate"]
+        del content["decoders"][row["label"]]["spec"]["codebook_sizes"]
+    path.write_text(json.dumps(content))
+    comparison = compare([(read_record(path), None)])
+    assert {one.rate_ratio for one in comparison.comparisons} == {None}
+    assert "bits" not in csv_text(results_table(comparison.table_rows()))

@@ -204,3 +204,28 @@ def test_a_label_is_shown_and_changes_no_ranking() -> None:
     assert best_rows(rfid, rows) == {2}
     assert list(cells(to_markdown(rows))) == ["a:identity", "a:vae", "b:ms-onestep"]
     assert [line.split(",")[0] for line in to_csv(rows).splitlines()[1:]] == ["a:identity", "a:vae", "b:ms-onestep"]
+
+
+def rated(decoder: str, bits: float, ratio: float | None, **changes: object) -> dict[str, object]:
+    rate = {"bits_per_image": bits, "bits_per_pixel": bits / 65536, "kind": "nominal", "codebook_sizes": [], "perplexity": []}
+    return result(decoder, rate=rate, rate_ratio=ratio, rate_baseline="vae", **changes)
+
+
+def test_a_row_of_another_rate_is_marked_and_never_best() -> None:
+    rows = [rated("vae", 65536, 1.0), rated("near", 66000, 66000 / 65536, psnr=26.0), rated("wide", 524288, 8.0, psnr=30.0)]
+    table = cells(to_markdown(rows))
+    assert (table["near"]["PSNR ↑"], table["wide` †"]["PSNR ↑"]) == ("**26.00**", "30.00")
+    assert "wide: 8× the bits of vae: not ranked." in "\n".join(caveats(rows))
+    assert table["vae"]["Bits /image"] == "65,536 nominal"
+    assert pd.read_csv(io.StringIO(to_csv(rows)))["bits_per_pixel"][2] == 8.0
+    assert "bits_per_image" not in to_csv([VAE, STUDENT])
+
+
+def test_many_codebooks_are_summed_up() -> None:
+    def codebook(count: int) -> str:
+        tokens = {"kind": "tokens", "codebook_sizes": [1024] * count, "perplexity": [500.0 + i for i in range(count)]}
+        row = result("rq", rate={"bits_per_image": 1.0, "bits_per_pixel": 1.0, "tokens": 4096, **tokens})
+        return str(pd.read_csv(io.StringIO(to_csv([row])))["codebook"][0])
+
+    assert codebook(2) == "perplexity 500 of 1,024, 501 of 1,024; 4,096 tokens"
+    assert codebook(8) == "perplexity 500 to 507 of 1,024 (8 codebooks); 4,096 tokens"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.decoder import DecoderOptions, DecoderSpec
+from tests.harness.run import token_decoders
 
 
 class Odd:
@@ -118,6 +119,8 @@ _CHANGES: dict[str, Callable[[Tensor, Odd], Any]] = {
 
 
 def __getattr__(name: str) -> Callable[[DecoderOptions], Any]:
+    if name in token_decoders.FACTORIES:
+        return token_decoders.FACTORIES[name]
     if name not in _CHANGES:
         raise AttributeError(name)
     return lambda options: Odd(_CHANGES[name], name=f"odd-{name}")
@@ -183,4 +186,4 @@ def leaves(options: DecoderOptions) -> Any:
 
 
 _FACTORIES = ("inplace", "mapped", "nsspec", "fewspec", "strspec", "zerospec", "hugespec", "factory", "leaves", "absent")
-NAMES = tuple(f"odd-{name}" for name in (*_CHANGES, *_FACTORIES))
+NAMES = tuple(f"odd-{name}" for name in (*_CHANGES, *_FACTORIES, *token_decoders.FACTORIES))

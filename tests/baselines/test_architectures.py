@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from baselines.diffusers_vae import ArchitectureOnly
+from baselines.diffusers_model import ArchitectureOnly
 from harness.cost.flops import count_flops
 from harness.decoder import Decoder, DecoderOptions
 from harness.errors import MsbenchError
@@ -131,7 +131,7 @@ def test_without_diffusers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, n
         return real(module, package)
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(MsbenchError, match=r"pip install 'msbench\[peers\]'") as caught:
+    with pytest.raises(MsbenchError, match=r"pip install 'msbench\[diffusers\]'") as caught:
         build_decoder(name, DecoderOptions())
     assert "\n" not in str(caught.value)
 
