@@ -5,37 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from harness.cost.flops import count_flops
-from harness.decoder import Decoder, DecoderOptions
-from harness.errors import MsbenchError
+from harness.decoder import Decoder
 from harness.noise import SampleNoise
+from harness.record.rebuilt import HASHES, other_weights
 from harness.record.run import Run
 from harness.record.schema import Result
-from harness.registry import build_decoder
 from harness.verify.check import Check, close, same, unchecked
 
-_HASHES = ("weights_sha256", "encoder_sha256")
 _MAY_LACK = ("recipe_sha256", "teacher_sha256", "training_seed")  # older weights do not say
-
-
-def rebuild(result: Result) -> Decoder | str:
-    """The decoder of a row, built again on the CPU in fp32, or why it cannot be."""
-    asked: dict[str, Any] = dict(result.options)
-    checkpoint = Path(asked["checkpoint"]) if asked.get("checkpoint") else None
-    try:
-        options = DecoderOptions(checkpoint=checkpoint, steps=asked.get("steps"), scales=asked.get("scales"))
-        return build_decoder(result.decoder, options)
-    except MsbenchError as error:
-        return f"the decoder cannot be built here: {error}"
-
-
-def other_weights(run: Run, result: Result, built: Decoder) -> bool:
-    """The decoder at hand has other weights than the run's."""
-    spec = run.record.data.decoders[result.label].spec
-    return any(getattr(spec, name) != getattr(built.spec, name) for name in _HASHES)
 
 
 def built_checks(run: Run, result: Result, built: Decoder | str) -> list[Check]:
@@ -52,7 +32,7 @@ def built_checks(run: Run, result: Result, built: Decoder | str) -> list[Check]:
     numbers: dict[str, Any] = {
         f"details.spec.{name}": value
         for name, value in asdict(details.spec).items()
-        if name in _HASHES or (name in _MAY_LACK and value) or (isinstance(value, int) and not isinstance(value, bool))
+        if name in HASHES or (name in _MAY_LACK and value) or (isinstance(value, int) and not isinstance(value, bool))
     }
     numbers["parameters"] = result.parameters
     if details.cost is not None:
@@ -61,7 +41,7 @@ def built_checks(run: Run, result: Result, built: Decoder | str) -> list[Check]:
     checks = []
     for number, value in numbers.items():
         name = number.rpartition(".")[2]
-        if why and not (facts and name in _HASHES):
+        if why and not (facts and name in HASHES):
             checks.append(unchecked(label, number, value, why))
         elif name == "gflops":
             how, reason = "counted again (same code, torch's counter)", "a count of whole operations"
