@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli import shared
-from harness.errors import UnknownNameError
 from harness.report.table import Cell, Table, listing, number
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def explain_command(
-    run: Annotated[str, typer.Argument(help="A run's folder, as RUN or RUN:DECODER.")],
+    run: Annotated[str, typer.Argument(help="A run's folder: RUN or RUN:DECODER.")],
     reported: Annotated[
         list[str] | None, typer.Option(help="A number as printed elsewhere, NAME=VALUE such as rfid=2.2; may be repeated.")
     ] = None,
@@ -24,8 +23,7 @@ def explain_command(
         int | None, typer.Option(min=2, help="Images behind the reported numbers; default: the run's.")
     ] = None,
     metric: Annotated[
-        str,
-        typer.Option(help="Metrics to look at, separated by commas; default: those reported, else all that have conventions."),
+        str, typer.Option(help="Metrics to look at, separated by commas; default: those reported, else all.")
     ] = "",
     images: Annotated[
         Path | None, typer.Option(help="Folder of `run --save-images`; default: where the record says, if still there.")
@@ -35,69 +33,50 @@ def explain_command(
     redo: Annotated[bool, typer.Option("--redo", help="Run the decoder again where a convention needs it.")] = False,
     as_json: shared.JsonFlag = False,
 ) -> None:
-    """Why two numbers differ: every metric of a run under the field's conventions, and which of them a reported number fits.
+    """Why two numbers differ: a run's metrics under the field's conventions, and which of them a reported number fits.
 
     Example: msbench explain runs/my-run:vae --reported rfid=2.2 --reported ssim=0.675
     """
+    given = locals()
+    from dataclasses import asdict
+
     from harness.cli.compare import _run_argument
     from harness.explain.explanation import explain
     from harness.explain.registry import METRICS
-    from harness.explain.reported import joint, match, parse_reported, sentence
+    from harness.explain.reported import joint, match, parse_reported
 
     numbers = [parse_reported(text) for text in reported or ()]
-    metrics = shared.parse_names(metric) or tuple(dict.fromkeys(one.metric for one in numbers)) or METRICS
-    for name in metrics:
-        if name not in METRICS:
-            raise UnknownNameError("metric", name, METRICS)
+    metrics = shared.parse_names(metric) or tuple(dict.fromkeys(name for name, _ in numbers)) or METRICS
     record, decoder = _run_argument(run)
+    options = {name: given[name] for name in ("images", "data_dir", "redo", "statistics")}
     with shared.progress_bar() as progress:
-        found = explain(
-            record,
-            decoder,
-            images=images,
-            data_dir=data_dir,
-            redo=redo,
-            statistics=statistics,
-            metrics=metrics,
-            progress=progress,
-        )
+        found = explain(record, decoder, **options, metrics=metrics, progress=progress)
     shared.show(*explanation_tables(found), stderr=as_json)
-    matches = [match(found, one, reported_n) for one in numbers]
+    matches = [match(found, *one, reported_n) for one in numbers]
     for one in matches:
-        shared.say(sentence(one), as_json)
+        shared.say(str(one), as_json)
     ways = joint(matches)
     if len(matches) > 1:
         shared.say(
             f"together they fit: {'; '.join(ways)}" if ways else "no one way of making the images fits them all", as_json
         )
     if as_json:
-        rows = [
-            {
-                "metric": one.reported.metric,
-                "value": one.reported.value,
-                "within": one.reported.half,
-                "matches": one.names,
-                "nearest": one.nearest,
-                "refused": one.refused,
-            }
-            for one in matches
-        ]
-        shared.print_json({**found.document(), "reported": rows, "joint": ways})
+        shared.print_json({**found.document(), "reported": [asdict(one) for one in matches], "joint": ways})
 
 
 def explanation_tables(found: Explanation) -> list[Table]:
     """One table a metric, then where each user's way can be read."""
+    from harness.explain.registry import USERS
+
     tables: list[Table] = []
     users: dict[str, str] = {}
     for metric, protocol in found.protocol.items():
         rows: list[tuple[str | Cell | None, ...]] = [("the protocol", _number(protocol), None, "run", None)]
         for one in (one for one in found.findings if one.convention.metric == metric):
-            users |= {user.name: user.url for user in one.convention.users}
-            who = ", ".join(user.name for user in one.convention.users)
+            users |= {user: USERS[user] for user in one.convention.users}
             source = one.source if one.value is not None else f"not computed: {one.source}"
-            rows.append(
-                (one.convention.name, _number(one.value), number(one.shift, lambda shift: f"{shift:+.3g}"), source, who)
-            )
+            shift = number(one.shift, lambda shift: f"{shift:+.3g}")
+            rows.append((one.convention.name, _number(one.value), shift, source, ", ".join(one.convention.users)))
         title = f"{metric} of {found.label}, n = {found.n:,}, noise seed {found.noise_seed}"
         headers = ("convention", "value", "shift", "computed from", "used by")
         tables.append(listing(headers, rows, title, wrap=("computed from", "used by")))

@@ -12,10 +12,6 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
 from harness.data.images import ADM_CROP, ADM_CROP_UPSAMPLE, ImageError, center_crop, decode, native_crop
 from harness.data.sources import FolderSource, printable
 from harness.data.types import DatasetInfo, Entry, Example, Request, Skipped, Source
@@ -85,15 +81,13 @@ class Dataset:
         """The file of an entry as it is; raises OSError."""
         return self._source.read(entry.name)
 
-    def cropped(self, entry: Entry, picture: Image.Image) -> npt.NDArray[np.uint8]:
-        """What the dataset shows of an entry's picture, uint8 [R, R, 3]; raises ImageError."""
-        if entry.corner is None:
-            return center_crop(picture, self.info.resolution, self._allow_upsampling)
-        return native_crop(picture, *entry.corner, self.info.resolution)
-
     def _read(self, entry: Entry) -> Example:
         data = self._source.read(entry.name)
-        image = self.cropped(entry, decode(data))
+        picture = decode(data)
+        if entry.corner is None:
+            image = center_crop(picture, self.info.resolution, self._allow_upsampling)
+        else:
+            image = native_crop(picture, *entry.corner, self.info.resolution)
         return Example(entry.key, image, entry.label, entry.source_photo, hashlib.sha256(data).hexdigest())
 
 

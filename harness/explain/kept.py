@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.explain.convention import Rows
+from harness.explain.sources import Needs
 from harness.metrics.metric import Whole
 from harness.metrics.registry import METRICS
 from harness.stats.kid import kid_statistic
 from harness.stats.rfid import rfid_value
 
+Rows = Callable[[int], NDArray[np.intp]]
+"""Number of images -> the rows that count; raises `Needs` where there are none such."""
 SIX_DB = 20.0 * math.log10(2.0)
 """what a peak twice as high adds, dB"""
 SEED = 2020
@@ -34,14 +37,14 @@ def psnr_of_mean_error(whole: Whole) -> float:
     return 10.0 * math.log10(255.0**2 / error) if error else math.inf
 
 
-def kid_of_subsets(whole: Whole, subsets: int = 100, size: int = 1000, scale: float = 1.0) -> float:
+def kid_of_subsets(whole: Whole, subsets: int = 100, size: int = 1000) -> float:
     """KID as torch-fidelity computes it: the mean over subsets, drawn apart from references and from reconstructions, of the
     unbiased estimate with all cross terms kept."""
     random, n, found = np.random.RandomState(SEED), len(whole.features), []
     for _ in range(subsets):
         x, y = (side[random.choice(n, size, replace=False)] for side in (whole.reference_features, whole.features))
         found.append(_unbiased(x, y))
-    return scale * float(np.mean(found))
+    return float(np.mean(found))
 
 
 def kid_of_all(whole: Whole) -> float:
@@ -60,38 +63,34 @@ def _unbiased(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
 
 def first(count: int) -> Rows:
     """The first images in the order of their keys; never more than there are."""
-    return lambda n: np.arange(count) if n > count else _more(count)
+    return lambda n: np.arange(_fewer(count, n))
 
 
 def drawn(count: int) -> Rows:
     """A seeded draw."""
-    return lambda n: np.sort(np.random.default_rng(0).choice(n, count, replace=False)) if n > count else _more(count)
+    return lambda n: np.sort(np.random.default_rng(0).choice(n, _fewer(count, n), replace=False))
 
 
-def at_least(count: int) -> Rows:
-    """All images, where there are enough."""
-    return lambda n: np.arange(n) if n >= count else f"at least {count:,} images"
-
-
-def at_most(count: int) -> Rows:
-    """All images, where there are not too many."""
-    return lambda n: np.arange(n) if n <= count else f"at most {count:,} images"
+def between(least: int, most: int) -> Rows:
+    """All images, where their number is in a range."""
+    return lambda n: np.arange(_need(n, least <= n <= most, f"{least:,} to {most:,} images"))
 
 
 def whole_batches(size: int) -> Rows:
     """Without the images of a last batch that is not full (`drop_last`)."""
-
-    def rows(n: int) -> NDArray[np.intp] | str:
-        left = n - n % size
-        return np.arange(left) if 1 < left < n else f"a number of images above {size} that it does not divide"
-
-    return rows
+    return lambda n: np.arange(_need(n, n > size and n % size > 0, f"no multiple of {size} images, and more") // size * size)
 
 
 def padded(parts: int) -> Rows:
     """The first images once more until all processes have as many (torch's `DistributedSampler`)."""
-    return lambda n: np.arange(n + -n % parts) % n if n % parts else f"a number of images that {parts} does not divide"
+    return lambda n: np.arange(_need(n, n % parts > 0, f"no multiple of {parts} images") + -n % parts) % n
 
 
-def _more(count: int) -> str:
-    return f"more than {count:,} images"
+def _fewer(count: int, n: int) -> int:
+    return min(count, _need(n, n > count, f"more than {count:,} images"))
+
+
+def _need(n: int, enough: bool, what: str) -> int:
+    if not enough:
+        raise Needs(f"{what}; the run has {n:,}")
+    return n

@@ -5,7 +5,7 @@ Pictures are [H, W, 3] in [0, 255], uint8 or float32; `span` says to which range
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.explain.convention import Image
 from harness.metrics.lpips import Lpips, LpipsNet
 
+Image = NDArray[np.uint8] | NDArray[np.float32]
+"""One picture [H, W, 3] in [0, 255]; uint8, or float32 where it was not rounded."""
 Values = NDArray[np.float64]
+Span = tuple[float, float]
 Luma = Callable[[Image], Values]
-_WINDOWS = {"gaussian": 11, "uniform": 7}
 
 
 def studio(image: Image) -> Values:
@@ -38,6 +39,12 @@ def grey(image: Image) -> Values:
     return np.asarray(image @ np.array([0.2125, 0.7154, 0.0721]))
 
 
+def mean(values: Iterable[float]) -> float:
+    """The mean of what is finite; infinity where nothing is."""
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("inf")
+
+
 def psnr(reference: Image, decoded: Image, luma: Luma = np.asarray) -> float:
     """Peak signal-to-noise ratio over [0, 255] in dB; inf where nothing differs."""
     error = np.square(luma(reference).astype(np.float64) - luma(decoded)).mean()
@@ -48,10 +55,10 @@ def psnr(reference: Image, decoded: Image, luma: Luma = np.asarray) -> float:
 def ssim(
     reference: Image,
     decoded: Image,
-    luma: Luma | None = None,
+    luma: Luma = np.asarray,
     window: str = "gaussian",
     sample: bool = False,
-    span: tuple[float, float] = (0.0, 255.0),
+    zero: float = 0.0,
     data_range: float | None = 255.0,
     reflected: bool = False,
 ) -> float:
@@ -59,45 +66,28 @@ def ssim(
 
     Args:
         reference, decoded: two pictures.
-        luma: what makes one channel of three; None = all three.
+        luma: what makes one channel of three, where one is wanted.
         window: "gaussian", 11 pixels, σ = 1.5; or "uniform", 7 pixels.
         sample: sample covariance instead of the population's.
-        span: the range that [0, 255] is brought to.
-        data_range: the L of its constants; None = the larger of both pictures' own (max - min), as torchmetrics takes it.
+        zero: the level that counts as 0: 127.5 where images in [-1, 1] are compared.
+        data_range: the L of its constants, in levels of 255: 510 for 2 on [0, 1]; None = the larger of both pictures' own
+            (max - min), as torchmetrics takes it.
         reflected: windows reach over the border, which is reflected, as torchmetrics has it; else only those inside count.
     """
     from skimage import metrics
 
     untyped: Any = metrics
-    x, y = ((side if luma is None else luma(side)).astype(np.float64) for side in (reference, decoded))
-    low, high = span
-    x, y = (side * ((high - low) / 255.0) + low for side in (x, y))
-    largest = max(float(np.ptp(x)), float(np.ptp(y)))
+    x, y = (luma(side).astype(np.float64) - zero for side in (reference, decoded))
+    options = {"data_range": data_range or max(float(np.ptp(x)), float(np.ptp(y))), "use_sample_covariance": sample}
+    if window == "gaussian":
+        options |= {"gaussian_weights": True, "sigma": 1.5}
     if reflected:
-        edge = _WINDOWS[window] // 2
-        x, y = (np.pad(side, [(edge, edge), (edge, edge), (0, 0)][: side.ndim], "reflect") for side in (x, y))
-    return float(
-        untyped.structural_similarity(
-            x,
-            y,
-            channel_axis=-1 if luma is None else None,
-            gaussian_weights=window == "gaussian",
-            sigma=1.5,
-            win_size=_WINDOWS[window],
-            use_sample_covariance=sample,
-            data_range=largest if data_range is None else data_range,
-        )
-    )
+        x, y = (np.pad(side, [(5, 5), (5, 5), (0, 0)][: side.ndim], "reflect") for side in (x, y))
+    return float(untyped.structural_similarity(x, y, channel_axis=-1 if x.ndim == 3 else None, **options))
 
 
 @torch.inference_mode()
-def lpips(
-    reference: Image,
-    decoded: Image,
-    net: LpipsNet = "alex",
-    span: tuple[float, float] = (-1.0, 1.0),
-    side: int | None = None,
-) -> float:
+def lpips(reference: Image, decoded: Image, net: LpipsNet = "alex", span: Span = (-1.0, 1.0), side: int | None = None) -> float:
     """LPIPS v0.1 by the lpips package, pictures brought to `span` (the network expects [-1, 1]) and, where `side` is given,
     to side × side pixels (bilinear, no antialiasing).
 

@@ -1,4 +1,4 @@
-"""Reported numbers: which conventions give them, and which one setting gives them all."""
+"""Reported numbers: which conventions give them, and which one way of making the images gives them all."""
 
 from __future__ import annotations
 
@@ -8,48 +8,47 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from harness.errors import MsbenchError, UnknownNameError
-from harness.explain.convention import Convention
 from harness.explain.explanation import Explanation
 from harness.explain.registry import METRICS
+from harness.metrics.metric import Tolerance
 from harness.metrics.registry import METRICS as MEASURED
 
 PROTOCOL = "the protocol"
 """name of the run's own way"""
-_NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?|-?\.\d+([eE][-+]?\d+)?")
-
-
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """A number as a paper prints it."""
-
-    metric: str
-    """name of the metric"""
-    text: str
-    """as printed"""
-    value: float
-    """the number"""
-    half: float
-    """half a unit of its last printed digit"""
+_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
+_EXACT = Tolerance(0.0, 0.0, "")
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
     """What a reported number fits."""
 
-    reported: Reported
-    """the number"""
+    metric: str
+    """name of the metric"""
+    printed: str
+    """the number as printed"""
+    within: float
+    """half a unit of its last digit"""
     names: tuple[str, ...]
     """conventions whose value rounds to it; the protocol's own first"""
-    settings: frozenset[str]
-    """settings that they are of; empty text = the run's own images"""
+    settings: tuple[str, ...]
+    """ways of making the images that they are of; `PROTOCOL` for the run's own"""
     nearest: tuple[str, float] | None
     """where none fits: the nearest one and its value, which is no match"""
-    refused: str = ""
+    refused: str
     """why nothing was held against it; empty where something was"""
 
+    def __str__(self) -> str:
+        what = f"{self.metric} {self.printed} (± {self.within:g})"
+        if self.names:
+            return f"{what} matches: {'; '.join(self.names)}"
+        if self.refused or self.nearest is None:
+            return f"{what} is not compared: {self.refused or 'nothing was computed'}"
+        return f"{what} matches none; the nearest, not a match: {self.nearest[0]}, {self.nearest[1]:.5g}"
 
-def parse_reported(text: str) -> Reported:
-    """NAME=VALUE.
+
+def parse_reported(text: str) -> tuple[str, str]:
+    """NAME=VALUE: the metric's name and the number as printed.
 
     Raises:
         UnknownNameError: no such metric.
@@ -60,65 +59,43 @@ def parse_reported(text: str) -> Reported:
         raise MsbenchError(f"--reported {text}: give NAME=VALUE as printed, such as rfid=2.2")
     if name not in METRICS:
         raise UnknownNameError("metric", name, METRICS)
-    number = Decimal(value)
-    exponent = number.as_tuple().exponent
-    assert isinstance(exponent, int)  # the pattern lets no NaN through
-    return Reported(name, value, float(number), 0.5 * 10.0**exponent)
+    return name, value
 
 
-def match(explanation: Explanation, reported: Reported, images: int | None = None) -> Match:
+def match(found: Explanation, metric: str, printed: str, images: int | None = None) -> Match:
     """Hold a reported number against every convention of its metric.
 
     A convention matches within half a unit of the last printed digit and the metric's own arithmetic error: the gate's measured
     tolerance (`Metric.tolerance`), ten times the largest difference that batch sizes, threads and instruction sets made.
 
     Args:
-        explanation: values of the conventions.
-        reported: the number.
+        found: values of the conventions.
+        metric, printed: the number, as `parse_reported` gives it.
         images: how many images it is of; None = as many as the run. An rFID of another number is compared with none.
     """
-    images, metric = images or explanation.n, reported.metric
-    known: list[tuple[str, float, Convention | None]] = []
-    if (own := explanation.protocol.get(metric)) is not None:
-        known.append((PROTOCOL, own, None))
-    of_metric = [one for one in explanation.findings if one.convention.metric == metric]
-    known += [(one.convention.name, one.value, one.convention) for one in of_metric if one.value is not None]
-    numbers = [(one.images if one else None) or explanation.n for *_, one in known]
-    fit = [one for one, n in zip(known, numbers, strict=True) if metric != "rfid" or n == images]
+    number, images = Decimal(printed), images or found.n
+    reported, half = float(number), 0.5 * 10.0 ** int(number.as_tuple().exponent)
+    own = found.protocol.get(metric)
+    known = [] if own is None else [(PROTOCOL, PROTOCOL, own, 1.0, found.n)]
+    for one in found.findings:
+        way = one.convention
+        if way.metric == metric and one.value is not None:
+            known.append((way.name, way.setting or PROTOCOL, one.value, way.scale, way.images or found.n))
+    fit = [one for one in known if metric != "rfid" or one[-1] == images]
+    refused = ""
     if known and not fit:
-        why = f"it is of {images:,} images, the run of {explanation.n:,}: rFID of another number of images cannot be compared"
-        return Match(reported, (), frozenset(), None, why)
-    names, settings, tolerance = [], set(), MEASURED[metric].tolerance
-    for name, value, one in fit:
-        scale = one.scale if one else 1.0
-        error = scale * tolerance.amount(value / scale) if tolerance else 0.0
-        if abs(value - reported.value) <= reported.half + error:
-            names.append(name)
-            settings.add(one.setting if one else "")
-    nearest = (
-        None
-        if names
-        else min(((name, value) for name, value, _ in fit), key=lambda one: abs(one[1] - reported.value), default=None)
-    )
-    return Match(reported, tuple(names), frozenset(settings), nearest)
+        refused = f"it is of {images:,} images, the run of {found.n:,}: rFID of another number of images cannot be compared"
+    tolerance = MEASURED[metric].tolerance or _EXACT
+    hits = [one for one in fit if abs(one[2] - reported) <= half + one[3] * tolerance.amount(one[2] / one[3])]
+    near = None if hits else min(fit, key=lambda one: abs(one[2] - reported), default=None)
+    names, settings = tuple(one[0] for one in hits), tuple(dict.fromkeys(one[1] for one in hits))
+    return Match(metric, printed, half, names, settings, near and (near[0], near[2]), refused)
 
 
 def joint(matches: Sequence[Match]) -> tuple[str, ...]:
-    """Settings under which every reported number matches: one way to make the images explains them all.
+    """Ways of making the images under which every reported number matches: each explains them all.
 
-    The run's own images are the setting `PROTOCOL`. There each metric may follow a convention of its own.
+    The run's own images are `PROTOCOL`; there each metric may follow a convention of its own.
     """
-    common = frozenset.intersection(*(one.settings for one in matches)) if matches else frozenset()
-    return tuple(sorted(setting or PROTOCOL for setting in common))
-
-
-def sentence(one: Match) -> str:
-    """What came of one number, for people."""
-    what = f"{one.reported.metric} {one.reported.text} (± {one.reported.half:g})"
-    if one.refused:
-        return f"{what}: not compared: {one.refused}"
-    if one.names:
-        return f"{what} matches: {'; '.join(one.names)}"
-    return f"{what} matches none" + (
-        f"; the nearest, not a match: {one.nearest[0]}, {one.nearest[1]:.5g}" if one.nearest else ""
-    )
+    everything = [one.settings for one in matches]
+    return tuple(one for one in everything[0] if all(one in other for other in everything)) if everything else ()

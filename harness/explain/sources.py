@@ -1,282 +1,229 @@
-"""What conventions are computed from: a run's samples and features, its saved images, the original files, its decoder.
-
-Pictures come in streams, named here. A stream comes from files, from the decoder, or from another stream by a function.
-"""
+"""What conventions are computed from: a run's samples and features, its saved images, the original files, its decoder."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from harness.data.dataset import Dataset
-from harness.data.images import ImageError, decode
+from harness.data.images import decode
 from harness.data.registry import open_dataset
-from harness.data.types import Entry, Request
+from harness.data.types import Request
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
-from harness.explain import views
-from harness.explain.convention import Image
+from harness.explain import pairs, views
+from harness.explain.pairs import Image
+from harness.metrics.inception import WIDTH, FastInception
 from harness.metrics.metric import Whole
 from harness.noise import SampleNoise
-from harness.record.images import absent_images, find_images, image_folder, read_png
+from harness.record.images import find_images, image_folder, read_png
 from harness.record.rebuilt import other_weights, rebuild
 from harness.record.run import REFERENCE, Run
-from harness.record.schema import Result
 from harness.registry import find_entry
 from harness.run.config import parse_dtype
 from harness.run.independence import seeded
 from harness.run.reconstruct import decoded
+from harness.stats.rfid import rfid_value
 
-IMAGES, ORIGINALS, DECODER = "saved images", "original files", "decoder"
-
-
-@dataclass(frozen=True, slots=True)
-class Redo:
-    """How a stream of decoder outputs comes about."""
-
-    input: str
-    """stream that is encoded"""
-    dtype: str = ""
-    """arithmetic of the decoder; empty = the run's"""
-    own: Mapping[str, str] = field(default_factory=dict)
-    """options that only some decoders have"""
+_BATCH = 16  # pictures at once
 
 
-REDONE: dict[str, Redo] = {
-    "floats": Redo("reference"),
-    "squashed floats": Redo("squashed"),
-    "antialiased floats": Redo("antialiased"),
-    "sampled floats": Redo("reference", own={"posterior": "sample"}),
-    "bf16 floats": Redo("reference", "bf16"),
-    "fp32 floats": Redo("reference", "fp32"),
-}
-"""stream of decoder outputs, float32 in [0, 255], clamped -> what makes it"""
-DERIVED: dict[str, tuple[str, Callable[[Image, int], Image]]] = {
-    "jpeg 95": ("decoded", partial(views.jpeg, 95)),
-    "jpeg 75": ("decoded", partial(views.jpeg, 75)),
-    "squashed": ("original", views.squashed),
-    "antialiased": ("original", partial(views.short_side, True)),
-    "aliased": ("original", partial(views.short_side, False)),
-    "truncated": ("floats", views.truncated),
-    "unrounded": ("floats", views.unrounded),
-    **{name.removesuffix(" floats"): (name, views.rounded) for name in list(REDONE)[3:]},
-    "squashed decoded": ("squashed floats", views.rounded),
-    "antialiased decoded": ("antialiased floats", views.rounded),
-}
-"""stream -> the stream it is made of, and how, given the run's resolution"""
+class Needs(Exception):
+    """Something that a convention needs is not there; the message says what."""
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Mean and covariance of somebody else's reference features."""
-
-    mean: NDArray[np.float64]
-    """[2048]"""
-    covariance: NDArray[np.float64]
-    """[2048, 2048]"""
-
-
-@dataclass(frozen=True, slots=True)
 class Sources:
-    """All there is of one row."""
+    """All there is of one row of a run, under the first of its noise seeds.
 
-    run: Run
-    """the run"""
-    result: Result
-    """the row"""
-    seed: int
-    """the first of its noise seeds, which everything is computed of"""
-    whole: Whole
-    """its samples, and features [n, 0] where none were kept"""
-    absent: Mapping[str, str]
-    """source that is not there -> what it needs"""
-    images: Path | None
-    """folder of saved images"""
-    dataset: Dataset | None
-    """the original files"""
-    entries: Mapping[str, Entry]
-    """key -> where its original lies"""
-    decoders: Mapping[str, Decoder | str]
-    """stream of decoder outputs -> the decoder that makes it, or what it needs"""
-    statistics: Statistics | None
-    """from a file"""
-
-    def lacks(self, stream: str) -> str:
-        """What a stream needs that is not there; empty where it can be had."""
-        if stream in DERIVED:
-            return self.lacks(DERIVED[stream][0])
-        if stream in REDONE:
-            built = self.decoders[stream]
-            return built if isinstance(built, str) else self.lacks(REDONE[stream].input)
-        if stream == "original" or (stream == "reference" and self.images is None):
-            return self.absent.get(ORIGINALS, "")
-        return "" if self.images is not None else self.lacks("floats") and self.absent[IMAGES]
-
-    def origin(self, stream: str) -> str:
-        """Which source a stream comes from."""
-        if stream in DERIVED:
-            return self.origin(DERIVED[stream][0])
-        if stream in REDONE or (stream == "decoded" and self.images is None):
-            return DECODER
-        return ORIGINALS if stream == "original" or self.images is None else IMAGES
-
-
-def open_sources(
-    run: Run, label: str, images: Path | None, data_dir: Path | None, redo: bool, statistics: Path | None
-) -> Sources:
-    """Find what there is of one row.
+    Args:
+        run: the run.
+        label: the row.
+        images: folder of saved images; None = where the record says.
+        data_dir: where the original files lie; None = where the record says.
+        redo: the decoder may be run.
+        statistics: an .npz with `mu` and `sigma`.
 
     Raises:
         MsbenchError: what was asked for by name is not there, damaged, or not the run's.
     """
-    result = next(one for one in run.record.data.results if one.label == label)
-    seed, absent = run.seeds(label)[0], {}
-    folder = find_images(run, images)
-    if folder is None:
-        absent[IMAGES] = "saved images: run with --save-images, or name them by --images"
-    else:
-        missing = [
-            path
-            for where in (folder / REFERENCE, image_folder(folder, run, label, seed))
-            for path in absent_images(where, run.keys)
-        ]
-        if missing:
-            absent[IMAGES], folder = f"saved images ({len(missing)} are missing, first {missing[0]})", None
-    dataset: Dataset | None = None
-    entries: dict[str, Entry] = {}
-    try:
-        dataset, entries = _originals(run, data_dir)
-    except MsbenchError as error:
-        if data_dir is not None:
-            raise
-        absent[ORIGINALS] = f"the original files, by --data-dir ({error})"
-    mine = run.of(label)
-    columns = mine[mine["noise_seed"] == seed].select_dtypes("float64")
-    kept, none = run.features(label), np.empty((len(run.keys), 0), dtype=np.float32)
-    reference, features = (kept[0], kept[1][0]) if kept else (none, none)
-    whole = Whole(reference, features, {str(name): values.to_numpy() for name, values in columns.items()})
-    if not redo:
-        absent[DECODER] = "the decoder: ask for it by --redo"
-    decoders = {stream: absent.get(DECODER) or _built(run, result, how) for stream, how in REDONE.items()}
-    given = _statistics(statistics, whole) if statistics else None
-    return Sources(run, result, seed, whole, absent, folder, dataset, entries, decoders, given)
 
+    def __init__(
+        self, run: Run, label: str, images: Path | None, data_dir: Path | None, redo: bool, statistics: Path | None
+    ) -> None:
+        self.run, self.label, self.seed = run, label, run.seeds(label)[0]
+        self.result = next(row for row in run.record.data.results if row.label == label)
+        self.resolution = run.record.data.protocol.resolution
+        self._images, self._data_dir, self._redo = find_images(run, images), data_dir, redo
+        self._statistics = _statistics(statistics) if statistics else None
+        self._features: dict[tuple[Stream, View], NDArray[np.float32]] = {}
+        self._judged: dict[tuple[Stream, Stream], dict[str, float]] = {}
+        if data_dir is not None and isinstance(self._originals, str):
+            raise MsbenchError(f"--data-dir {data_dir}: {self._originals}")
 
-def _originals(run: Run, data_dir: Path | None) -> tuple[Dataset, dict[str, Entry]]:
-    """The run's dataset opened again, and its entries by key; every file's hash is the run's."""
-    config: Mapping[str, Any] = run.record.data.config
-    if "dataset" not in config:
-        raise MsbenchError("the record does not say which")
-    names = ("resolution", "max_samples", "seed", "allow_upsampling", "split")
-    place = data_dir or (Path(str(config["data_dir"])) if config.get("data_dir") else None)
-    name = str(config["dataset"])
-    if data_dir is not None and name.startswith("folder:"):
-        name = "folder:"
-    dataset = open_dataset(Request(name, place, **{key: config[key] for key in names if key in config}, offline=True))
-    entries = {entry.key: entry for entry in dataset.entries}
-    hashes = run.of(run.record.data.results[0].label).drop_duplicates("key").set_index("key")["source_sha256"]
-    for key in run.keys:
-        if key not in entries:
-            raise MsbenchError(f"{key} is not there")
-        if entries[key].corner is not None:
-            raise MsbenchError(f"of a data set of one image a file; {key} is a part of {entries[key].name}")
+    def whole(self, features: bool) -> Whole:
+        """Samples and, where asked for, features of all pairs."""
+        mine = self.run.of(self.label)
+        columns = mine[mine["noise_seed"] == self.seed].select_dtypes("float64")
+        kept = self.run.features(self.label) if features else None
+        if features and kept is None:
+            raise Needs("features.safetensors: run it again")
+        none = np.empty((len(self.run.keys), 0), dtype=np.float32)
+        reference, own = (kept[0], kept[1][0]) if kept else (none, none)
+        return Whole(reference, own, {str(name): values.to_numpy() for name, values in columns.items()})
+
+    def statistics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean [2048] and covariance [2048, 2048] of somebody's reference."""
+        if self._statistics is None:
+            raise Needs("statistics of a reference: name them by --statistics")
+        return self._statistics
+
+    def saved(self, group: str) -> Iterator[Image]:
+        """Saved images of the references or of the row, in the order of the run's keys."""
+        if self._images is None:
+            raise Needs("saved images: run with --save-images, or name them by --images")
+        reference = group == REFERENCE
+        folder = self._images / REFERENCE if reference else image_folder(self._images, self.run, self.label, self.seed)
+        paths = [folder / f"{key}.png" for key in self.run.keys]
+        if missing := [path for path in paths if not path.is_file()]:
+            raise Needs(f"saved images, of which {len(missing)} are missing, first {missing[0]}")
+        return map(read_png, paths)
+
+    def originals(self) -> Iterator[Image]:
+        """The files that the run's images were made of, whole."""
+        if isinstance(self._originals, str):
+            raise Needs(f"the original files, by --data-dir ({self._originals})")
+        dataset, entries = self._originals, {entry.key: entry for entry in self._originals.entries}
+        return (np.array(decode(dataset.read(entries[key])), dtype=np.uint8) for key in self.run.keys)
+
+    def redone(self, inputs: Iterable[Image], dtype: str, own: Mapping[str, str]) -> Iterator[Image]:
+        """What the decoder gives for pictures: float32 in [0, 255], clamped; `dtype` is empty for the run's."""
+        decoder, keys = self._built(dtype, own), iter(self.run.keys)
+        alone = self.run.record.data.decoders[self.label].noise.global_draws
+        for images in _batches(inputs, 1 if alone else _BATCH):
+            names = list(islice(keys, len(images)))
+            with seeded(self.seed, names, torch.device("cpu")):
+                pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+                output = decoded(decoder, pixels, SampleNoise.for_samples(self.seed, names), names)[1]
+            yield from ((output.float().clamp(-1.0, 1.0) + 1.0) * 127.5).permute(0, 2, 3, 1).contiguous().numpy()
+
+    def features(self, stream: Stream, view: View) -> NDArray[np.float32]:
+        """Inception features [n, 2048] of pictures that reach the network by `view`; computed once."""
+        if (stream, view) not in self._features:
+            parts = [self._network.pooled(torch.stack([*map(view, images)])) for images in _batches(stream(self), _BATCH)]
+            self._features[stream, view] = torch.cat(parts).numpy()
+        return self._features[stream, view]
+
+    def judged(self, reference: Stream, stream: Stream) -> dict[str, float]:
+        """The protocol's metrics of two streams, which the decoder may have to make: computed once."""
+        if (reference, stream) not in self._judged:
+            columns, parts = [], []
+            for one, other in zip(reference(self), stream(self), strict=True):
+                columns.append([of(one, other) for of in (pairs.psnr, pairs.ssim, pairs.lpips)])
+                parts.append(self._network.pooled(views.tensorflow(other)[None]).numpy())
+            kept = reference is saved_reference
+            first = self.whole(True).reference_features if kept else self.features(reference, views.tensorflow)
+            means = map(pairs.mean, zip(*columns, strict=True))
+            values = (*means, rfid_value(first, np.concatenate(parts)))
+            self._judged[reference, stream] = dict(zip(("psnr", "ssim", "lpips", "rfid"), values, strict=True))
+        return self._judged[reference, stream]
+
+    @cached_property
+    def _network(self) -> FastInception:
+        return FastInception(torch.device("cpu"))
+
+    @cached_property
+    def _originals(self) -> Dataset | str:
+        """The run's dataset opened again, every file with the run's hash; or why it is not there."""
+        config: Mapping[str, Any] = self.run.record.data.config
+        names = ("resolution", "max_samples", "seed", "allow_upsampling", "split")
+        name, place = str(config.get("dataset")), self._data_dir or config.get("data_dir")
+        name = "folder:" if self._data_dir and name.startswith("folder:") else name
+        hashes = self.run.of(self.label).drop_duplicates("key").set_index("key")["source_sha256"]
         try:
-            digest = hashlib.sha256(dataset.read(entries[key])).hexdigest()
-        except OSError as error:
-            raise MsbenchError(f"{entries[key].name} cannot be read: {error.strerror or error}") from error
-        if digest != hashes[key]:
-            raise MsbenchError(f"{entries[key].name} has another SHA-256 than in the run")
-    return dataset, entries
+            asked = {key: config[key] for key in names if key in config}
+            dataset = open_dataset(Request(name, Path(str(place)) if place else None, offline=True, **asked))
+            entries = {entry.key: entry for entry in dataset.entries}
+            for key in self.run.keys:
+                if key not in entries:
+                    return f"{key} is not there"
+                if entries[key].corner is not None:
+                    return f"{key} is a part of {entries[key].name}: one image a file is wanted"
+                if hashlib.sha256(dataset.read(entries[key])).hexdigest() != hashes[key]:
+                    return f"{entries[key].name} has another SHA-256 than in the run"
+        except (MsbenchError, OSError) as error:
+            return str(error)
+        return dataset
+
+    def _built(self, dtype: str, own: Mapping[str, str]) -> Decoder:
+        """The row's decoder built again."""
+        used = self.run.record.data.setting.dtype
+        if not self._redo:
+            raise Needs("the decoder: ask for it by --redo")
+        if dtype == used:
+            raise Needs(f"another dtype than the run's own {used}")
+        if missing := set(own) - set(find_entry(self.result.decoder)[0].own):
+            raise Needs(f"a decoder with the option {', '.join(missing)}")
+        built = rebuild(self.result, parse_dtype(dtype or used), own)
+        if isinstance(built, str):
+            raise Needs(built)
+        if other_weights(self.run, self.result, built):
+            raise Needs("the weights of the run: those here are others")
+        return built
 
 
-def _built(run: Run, result: Result, how: Redo) -> Decoder | str:
-    """The row's decoder built again in another way, or what that would need."""
-    used = run.record.data.setting.dtype
-    if how.dtype == used:
-        return f"another dtype than the run's own {used}"
-    if missing := set(how.own) - set(find_entry(result.decoder)[0].own):
-        return f"a decoder with the option {', '.join(sorted(missing))}"
-    built = rebuild(result, parse_dtype(how.dtype or used), how.own)
-    if isinstance(built, str):
-        return f"the decoder ({built})"
-    return "the run's weights: those here are others" if other_weights(run, result, built) else built
+Stream = Callable[[Sources], Iterable[Image]]
+"""Pictures of a row, in the order of the run's keys."""
+View = Callable[[Image], Tensor]
+"""A picture -> what the Inception network sees of it, float32 [3, 299, 299] in [-1, 1]."""
 
 
-def _statistics(path: Path, whole: Whole) -> Statistics:
+def saved_reference(sources: Sources) -> Iterator[Image]:
+    """The run's references."""
+    return sources.saved(REFERENCE)
+
+
+def saved(sources: Sources) -> Iterator[Image]:
+    """The run's reconstructions."""
+    return sources.saved(sources.label)
+
+
+def made(function: Callable[[Image, int], Image], stream: Stream = Sources.originals) -> Stream:
+    """Another stream through a function of a picture and the run's resolution."""
+    return lambda sources: (function(image, sources.resolution) for image in stream(sources))
+
+
+def redone(inputs: Stream = saved_reference, dtype: str = "", own: Mapping[str, str] | None = None) -> Stream:
+    """What the decoder gives for another stream."""
+    return lambda sources: sources.redone(inputs(sources), dtype, own or {})
+
+
+def rounded(inputs: Stream = saved_reference, dtype: str = "", own: Mapping[str, str] | None = None) -> Stream:
+    """The same, rounded as the protocol does."""
+    return made(views.rounded, redone(inputs, dtype, own))
+
+
+def _batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
+    iterator = iter(images)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _statistics(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """`mu` and `sigma` of an .npz, as pytorch-fid, clean-fid and ADM write them."""
     try:
         with np.load(path, allow_pickle=False) as file:
             mean, covariance = (np.asarray(file[name], dtype=np.float64) for name in ("mu", "sigma"))
     except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
         raise MsbenchError(f"--statistics {path}: no .npz with plain arrays mu and sigma ({error})") from error
-    width = whole.features.shape[1] or len(mean)
-    if mean.shape != (width,) or covariance.shape != (width, width) or not np.isfinite(mean.sum() + covariance.sum()):
-        raise MsbenchError(
-            f"--statistics {path}: mu {mean.shape} and sigma {covariance.shape}, wanted finite ({width},) and {(width,) * 2}"
-        )
-    return Statistics(mean, covariance)
-
-
-class Batch:
-    """Some images; each stream is made when it is first asked for."""
-
-    def __init__(self, sources: Sources, keys: Sequence[str]) -> None:
-        self._sources, self._keys, self._made = sources, keys, dict[str, list[Image]]()
-
-    def __getitem__(self, stream: str) -> list[Image]:
-        """The pictures of a stream that `Sources.lacks` nothing for.
-
-        Raises:
-            MsbenchError: a file cannot be read, or the decoder fails.
-        """
-        if stream not in self._made:
-            self._made[stream] = self._make(stream)
-        return self._made[stream]
-
-    def _make(self, stream: str) -> list[Image]:
-        sources = self._sources
-        resolution = sources.run.record.data.protocol.resolution
-        if stream in DERIVED:
-            parent, function = DERIVED[stream]
-            return [function(image, resolution) for image in self[parent]]
-        if stream in REDONE:
-            built = sources.decoders[stream]
-            assert not isinstance(built, str)  # else the stream lacks it
-            return self._decoded(built, self[REDONE[stream].input])
-        if stream != "original" and sources.images is not None:
-            where = image_folder(sources.images, sources.run, sources.result.label, sources.seed)
-            folder = sources.images / REFERENCE if stream == "reference" else where
-            return [read_png(folder / f"{key}.png") for key in self._keys]
-        if stream == "decoded":
-            return [views.rounded(image, resolution) for image in self["floats"]]
-        assert sources.dataset is not None
-        entries = [sources.entries[key] for key in self._keys]
-        try:
-            pictures = [decode(sources.dataset.read(entry)) for entry in entries]
-        except (ImageError, OSError) as error:
-            raise MsbenchError(f"the original files changed while they were read: {error}") from error
-        if stream == "original":
-            return [np.array(picture, dtype=np.uint8) for picture in pictures]
-        return [sources.dataset.cropped(entry, picture) for entry, picture in zip(entries, pictures, strict=True)]
-
-    def _decoded(self, decoder: Decoder, inputs: Sequence[Image]) -> list[Image]:
-        """What the decoder gives for pictures of one size: float32 in [0, 255], clamped."""
-        facts = self._sources.run.record.data.decoders[self._sources.result.label].noise
-        size = 1 if facts.global_draws else len(inputs)
-        found: list[Image] = []
-        for start in range(0, len(inputs), size):
-            keys, part = self._keys[start : start + size], np.stack(inputs[start : start + size])
-            noise = SampleNoise.for_samples(self._sources.seed, keys)
-            with seeded(self._sources.seed, keys, torch.device("cpu")):
-                output = decoded(decoder, torch.from_numpy(part).permute(0, 3, 1, 2).contiguous(), noise, keys)[1]
-            levels = (output.float().clamp(-1.0, 1.0) + 1.0) * 127.5
-            found += list(levels.permute(0, 2, 3, 1).contiguous().numpy())
-        return found
+    if mean.shape != (WIDTH,) or covariance.shape != (WIDTH, WIDTH) or not np.isfinite(mean.sum() + covariance.sum()):
+        raise MsbenchError(f"--statistics {path}: mu and sigma must be finite, [{WIDTH}] and [{WIDTH}, {WIDTH}]")
+    return mean, covariance

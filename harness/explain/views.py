@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from PIL import Image as Pillow
 from torch import Tensor
 
-from harness.explain.convention import Image
-from harness.explain.pairs import as_tensor
+from harness.explain.pairs import Image, as_tensor
 from harness.metrics.inception import resized
 
 _SIDE = 299
