@@ -71,7 +71,7 @@ def explanation_tables(found: Explanation) -> list[Table]:
     tables: list[Table] = []
     users: dict[str, str] = {}
     for metric, protocol in found.protocol.items():
-        rows: list[tuple[str | Cell | None, ...]] = [("the protocol", _number(protocol), None, "run", None)]
+        rows: list[tuple[str | Cell | None, ...]] = [("the protocol", _number(protocol), None, "run", "")]
         for one in (one for one in found.findings if one.convention.metric == metric):
             users |= {user: USERS[user] for user in one.convention.users}
             source = one.source if one.value is not None else f"not computed: {one.source}"

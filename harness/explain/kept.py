@@ -78,7 +78,7 @@ def between(least: int, most: int) -> Rows:
 
 def whole_batches(size: int) -> Rows:
     """Without the images of a last batch that is not full (`drop_last`)."""
-    return lambda n: np.arange(_need(n, n > size and n % size > 0, f"no multiple of {size} images, and more") // size * size)
+    return lambda n: np.arange(_need(n, n > size and n % size > 0, f"above {size} images, and no multiple") // size * size)
 
 
 def padded(parts: int) -> Rows:

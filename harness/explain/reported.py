@@ -15,7 +15,7 @@ from harness.metrics.registry import METRICS as MEASURED
 
 PROTOCOL = "the protocol"
 """name of the run's own way"""
-_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
+_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,2})?")
 _EXACT = Tolerance(0.0, 0.0, "")
 
 
