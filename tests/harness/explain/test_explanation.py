@@ -62,7 +62,7 @@ def test_values_shifts_and_sources(found: Explanation, small_run: Saved) -> None
     assert value(found, "psnr", "range 1 on [-1, 1]") == pytest.approx(found.protocol["psnr"] - 20 * np.log10(2))
     of = {one.convention.name: one for one in found.findings if one.convention.metric == "ssim"}
     assert of["grey"].shift == pytest.approx(of["grey"].value - found.protocol["ssim"])
-    assert (of["grey"].source, of["last batch of 50 dropped"].source) == ("saved images", "samples")
+    assert (of["grey"].source, of["padded for 8 processes"].source) == ("saved images", "samples")
     rows = explain(small_run.run, "jpeg", metrics=("psnr",))
     assert [one.value for one in rows.findings] == [one.value for one in found.findings if one.convention.metric == "psnr"]
 
