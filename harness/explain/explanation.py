@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from harness.errors import MsbenchError, UnknownNameError
 from harness.explain.convention import Convention
 from harness.explain.registry import CONVENTIONS, METRICS, USERS
@@ -14,6 +16,7 @@ from harness.explain.sources import Needs, Sources
 from harness.record.record import Record
 from harness.record.run import open_run
 from harness.record.schema import SCHEMA_VERSION
+from harness.run.independence import callers_generators
 
 if TYPE_CHECKING:
     from harness.stopwatch import Progress
@@ -96,16 +99,17 @@ def explain(
     protocol = {name: seen.get(name) for name in metrics}
     report = progress or (lambda stage, done, total: None)
     wanted, findings = [one for one in CONVENTIONS if one.metric in metrics], []
-    for place, one in enumerate(wanted):
-        report(f"{one.metric}: {one.name}", place, len(wanted))
-        own = protocol[one.metric]
-        try:
-            if own is None:
-                raise Needs(f"a run that measured {one.metric}")
-            value = one.of(sources)
-            findings.append(Finding(one, value, value - one.scale * own, one.source))
-        except Needs as needs:
-            findings.append(Finding(one, None, None, f"needs {needs}"))
+    with callers_generators(torch.device("cpu")):
+        for place, one in enumerate(wanted):
+            report(f"{one.metric}: {one.name}", place, len(wanted))
+            own = protocol[one.metric]
+            try:
+                if own is None:
+                    raise Needs(f"a run that measured {one.metric}")
+                value = one.of(sources)
+                findings.append(Finding(one, value, value - one.scale * own, one.source))
+            except Needs as needs:
+                findings.append(Finding(one, None, None, f"needs {needs}"))
     report("done", len(wanted), len(wanted))
     return Explanation(sources.label, len(opened.keys), sources.seed, protocol, tuple(findings))
 

@@ -30,7 +30,7 @@ def _kept(
     features = metric in ("rfid", "kid")
 
     def value(sources: Sources) -> float:
-        whole = sources.whole(features)
+        whole = sources.kept if features else sources.samples
         return of(whole.rows(rows(len(sources.run.keys))) if rows else whole)
 
     return Convention(metric, name, "features" if features else "samples", value, users, scale=scale)
@@ -57,8 +57,9 @@ def _distance(name: str, first: Stream | None, second: Stream | None, view: View
     """rFID of two streams; None = the features that the run kept."""
 
     def value(sources: Sources) -> float:
-        reference = sources.features(first, view) if first else sources.whole(True).reference_features
-        return rfid_value(reference, sources.features(second, view) if second else sources.whole(True).features)
+        # what can be missing beside the files comes first, before a network runs for nothing
+        decoded = sources.features(second, view) if second else sources.kept.features
+        return rfid_value(sources.features(first, view) if first else sources.kept.reference_features, decoded)
 
     return Convention("rfid", name, _IMAGES if first in (None, saved_reference) else _FILES, value, users)
 
@@ -68,7 +69,7 @@ def _given(name: str, view: View | None, *users: str) -> Convention:
 
     def value(sources: Sources) -> float:
         statistics = sources.statistics()
-        return rfid_to_statistics(*statistics, sources.features(saved, view) if view else sources.whole(True).features)
+        return rfid_to_statistics(*statistics, sources.features(saved, view) if view else sources.kept.features)
 
     return Convention("rfid", name, f"statistics, {_IMAGES if view else 'features'}", value, users)
 
@@ -125,8 +126,8 @@ CONVENTIONS: tuple[Convention, ...] = (
     _pair("ssim", "borders reflected, data_range=None", partial(_reflected, data_range=None), "torchmetrics"),
     _pair("ssim", "borders reflected, on [-1, 1]", partial(_reflected, zero=127.5), "LightningDiT"),
     _pair("lpips", "VGG", partial(pairs.lpips, net="vgg"), "TokenBench", "SEED-Voken", "WF-VAE#21"),
-    _pair("lpips", "[0, 1] fed unscaled", _unscaled, "RAE#25", "nerfstudio#1424"),
-    _pair("lpips", "VGG, [0, 1] fed unscaled", partial(_unscaled, net="vgg"), "RAE#25"),
+    _pair("lpips", "[0, 1] fed unscaled", _unscaled, "nerfstudio#1424"),
+    _pair("lpips", "VGG, [0, 1] fed unscaled", partial(_unscaled, net="vgg"), "RAE#25 (loss)"),
     _pair("lpips", "at 64 px", partial(pairs.lpips, side=64), "PerceptualSimilarity#64"),
     _pair("lpips", "at 224 px", partial(pairs.lpips, side=224)),
     _distance("pytorch-fid's resize", saved_reference, saved, views.pytorch_fid, "pytorch-fid", "SEED-Voken"),

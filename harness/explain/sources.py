@@ -28,7 +28,6 @@ from harness.noise import SampleNoise
 from harness.record.images import find_images, image_folder, read_png
 from harness.record.rebuilt import other_weights, rebuild
 from harness.record.run import REFERENCE, Run
-from harness.registry import find_entry
 from harness.run.config import parse_dtype
 from harness.run.independence import seeded
 from harness.run.reconstruct import decoded
@@ -63,39 +62,41 @@ class Sources:
         self.result = next(row for row in run.record.data.results if row.label == label)
         self.resolution = run.record.data.protocol.resolution
         self._images, self._data_dir, self._redo = find_images(run, images), data_dir, redo
-        self._statistics = _statistics(statistics) if statistics else None
+        self._given = _statistics(statistics) if statistics else None
         self._features: dict[tuple[Stream, View], NDArray[np.float32]] = {}
         self._judged: dict[tuple[Stream, Stream], dict[str, float]] = {}
+        if images is not None and isinstance(self._saved, str):
+            raise MsbenchError(f"--images {images}: {self._saved}")
         if data_dir is not None and isinstance(self._originals, str):
             raise MsbenchError(f"--data-dir {data_dir}: {self._originals}")
 
-    def whole(self, features: bool) -> Whole:
-        """Samples and, where asked for, features of all pairs."""
+    @cached_property
+    def samples(self) -> Whole:
+        """Per-image values, without features."""
         mine = self.run.of(self.label)
         columns = mine[mine["noise_seed"] == self.seed].select_dtypes("float64")
-        kept = self.run.features(self.label) if features else None
-        if features and kept is None:
-            raise Needs("features.safetensors: run it again")
         none = np.empty((len(self.run.keys), 0), dtype=np.float32)
-        reference, own = (kept[0], kept[1][0]) if kept else (none, none)
-        return Whole(reference, own, {str(name): values.to_numpy() for name, values in columns.items()})
+        return Whole(none, none, {str(name): values.to_numpy() for name, values in columns.items()})
+
+    @cached_property
+    def kept(self) -> Whole:
+        """Per-image values and the features that the run kept."""
+        features = self.run.features(self.label)
+        if features is None:
+            raise Needs("features.safetensors: run it again")
+        return Whole(features[0], features[1][0], self.samples.columns)
 
     def statistics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean [2048] and covariance [2048, 2048] of somebody's reference."""
-        if self._statistics is None:
+        if self._given is None:
             raise Needs("statistics of a reference: name them by --statistics")
-        return self._statistics
+        return self._given
 
-    def saved(self, group: str) -> Iterator[Image]:
-        """Saved images of the references or of the row, in the order of the run's keys."""
-        if self._images is None:
-            raise Needs("saved images: run with --save-images, or name them by --images")
-        reference = group == REFERENCE
-        folder = self._images / REFERENCE if reference else image_folder(self._images, self.run, self.label, self.seed)
-        paths = [folder / f"{key}.png" for key in self.run.keys]
-        if missing := [path for path in paths if not path.is_file()]:
-            raise Needs(f"saved images, of which {len(missing)} are missing, first {missing[0]}")
-        return map(read_png, paths)
+    def saved(self, side: int) -> Iterator[Image]:
+        """Saved images in the order of the run's keys: 0 = references, 1 = the row's."""
+        if isinstance(self._saved, str):
+            raise Needs(self._saved)
+        return map(read_png, self._saved[side])
 
     def originals(self) -> Iterator[Image]:
         """The files that the run's images were made of, whole."""
@@ -130,7 +131,7 @@ class Sources:
                 columns.append([of(one, other) for of in (pairs.psnr, pairs.ssim, pairs.lpips)])
                 parts.append(self._network.pooled(views.tensorflow(other)[None]).numpy())
             kept = reference is saved_reference
-            first = self.whole(True).reference_features if kept else self.features(reference, views.tensorflow)
+            first = self.kept.reference_features if kept else self.features(reference, views.tensorflow)
             means = map(pairs.mean, zip(*columns, strict=True))
             values = (*means, rfid_value(first, np.concatenate(parts)))
             self._judged[reference, stream] = dict(zip(("psnr", "ssim", "lpips", "rfid"), values, strict=True))
@@ -139,6 +140,21 @@ class Sources:
     @cached_property
     def _network(self) -> FastInception:
         return FastInception(torch.device("cpu"))
+
+    @cached_property
+    def _saved(self) -> list[list[Path]] | str:
+        """Saved references and reconstructions, of which each pair has the run's PSNR; or what is needed."""
+        if self._images is None:
+            return "saved images: run with --save-images, or name them by --images"
+        folders = self._images / REFERENCE, image_folder(self._images, self.run, self.label, self.seed)
+        paths = [[folder / f"{key}.png" for key in self.run.keys] for folder in folders]
+        if missing := [path for side in paths for path in side if not path.is_file()]:
+            return f"saved images: {len(missing)} are missing, first {missing[0]}"
+        for first, second, known in zip(*paths, self.samples.columns["psnr"], strict=True):
+            one, other = read_png(first), read_png(second)
+            if one.shape != other.shape or not np.isclose(pairs.psnr(one, other), known, rtol=0.0, atol=1e-6):
+                return f"the run's own saved images: {first} or {second} is another one"
+        return paths
 
     @cached_property
     def _originals(self) -> Dataset | str:
@@ -170,11 +186,9 @@ class Sources:
             raise Needs("the decoder: ask for it by --redo")
         if dtype == used:
             raise Needs(f"another dtype than the run's own {used}")
-        if missing := set(own) - set(find_entry(self.result.decoder)[0].own):
-            raise Needs(f"a decoder with the option {', '.join(missing)}")
         built = rebuild(self.result, parse_dtype(dtype or used), own)
         if isinstance(built, str):
-            raise Needs(built)
+            raise Needs(f"another decoder: {built}")
         if other_weights(self.run, self.result, built):
             raise Needs("the weights of the run: those here are others")
         return built
@@ -188,12 +202,12 @@ View = Callable[[Image], Tensor]
 
 def saved_reference(sources: Sources) -> Iterator[Image]:
     """The run's references."""
-    return sources.saved(REFERENCE)
+    return sources.saved(0)
 
 
 def saved(sources: Sources) -> Iterator[Image]:
     """The run's reconstructions."""
-    return sources.saved(sources.label)
+    return sources.saved(1)
 
 
 def made(function: Callable[[Image, int], Image], stream: Stream = Sources.originals) -> Stream:

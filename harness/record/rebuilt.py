@@ -12,7 +12,7 @@ from harness.decoder import Decoder, DecoderOptions
 from harness.errors import MsbenchError
 from harness.record.run import Run
 from harness.record.schema import Result
-from harness.registry import build_decoder
+from harness.registry import build_decoder, find_entry
 
 HASHES = ("weights_sha256", "encoder_sha256")
 """fields of a spec that say which weights a decoder has"""
@@ -23,6 +23,8 @@ def rebuild(result: Result, dtype: torch.dtype = torch.float32, own: Mapping[str
     asked: dict[str, Any] = dict(result.options)
     checkpoint = Path(asked["checkpoint"]) if asked.get("checkpoint") else None
     try:
+        if missing := set(own or {}) - set(find_entry(result.decoder)[0].own):
+            return f"the decoder has no option {', '.join(missing)}"
         options = DecoderOptions(
             dtype=dtype, checkpoint=checkpoint, steps=asked.get("steps"), scales=asked.get("scales"), own=own or {}
         )

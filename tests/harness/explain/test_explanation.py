@@ -67,12 +67,15 @@ def test_values_shifts_and_sources(found: Explanation, small_run: Saved) -> None
     assert [one.value for one in rows.findings] == [one.value for one in found.findings if one.convention.metric == "psnr"]
 
 
-def test_what_is_missing_is_said(found: Explanation, small_run: Saved, tmp_path: Path) -> None:
+def test_what_is_missing_is_said(found: Explanation, copied: Path, tmp_path: Path) -> None:
     assert "more than 5,000 images; the run has 6" in needs(found, "ssim", "first 5,000 images")
     assert "--redo" in needs(found, "ssim", "decoder in bf16")
     (tmp_path / "images" / "reference").mkdir(parents=True)
-    bare = explain(small_run.run, "jpeg", metrics=PER_IMAGE, images=tmp_path / "images")
-    assert f"{FEW} are missing" in needs(bare, "psnr", "Y, full range")
+    alter(copied, lambda data: data["config"].update(save_images=str(tmp_path / "images")))
+    bare = explain(copied, "jpeg", metrics=PER_IMAGE)
+    assert f"{2 * FEW} are missing" in needs(bare, "psnr", "Y, full range")
+    with pytest.raises(MsbenchError, match=r"--images .*: saved images: 12 are missing"):
+        explain(copied, "jpeg", metrics=PER_IMAGE, images=tmp_path / "images")
     assert value(bare, "psnr", "dB of the mean error") < bare.protocol["psnr"]
 
 
@@ -86,6 +89,16 @@ def test_a_run_without_features_images_or_a_metric(copied: Path) -> None:
     assert "--save-images" in needs(found, "rfid", "clean-fid's resize")
     assert "measured ssim" in needs(found, "ssim", "grey")
     assert "--statistics" in needs(found, "rfid", "statistics of a file")
+
+
+def test_images_of_another_run_are_refused(small_run: Saved, tmp_path: Path) -> None:
+    for changed, picture in (("jpeg", (64, 64)), ("reference", (64, 64)), ("jpeg", (32, 64))):
+        images = shutil.copytree(small_run.images, tmp_path / f"{changed}{picture[0]}")
+        first = sorted((images / changed).iterdir())[0]
+        Image.new("RGB", picture, (9, 9, 9)).save(first)
+        with pytest.raises(MsbenchError, match=f"{first.name} is another one"):
+            explain(small_run.run, "jpeg", metrics=("psnr",), images=images)
+        assert explain(small_run.run, "bicubic", metrics=("psnr",)).label == "bicubic"
 
 
 def test_rows_are_named_by_label(small_run: Saved) -> None:
@@ -107,13 +120,12 @@ def test_redone_images_are_the_runs_own(small_run: Saved, monkeypatch: pytest.Mo
             return inputs.mean(dim=(2, 3))
 
     monkeypatch.setattr(sources.Sources, "_network", NoNetwork())
-    monkeypatch.setattr(sources.pairs, "lpips", lambda one, other: 0.5)
+    monkeypatch.setattr(sources.pairs, "lpips", lambda one, other: 0.5)  # of the images made again
     monkeypatch.setattr(sources, "rfid_value", lambda one, other: 1.0)
-    found = explain(small_run.run, "jpeg", metrics=("psnr", "ssim", "lpips"), redo=True)
+    found = explain(small_run.run, "jpeg", metrics=PER_IMAGE, redo=True)
     assert value(found, "psnr", "floats, not rounded") == pytest.approx(found.protocol["psnr"], abs=1e-4)
     assert value(found, "ssim", "floats, not rounded") == pytest.approx(found.protocol["ssim"], abs=1e-5)
-    assert value(found, "lpips", "floats, not rounded") == 0.5
-    assert "option posterior" in needs(found, "psnr", "posterior sample instead of mode")
+    assert "no option posterior" in needs(found, "psnr", "posterior sample instead of mode")
     assert "the run's own fp32" in needs(found, "psnr", "decoder in fp32")
     squashed = value(found, "psnr", "input squashed")
     assert abs(squashed - found.protocol["psnr"]) > 0.05
