@@ -12,8 +12,6 @@ from harness.cli import shared
 from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
 from harness.errors import MsbenchError
 
-EXAMPLE = "Example: msbench check my_model.py --device cuda"
-NEW_EXAMPLE = "Example: msbench new decoder my_model.py && msbench check my_model.py"
 _TEMPLATES = Path(__file__).parent.parent / "check" / "templates"
 
 
@@ -29,7 +27,12 @@ def check_command(
     ] = 900.0,
     as_json: shared.JsonFlag = False,
 ) -> None:
-    """Try whether a decoder keeps the contract: what fails, why, and how to mend it; exit 1 where a check fails."""
+    """Try whether a decoder keeps the contract: what fails, why, and how to mend it; exit 1 where a check fails.
+
+    \b
+    Examples:
+      msbench check my_model.py --device cuda
+    """
     from harness.check.child import check_apart
     from harness.check.conformance import WARNING
     from harness.decoder import parse_dtype
@@ -56,7 +59,12 @@ def check_command(
 
 
 def new_decoder_command(file: Annotated[Path, typer.Argument(help="The file to write, as my_model.py.")]) -> None:
-    """Write a decoder that works, to put your own model into, and a test beside it; nothing is overwritten."""
+    """Write a decoder that works, to put your own model into, and a test beside it; nothing is overwritten.
+
+    \b
+    Examples:
+      msbench new decoder my_model.py && msbench check my_model.py
+    """
     from harness.files import write_text
 
     if file.suffix != ".py":

@@ -77,6 +77,10 @@ class Dataset:
                 if example is not None:
                     yield example
 
+    def read(self, entry: Entry) -> bytes:
+        """The file of an entry as it is; raises OSError."""
+        return self._source.read(entry.name)
+
     def _read(self, entry: Entry) -> Example:
         data = self._source.read(entry.name)
         picture = decode(data)

@@ -95,9 +95,16 @@ class FastInception:
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Features of uint8 images [B, 3, H, W] of any size: float32 [B, 2048]."""
+        if not self._plain:
+            return self.pooled(resized(images))
         with full_float32(images.device):
-            found = self._network(images if self._plain else resized(images))
-            return torch.as_tensor(found[0] if self._plain else found.mean(dim=(2, 3)))
+            return torch.as_tensor(self._network(images)[0])
+
+    @torch.no_grad()
+    def pooled(self, inputs: Tensor) -> Tensor:
+        """Features of what `resized` gives, or another resize in its place, in the form for a CPU: float32 [B, 2048]."""
+        with full_float32(inputs.device):
+            return torch.as_tensor(self._network(inputs.contiguous(memory_format=torch.channels_last)).mean(dim=(2, 3)))
 
 
 def resized(images: Tensor) -> Tensor:
@@ -106,7 +113,7 @@ def resized(images: Tensor) -> Tensor:
     Across first, then down: each pass gathers whole pixels or rows, where the plain form gathers four full images.
 
     Args:
-        images: uint8 [B, 3, H, W].
+        images: uint8 or float [B, 3, H, W] in [0, 255].
 
     Returns:
         float32 [B, 3, 299, 299] in [-1, 1), channels-last in memory.

@@ -42,15 +42,20 @@ def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource, keys: Sequ
     Raises:
         MsbenchError: the decoder raised, or gave something else than the contract wants.
     """
+    latents, output = decoded(decoder, pixels, noise, keys)
+    clamped = int((output.abs() > 1.0).sum())
+    return Reconstruction(latents, to_uint8(output), clamped, float(output.min()), float(output.max()))
+
+
+def decoded(decoder: Decoder, pixels: Tensor, noise: NoiseSource, keys: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
+    """Latents [B, …] and images as the decoder gives them, float [B, 3, H, W]; arguments and errors as of `reconstruct`."""
     height, width = pixels.shape[-2:]
     images = padded(pixels, decoder.spec.down_factor)
     latents = _encode(decoder, images.clone(), keys)
     with isolated(decoder, "decode"):
         output = decoder.decode(latents.clone(), noise)
     _check(decoder, "decode", output, list(images.shape), keys)
-    output = output[..., :height, :width]
-    clamped = int((output.abs() > 1.0).sum())
-    return Reconstruction(latents, to_uint8(output), clamped, float(output.min()), float(output.max()))
+    return latents, output[..., :height, :width]
 
 
 def join(parts: Sequence[Reconstruction]) -> Reconstruction:

@@ -81,11 +81,26 @@ def rfid_statistic(reference: Features, reconstruction: Features, clusters: Clus
     return SetStatistic(value, without, interaction, n, tuple(units.tolist()))
 
 
+def rfid_to_statistics(mean: Values, covariance: Values, reconstruction: Features) -> float:
+    """rFID of features [n, D], n ≥ 2, to a mean [D] and a covariance [D, D] that somebody else computed."""
+    own = reconstruction.mean(axis=0, dtype=np.float64)
+    factor = _factor(reconstruction, own)
+    inner = factor @ covariance @ factor.T / (len(reconstruction) - 1)  # its eigenvalues are those of the product Σ₁Σ₂
+    root = float(np.sqrt(np.clip(np.linalg.eigvalsh((inner + inner.T) / 2.0), 0.0, None)).sum())
+    traces = float(np.trace(covariance)) + float(np.square(factor).sum()) / (len(reconstruction) - 1)
+    return max(float((mean - own) @ (mean - own)) + traces - 2.0 * root, 0.0)
+
+
 def _factors(x: Features, y: Features) -> tuple[Values, Values, tuple[Values, Values]]:
     """(F, G, both means), F Gᵀ having the singular values of M: A and B, or R_A and R_B where these are shorter."""
     means = x.mean(axis=0, dtype=np.float64), y.mean(axis=0, dtype=np.float64)
-    shorten = _centred if len(x) <= x.shape[1] else _orthogonal if len(x) <= MANY else _cholesky
-    return shorten(x, means[0]), shorten(y, means[1]), means
+    return _factor(x, means[0]), _factor(y, means[1]), means
+
+
+def _factor(features: Features, mean: Values) -> Values:
+    """F with FᵀF = (n - 1) Σ and as few rows as D, if not as images."""
+    shorten = _centred if len(features) <= features.shape[1] else _orthogonal if len(features) <= MANY else _cholesky
+    return shorten(features, mean)
 
 
 def _centred(features: Features, mean: Values) -> Values:

@@ -11,31 +11,13 @@ import torch
 
 from harness.cost.flops import count_flops
 from harness.decoder import Decoder
-from harness.errors import MsbenchError
 from harness.noise import SampleNoise
+from harness.record.rebuilt import HASHES, other_weights
 from harness.record.run import Run
 from harness.record.schema import Result
-from harness.requests import request_of
 from harness.verify.check import Check, close, same, unchecked
 
-_HASHES = ("weights_sha256", "encoder_sha256")
 _MAY_LACK = ("recipe_sha256", "teacher_sha256", "training_seed")  # older weights do not say
-
-
-def rebuild(result: Result) -> Decoder | str:
-    """The decoder of a row, built again on the CPU in fp32, or why it cannot be."""
-    asked = {name: value for name, value in result.options.items() if name != "dtype"}
-    try:
-        return request_of(result.label, result.decoder, asked).build(torch.device("cpu"), torch.float32)
-    except MsbenchError as error:
-        return f"the decoder cannot be built here: {error}"
-
-
-def other_weights(run: Run, result: Result, built: Decoder) -> bool:
-    """The decoder at hand has other weights than the run's, or comes from another file."""
-    details = run.record.data.decoders[result.label]
-    file = getattr(built, "source_sha256", details.source_sha256)
-    return file != details.source_sha256 or any(getattr(details.spec, n) != getattr(built.spec, n) for n in _HASHES)
 
 
 def built_checks(run: Run, result: Result, built: Decoder | str) -> list[Check]:
@@ -52,7 +34,7 @@ def built_checks(run: Run, result: Result, built: Decoder | str) -> list[Check]:
     numbers: dict[str, Any] = {
         f"details.spec.{name}": value
         for name, value in asdict(details.spec).items()
-        if name in _HASHES or (name in _MAY_LACK and value) or (isinstance(value, int) and not isinstance(value, bool))
+        if name in HASHES or (name in _MAY_LACK and value) or (isinstance(value, int) and not isinstance(value, bool))
     }
     numbers["parameters"] = result.parameters
     if details.cost is not None:
@@ -61,7 +43,7 @@ def built_checks(run: Run, result: Result, built: Decoder | str) -> list[Check]:
     checks = []
     for number, value in numbers.items():
         name = number.rpartition(".")[2]
-        if why and not (facts and name in _HASHES):
+        if why and not (facts and name in HASHES):
             checks.append(unchecked(label, number, value, why))
         elif name == "gflops":
             how, reason = "counted again (same code, torch's counter)", "a count of whole operations"

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.decoder import Decoder
-from harness.errors import MsbenchError
-from harness.files import safe_name
 from harness.metrics.metric import Picture
 from harness.metrics.registry import METRICS
+from harness.record.images import absent_images, image_folder, read_png
+from harness.record.rebuilt import other_weights
 from harness.record.run import REFERENCE, Run, feature_key
 from harness.record.schema import Result
 from harness.run.reconstruct import encoder_of
-from harness.verify.built import other_weights
 from harness.verify.check import Check, close, same, unchecked
 
 if TYPE_CHECKING:
@@ -63,21 +62,6 @@ class Group:
             yield place, key, reference, decoded
 
 
-def read_png(path: Path) -> Picture:
-    """uint8 [H, W, 3] of an image file.
-
-    Raises:
-        MsbenchError: it cannot be read.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"), dtype=np.uint8)
-    except OSError as error:
-        raise MsbenchError(f"{path} cannot be read as an image ({error}): save the images again") from error
-
-
 def image_checks(run: Run, images: Path, built: Mapping[str, Decoder | str], report: Callable[[str], None]) -> list[Check]:
     """All that saved images allow.
 
@@ -89,16 +73,15 @@ def image_checks(run: Run, images: Path, built: Mapping[str, Decoder | str], rep
     """
     groups, checks = [], [reference_check(run, images)]
     for result in run.record.data.results:
-        for place, seed in enumerate(run.seeds(result.label)):
-            folder = images / safe_name(result.label) / ("" if place == 0 else f"noise-seed-{seed}")
-            files = [where / f"{key}.png" for where in (images / "reference", folder) for key in run.keys]
-            if absent := [file for file in files if not file.is_file()]:
+        for seed in run.seeds(result.label):
+            folder = image_folder(images, run, result.label, seed)
+            if absent := [path for where in (images / REFERENCE, folder) for path in absent_images(where, run.keys)]:
                 why = f"{len(absent)} images are missing, first {absent[0]}"
                 checks.append(unchecked(result.label, f"images.{seed}", None, why))
                 continue
             mine = run.of(result.label)
             kept = mine[mine["noise_seed"] == seed].set_index("key")
-            groups.append(Group(result, seed, images / "reference", folder, kept))
+            groups.append(Group(result, seed, images / REFERENCE, folder, kept))
     for group in groups:
         report(f"reading images of {group.result.label}")
         checks += [*pixel_checks(group), *_latent_checks(run, group, built[group.result.label])]

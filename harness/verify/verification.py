@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.decoder import Decoder
-from harness.errors import MsbenchError
+from harness.record.images import find_images
+from harness.record.rebuilt import rebuild
 from harness.record.run import Run, open_run
 from harness.record.schema import SCHEMA_VERSION
-from harness.verify.built import built_checks, latency_checks, rebuild
+from harness.verify.built import built_checks, latency_checks
 from harness.verify.check import Check, same
 from harness.verify.coverage import uncovered
 from harness.verify.figures import figure_checks
@@ -72,10 +73,7 @@ def verify(path: Path, images: Path | None = None, progress: Progress | None = N
         MsbenchError: no run there, or its files or the images are missing or damaged.
     """
     run = open_run(path)
-    named = images or run.record.data.config.get("save_images")
-    folder = Path(str(named)) if named and (Path(str(named)) / "reference").is_dir() else None
-    if images is not None and folder is None:
-        raise MsbenchError(f"--images {images}: no folder `reference` in it; give the folder of `msbench run --save-images`")
+    folder = find_images(run, images)
     report = progress or (lambda stage, done, total: None)
     results = run.record.data.results
     total = len(results) + 1

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness import weights
 from harness.compare import reference as gate_reference
+from harness.errors import MsbenchError
 from harness.metrics.registry import PER_IMAGE
 from harness.record.protocol import Protocol
 from harness.record.record import Record, write_record
@@ -20,6 +22,7 @@ from harness.verify.check import Check
 from tests.harness.records import PROTOCOL, details, result, run_data
 
 FEATURES = 8
+_WRONG_CONTENT = ("SHA-256", "content hash", "not plain")
 MakeRun = Callable[..., Record]
 
 
@@ -75,6 +78,17 @@ def _make_run(
 
 def bad(checks: tuple[Check, ...] | list[Check]) -> set[tuple[str, str]]:
     return {check.covers for check in checks if check.agrees is False}
+
+
+@pytest.fixture(scope="session")
+def metric_weights() -> None:
+    """All weights in the cache; skips where no source can be reached, fails where one gave the wrong content."""
+    try:
+        weights.fetch()
+    except MsbenchError as error:
+        if any(words in str(error) for words in _WRONG_CONTENT):
+            raise
+        pytest.skip(f"metric weights cannot be fetched here: {error}")
 
 
 @pytest.fixture

@@ -11,22 +11,6 @@ from PIL import Image
 from skimage import data
 from torch import Tensor
 
-from harness import weights
-from harness.errors import MsbenchError
-
-_WRONG_CONTENT = ("SHA-256", "content hash", "not plain")
-
-
-@pytest.fixture(scope="session")
-def metric_weights() -> None:
-    """All weights in the cache; skips where no source can be reached, fails where one gave the wrong content."""
-    try:
-        weights.fetch()
-    except MsbenchError as error:
-        if any(words in str(error) for words in _WRONG_CONTENT):
-            raise
-        pytest.skip(f"metric weights cannot be fetched here: {error}")
-
 
 @pytest.fixture(scope="session")
 def photos() -> Tensor:
