@@ -12,24 +12,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
 from harness.errors import MsbenchError
+from harness.report.progress import console_for
+from harness.report.progress import progress_bar as progress_bar
+from harness.report.progress import say as say
 from harness.report.table import Table, terminal, visible
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from harness.stopwatch import Progress
 
 DEBUG = "MSBENCH_DEBUG"
 MAX_SEED = 2**63 - 1
 _DOCUMENT = "document"  # attribute of stdout: where the JSON goes when stdout itself is turned to stderr
-_PIPE_WIDTH = 170  # a pipe has no width of its own
 
 
 def finite(value: float | None) -> float | None:
@@ -195,58 +192,10 @@ def parse_integers(option: str, text: str, least: int = 1, most: int = 1_000_000
     return values
 
 
-def say(line: str, stderr: bool = False) -> None:
-    """Print one line, text from outside made visible."""
-    print(visible(line), file=sys.stderr if stderr else sys.stdout)
-
-
 def show(*tables: Table, stderr: bool = False) -> None:
     """Print tables for people."""
     console = console_for(stderr)
     console.print(terminal(*tables, width=console.width))
-
-
-def console_for(stderr: bool) -> Console:
-    """stdout's or stderr's console; interprets nothing."""
-    from rich.console import Console
-
-    class Plain(Console):
-        def on_broken_pipe(self) -> None:
-            """Leave it to `boundary`."""
-            raise BrokenPipeError
-
-    stream: TextIO = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _PIPE_WIDTH
-    return Plain(file=stream, highlight=False, markup=False, emoji=False, width=width)
-
-
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A progress bar on stderr where that is a terminal, else one line per stage."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    console = console_for(True)
-    if not console.is_terminal:
-        printed = -1.0
-
-        def line(stage: str, done: int, total: int) -> None:
-            nonlocal printed
-            share = done / max(1, total)
-            if share >= printed + 0.1 or share < printed or done == total:
-                say(f"{100 * share:3.0f}% {stage}", stderr=True)
-                printed = share
-
-        yield line
-        return
-    stage_column = TextColumn("{task.description}", markup=False)
-    with Bar(stage_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def update(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=visible(stage), completed=done, total=total)
-
-        yield update
 
 
 def print_json(document: Any) -> None:

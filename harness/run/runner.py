@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from harness.record.protocol import Protocol
 from harness.record.record import RECORD, Record, plain, read_record, write_record
 from harness.record.schema import SCHEMA_VERSION, DatasetFacts, MetricFacts, RunData, SampleCounts, Setting
 from harness.registry import build_by, name_clashes
+from harness.report.progress import progress_bar
 from harness.report.sheet import write_sheet
 from harness.requests import DecoderRequest
 from harness.run.config import RunConfig, check_config, check_device, dataset_request, new_run_folder
@@ -56,7 +57,7 @@ def evaluate(
 
     Args:
         config: what is asked for; None = what `asked` says.
-        progress: called with (stage, done, total).
+        progress: called with (stage, done, total); None = a bar, or lines where stderr is no terminal.
         command: how the run was started, for the record.
         on_figures: called with what stands of the record once quality is measured, and again after each decoder's cost.
         asked: fields of `RunConfig` by name; they go before those of `config`.
@@ -69,7 +70,11 @@ def evaluate(
     if unknown := asked.keys() - {one.name for one in fields(RunConfig)}:
         raise UnknownNameError("field of RunConfig", min(unknown), (one.name for one in fields(RunConfig)))
     config = replace(config or RunConfig(()), **asked)
-    report = progress or (lambda stage, done, total: None)
+    with nullcontext(progress) if progress else progress_bar() as report:
+        return _evaluate(config, report, start, command, on_figures or (lambda record: None))
+
+
+def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, on_figures: Callable[[Record], None]) -> Record:
     device = check_device(config.device)
     check_config(config)
     dataset = open_dataset(dataset_request(config))
@@ -98,7 +103,7 @@ def evaluate(
             data = replace(data, command=earlier.command, date=earlier.date)
             journal = _journal(folder, journal.state)
         _claim_images(config, folder)
-        run = _Run(config, folder, dataset, rows, decoders, journal, stages, start, data, on_figures or (lambda record: None))
+        run = _Run(config, folder, dataset, rows, decoders, journal, stages, start, data, on_figures)
         try:
             run.write(status="running")
             run.measure_quality(QualityPass(config, dataset, decoders, suite, device, journal, stages), report)
@@ -109,7 +114,7 @@ def evaluate(
             line = " ".join(str(error).split())
             if isinstance(error, OSError):
                 line = f"{folder} cannot be written ({line})"
-            with contextlib.suppress(OSError):  # where even this cannot be written, the line says so
+            with suppress(OSError):  # where even this cannot be written, the line says so
                 run.write(status="failed", failure=line)
             kept = f"; what was measured is kept in {folder}, --resume goes on with it" if run.data.results else ""
             raise MsbenchError(line + kept) from error
