@@ -19,11 +19,10 @@ from typer.core import TyperGroup
 
 from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
 from harness.errors import MsbenchError
-from harness.report.progress import console_for
-from harness.report.progress import progress_bar as progress_bar
-from harness.report.progress import say as say
+from harness.report import progress
 from harness.report.table import Table, terminal, visible
 
+say, console_for, progress_bar = progress.say, progress.console_for, progress.progress_bar
 DEBUG = "MSBENCH_DEBUG"
 MAX_SEED = 2**63 - 1
 _DOCUMENT = "document"  # attribute of stdout: where the JSON goes when stdout itself is turned to stderr
