@@ -54,9 +54,8 @@ DecoderList = Annotated[
     list[str],
     typer.Option(
         "--decoder",
-        help="[LABEL=]NAME[@option=value]…, separated by commas or given again; NAME is one of `msbench ls decoders`, "
-        "KIND:LOCATION, or a file, my_model.py or my_model.py:attribute. Options: steps, scales, checkpoint, weights, preset, "
-        "dtype; of a file also range=01, trained_on, down_factor.",
+        help="[LABEL=]NAME[@option=value]…, separated by commas or given again: a name of `msbench ls decoders`, or "
+        "my_model.py[:attribute]. Options: steps, scales, checkpoint, weights, preset, dtype; of files range=01, trained_on.",
     ),
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Where the dataset lies: a folder or a tar.")]

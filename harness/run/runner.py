@@ -22,7 +22,7 @@ from harness.decoder import DTYPES, Decoder
 from harness.environment import Start
 from harness.errors import MsbenchError, UnknownNameError, plugin_boundary
 from harness.files import folder_lock, write_text
-from harness.foreign import ForeignDecoder
+from harness.foreign import ForeignDecoder, refuse_options
 from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
 from harness.record.protocol import Protocol
@@ -216,6 +216,7 @@ def _build(config: RunConfig, row: DecoderRequest, device: torch.device) -> Deco
     if row.label not in live:
         return row.build(device, config.dtype)
     options = replace(row.options(device, config.dtype), name=row.name)
+    refuse_options("an object", options)
     return build_by(partial(ForeignDecoder, live[row.label]), type(live[row.label]).__name__, options)
 
 
