@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import msbench
+from harness.registry import decoder_entries
+
 ROOT = Path(__file__).resolve().parents[3]
 PLUGIN = ROOT.parent / "shared" / "cases" / "plugin"
 FAULTY = {
@@ -36,6 +39,7 @@ FAULTY = {
     "rp-dropout": ("random generators", "dropout that is on"),
 }
 WARNED = ("rp-bgr", "rp-invert")
+WEIGHTS = ROOT.parent / "shared" / "weights"
 SOUND = ("rp-sdpa", "rp-mha", "rp-int8", "rp-script", "rp-compiled", "rp-linear", "rp-lstm")
 SCRIPT = """
 import json, sys
@@ -43,6 +47,14 @@ from dataclasses import asdict
 from msbench import check
 print(json.dumps({name: [asdict(one) for one in check(name, resolution=128)] for name in sys.argv[1:]}))
 """
+
+
+@pytest.mark.slow
+def test_every_shipped_decoder_passes() -> None:
+    names = [name for name, entry in decoder_entries().items() if entry.origin == "msbench" and entry.ships_weights]
+    names += [f"taef2@checkpoint={WEIGHTS}"] if WEIGHTS.is_dir() else []
+    for name in names:
+        assert [one for one in msbench.check(name, resolution=64) if not one.passed or one.detail] == [], name
 
 
 @pytest.mark.slow
