@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import UnknownNameError
 from harness.record.record import Record, plain
+from harness.record.schema import Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +65,21 @@ def basis(record: Record) -> Basis:
         {name: metric.definition for name, metric in data.metrics.items()},
         {**setting, "processor": processor, "threads": threads, "torch": facts["torch"]},
     )
+
+
+def chosen_rows(record: Record, decoder: str | None) -> list[Result]:
+    """The rows that RUN or RUN:DECODER means: all, the one of that label, or else all of the decoder of that name.
+
+    Raises:
+        UnknownNameError: neither a row nor a decoder is called so.
+    """
+    rows = list(record.data.results)
+    found = [row for row in rows if row.label == decoder] or [row for row in rows if decoder in (None, row.decoder)]
+    if rows and not found:
+        raise UnknownNameError(
+            f"decoder of {record.folder}", str(decoder), {n for row in rows for n in (row.label, row.decoder)}
+        )
+    return found
 
 
 def side_by_side(first: Basis, other: Basis) -> Fit:
