@@ -66,10 +66,8 @@ class DecoderRequest:
         """What its factory is given; `dtype` counts where the row names none."""
         checkpoint = self.checkpoint and self.checkpoint.expanduser()
         own_dtype = dtype if self.dtype is None else DTYPES[self.dtype]
-        weights = self.weights or "trained"
-        return DecoderOptions(
-            device, own_dtype, checkpoint, self.steps, self.scales, weights, self.preset, own=self.own, offline=offline
-        )
+        sizes = self.steps, self.scales, self.weights or "trained", self.preset
+        return DecoderOptions(device, own_dtype, checkpoint, *sizes, own=self.own, offline=offline)
 
     def build(self, device: torch.device, dtype: torch.dtype, offline: bool = False) -> Decoder:
         """The decoder; raises as `build_decoder` does."""
