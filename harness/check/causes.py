@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import permutations
 
+import torch
 from torch import Tensor, nn
 
 _ATTRIBUTES = ("latent_dist", "latents", "latent", "sample")  # of the outputs that diffusers' models give
@@ -86,8 +87,8 @@ def of_content(images: Tensor, output: Tensor) -> str:
         output: what was decoded, likewise.
     """
     names = "RGB"
-    others = {"inverted: return -output": -output}
-    others |= {"upside down: return output.flip(2)": output.flip(2), "mirrored: return output.flip(3)": output.flip(3)}
+    others = {"inverted: return -output": -output, "mirrored: return output.flip(3)": output.flip(3)}
+    others["upside down: return output.flip(2)"] = output.flip(2)
     for order in list(permutations(range(3)))[1:]:
         came = "".join(names[order.index(channel)] for channel in range(3))
         others[f"in channels {came}, not RGB: return output[:, {list(order)}]"] = output[:, list(order)]
@@ -103,10 +104,5 @@ def of_content(images: Tensor, output: Tensor) -> str:
 
 def _likeness(images: Tensor, output: Tensor) -> float:
     pairs = [(x.mean(dim=1), x - x.mean(dim=1, keepdim=True)) for x in (images.double(), output.double())]
-    return sum(_correlation(one, other) for one, other in zip(*pairs, strict=True)) / 2
-
-
-def _correlation(one: Tensor, other: Tensor) -> float:
-    one, other = one - one.mean(), other - other.mean()
-    scale = float(one.norm() * other.norm())
-    return float((one * other).sum()) / scale if scale > 1e-9 else 0.0
+    both = [torch.stack([one.flatten(), other.flatten()]) for one, other in zip(*pairs, strict=True)]
+    return sum(float(torch.corrcoef(pair)[0, 1].nan_to_num()) for pair in both) / 2

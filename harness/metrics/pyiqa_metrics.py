@@ -55,15 +55,9 @@ def _entry(name: str, facts: Mapping[str, Any]) -> Metric:
 
 
 def _load(name: str, device: torch.device, offline: bool) -> PerImage:
-    """The metric's network or formula on a device.
+    """The metric's network or formula on a device; raises `MsbenchError` where `offline` forbids the download it needs."""
+    import pyiqa
 
-    Raises:
-        MsbenchError: pyiqa is broken, or its weights must be downloaded and `offline` forbids it.
-    """
-    try:
-        import pyiqa
-    except ImportError as error:
-        raise MsbenchError(f"metric {PREFIX}{name}: pyiqa cannot be imported ({error}): pip install 'msbench[iqa]'") from error
     with _network(name, offline):
         model = pyiqa.create_metric(name, device=device)
 
