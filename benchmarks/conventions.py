@@ -1,6 +1,7 @@
 """What each convention of `msbench explain` shifts, for a few decoders, on pictures where crops and resizes show.
 
-    python benchmarks/conventions.py --data imagenette-224-val.tar [--count 32] [--output results/conventions.csv]
+    python benchmarks/conventions.py --data imagenette-224-val.tar [--count 64] [--output results/conventions.csv]
+    python benchmarks/conventions.py --tables docs/conventions.md      # the page's tables again, from that file if it is there
 
 Two sets: cuts of 224 × 160, lying and standing in turn, from the pictures of `--data` (a folder or tar, 224 px or more) at
 `--resolution 128`; and the whole photographs of the built-in demo set at 256 px.
@@ -8,6 +9,7 @@ Two sets: cuts of 224 × 160, lying and standing in turn, from the pictures of `
 
 from __future__ import annotations
 
+import csv
 import shutil
 import sys
 import tempfile
@@ -21,10 +23,13 @@ from harness.data.photos import PHOTOS, find_photo
 from harness.data.registry import open_dataset
 from harness.data.types import Request
 from harness.explain.explanation import explain
+from harness.explain.registry import CONVENTIONS, METRICS, USERS
+from harness.files import write_text
 from harness.run.config import RunConfig
 from harness.run.runner import evaluate
 
 DECODERS = ("vae", "jpeg", "ms-onestep")
+HEADING = "## The conventions\n"
 
 
 def cuts(data: Path, count: int, folder: Path) -> None:
@@ -55,13 +60,33 @@ def shifts(name: str, folder: Path, resolution: int) -> list[dict[str, Any]]:
     return rows
 
 
+def write_tables(page: Path, measured: Path) -> None:
+    """Write every convention, who uses it and its measured shifts below the page's last heading."""
+    rows = list(csv.DictReader(measured.open())) if measured.is_file() else []
+    shift = {(row["set"], row["decoder"], row["metric"], row["convention"]): f"{float(row['shift']):+.3g}" for row in rows}
+    columns = list(dict.fromkeys(key[:2] for key in shift))
+    lines = [page.read_text().partition(HEADING)[0] + HEADING]
+    for metric in METRICS:
+        heads = [metric, "used by", *(f"{decoder}, {name}" for name, decoder in columns)]
+        lines += ["", f"| {' | '.join(heads)} |", "|---|---" + "|--:" * len(columns) + "|"]
+        for one in (one for one in CONVENTIONS if one.metric == metric):
+            users = ", ".join(f"[{user}]({USERS[user]})" for user in one.users)
+            cells = (shift.get((*column, metric, one.name), "–") for column in columns)
+            lines.append(f"| {' | '.join((one.name, users, *cells))} |")
+    write_text(page, "\n".join(lines) + "\n")
+
+
 def main() -> None:
     """The command line."""
     parser = options(__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="pictures of 224 px or more: a folder or a tar")
-    parser.add_argument("--count", type=int, default=32, help="cuts")
+    parser.add_argument("--data", type=Path, help="pictures of 224 px or more: a folder or a tar")
+    parser.add_argument("--count", type=int, default=64, help="cuts")
+    parser.add_argument("--tables", type=Path, help="write the tables of this page instead of measuring")
     parser.add_argument("--output", type=Path, default=Path("results/conventions.csv"))
     given = parser.parse_args()
+    if given.tables or not given.data:
+        write_tables(given.tables or parser.error("--data or --tables is needed"), given.output)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         folders = [Path(scratch) / name for name in ("cuts", "photographs")]
         for folder in folders:
