@@ -64,7 +64,11 @@ _BUILT_IN = (
     _unshipped("taesd-arch", f"TAESD's decoder, {_ARCHITECTURE}", _PEERS, cost_only=True),
 )
 
-KINDS: dict[str, DecoderEntry] = {}
+KINDS: dict[str, DecoderEntry] = {
+    "images": DecoderEntry(
+        "images", "finished reconstructions: a folder, tar or .npz (images:DIR)", "baselines.images:images", own=("match",)
+    ),
+}
 """decoders asked for as KIND:LOCATION, by kind"""
 
 

@@ -40,6 +40,8 @@ class RunConfig:
     """size of the stratified subset; None = everything"""
     allow_upsampling: bool = False
     """enlarge images that are too small"""
+    as_given: bool = False
+    """no crop: every image keeps its pixels and its own size; with folder:PATH alone"""
     seed: int = 0
     """seeds the subset and each sample's noise"""
     noise_seeds: int = 1
@@ -109,6 +111,8 @@ def check_config(config: RunConfig) -> None:
     if config.dtype not in DTYPES.values():
         raise MsbenchError(f"dtype {config.dtype}: decoders run in {', '.join(DTYPES)}")
     parse_mode(config.mode)
+    if config.as_given and (not config.dataset.startswith("folder:") or config.resolution is not None):
+        raise MsbenchError("as_given takes the images of folder:PATH in their own sizes: no other dataset, and no resolution")
     if config.resume and config.output_dir is None:
         raise MsbenchError("--resume goes on with the run in --output-dir FOLDER: name it")
     for name in config.extra_metrics:

@@ -16,7 +16,7 @@ from harness.metrics.metric import Whole
 from harness.metrics.registry import METRICS
 from harness.metrics.spectral import OCTAVE_COLUMNS
 from harness.record.measured import Measured, clusters_of, mean_columns
-from harness.record.run import REFERENCE
+from harness.record.run import FILE, REFERENCE, files_sha256
 from harness.record.schema import Details, Interval, IntervalNote, NoiseFacts, Result, RfidLine
 from harness.run.journal import Journal
 
@@ -45,6 +45,7 @@ def decoder_figures(
         extra: metrics beyond the usual ones.
     """
     images, seeds, seen = journal.images(), journal.seeds(label), journal.state["decoders"][label]
+    rows = journal.rows(label, seeds[0])
     keys, references = tuple(images["key"]), journal.array(REFERENCE)
     clusters = clusters_of(keys, list(images["source_photo"]))
     wholes = tuple(Whole(references, journal.features(label, seed), journal.columns(label, seed)) for seed in seeds)
@@ -102,6 +103,7 @@ def decoder_figures(
         else RfidLine(line.infinity, line.value - line.infinity, line.sizes, line.means),
         rfid_warning=None if line is None else line.warning(),
         cost=None,
+        files_sha256=files_sha256(keys, rows[FILE]) if FILE in rows else None,
     )
     return result, details
 

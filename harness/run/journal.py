@@ -132,6 +132,10 @@ class Journal:
         joined: NDArray[Any] = torch.cat(self.tensors[name]).numpy()
         return joined
 
+    def pictures(self, name: str) -> list[NDArray[np.uint8]]:
+        """The images of a tensor, uint8 [H, W, 3] each, of any sizes."""
+        return [image for part in self.tensors[name] for image in part.numpy()]
+
     def finish(self, labels: Iterable[str]) -> None:
         """Write samples.parquet and features.safetensors, decoders in the order of `labels`."""
         import pandas as pd
@@ -171,8 +175,9 @@ def seen_warnings(state: Mapping[str, Any]) -> list[str]:
     for label, seen in state["decoders"].items():
         if seen["high"] > 10.0 and seen["low"] > -1.5:
             found.append(f"decoder {label}: output looks like [0, 255] instead of [-1, 1] (up to {seen['high']:.3g})")
-        elif seen["low"] >= -0.01 and state["darkest"] <= 32:
+        elif seen["values"] and seen["low"] >= -0.01 and state["darkest"] <= 32:
             found.append(f"decoder {label}: output looks like [0, 1] instead of [-1, 1] (from {seen['low']:.3g})")
+        found += [f"decoder {label}: {count:,} images {note}" for note, count in seen.get("notes", {}).items()]
         if seen["alone"]:
             found.append(f"decoder {label}: draws from a global random generator; it ran image by image, seeded by key")
         if seen["depends"]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,15 @@ from harness.cost.modes import in_mode
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
 from harness.data.types import Request, Skipped
-from harness.decoder import Decoder, DecoderOptions
+from harness.decoder import Decoder, DecoderOptions, Finished
 from harness.environment import Start
 from harness.errors import MsbenchError, plugin_boundary
 from harness.files import folder_lock, write_text
 from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
-from harness.record.protocol import Protocol
+from harness.record.protocol import DECODED, FINISHED, Protocol
 from harness.record.record import RECORD, Record, plain, read_record, write_record
+from harness.record.run import files_sha256
 from harness.record.schema import SCHEMA_VERSION, DatasetFacts, MetricFacts, RunData, SampleCounts, Setting
 from harness.registry import build_decoder, name_clashes
 from harness.report.sheet import write_sheet
@@ -57,7 +57,7 @@ def evaluate(config: RunConfig, progress: Progress | None = None, command: str =
     report = progress or (lambda stage, done, total: None)
     device = check_device(config.device)
     check_config(config)
-    asked = ("data_dir", "resolution", "max_samples", "seed", "allow_upsampling", "split", "offline")
+    asked = ("data_dir", "resolution", "max_samples", "seed", "allow_upsampling", "split", "offline", "as_given")
     dataset = open_dataset(Request(config.dataset, **{name: getattr(config, name) for name in asked}))
     folder = config.output_dir or new_run_folder(config)
     for place, option in ((folder, "--output-dir"), (config.save_images, "--save-images")):
@@ -72,9 +72,10 @@ def evaluate(config: RunConfig, progress: Progress | None = None, command: str =
     with stages.stage("loading decoders"):
         decoders = {name: in_mode(build_decoder(name, options), config.mode, device) for name in config.decoders}
     _refuse_random_weights(decoders)
+    matched = _match(decoders, dataset)
     with stages.stage("loading metrics"):
         suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
-    data = _plan(config, dataset, start, command)
+    data = _plan(config, dataset, start, command, decoders, matched)
     with folder_lock(folder):
         journal = Journal(folder, new_state(decoders))
         if config.resume:
@@ -137,7 +138,6 @@ class _Run:
         with self.stages.stage("statistics"):
             rows = [decoder_figures(*one, options, name, journal, seeds, extra) for one in self.decoders.items()]
         images = journal.images()
-        lines = "".join(f"{key}\0{sha}\n" for key, sha in zip(images["key"], images["source_sha256"], strict=True))
         info = self.dataset.info
         with self.stages.stage("writing"):
             journal.finish(self.decoders)
@@ -150,10 +150,10 @@ class _Run:
                     SampleCounts(info.n_available, info.n_selected, len(images)),
                     tuple(self.dataset.skipped),
                     tuple(Skipped(**one) for one in journal.state["excluded"]),
-                    hashlib.sha256(lines.encode()).hexdigest(),
+                    files_sha256(images["key"], images["source_sha256"]),
                     reference_sha256,
                 ),
-                warnings=(*name_clashes(config.decoders), *seen_warnings(journal.state)),
+                warnings=(*self.data.warnings, *name_clashes(config.decoders), *seen_warnings(journal.state)),
             )
 
     def measure_cost(self, device: torch.device, report: Progress) -> None:
@@ -162,6 +162,8 @@ class _Run:
         if config.cost is None:
             return
         for index, (label, decoder) in enumerate(self.decoders.items()):
+            if isinstance(decoder, Finished):
+                continue
             report(f"timing {label}", index, len(self.decoders))
             latents = concatenate(self.journal.tensors[f"latents:{label}"]).to(device)
             try:
@@ -181,11 +183,11 @@ class _Run:
         """Originals beside every decoder, with each cell's PSNR and LPIPS."""
         if "shown:" not in self.journal.tensors:
             return
-        originals, keys, captions = list(self.journal.array("shown:")), self.journal.state["shown"], {}
+        originals, keys, captions = self.journal.pictures("shown:"), self.journal.state["shown"], {}
         for label in self.decoders:
             mine = self.journal.rows(label, self.config.seed).set_index("key").loc[keys]
             captions[label] = [_caption(*pair) for pair in zip(mine["psnr"], mine["lpips"], strict=True)]
-        decoded = {label: list(self.journal.array(f"shown:{label}")) for label in self.decoders}
+        decoded = {label: self.journal.pictures(f"shown:{label}") for label in self.decoders}
         with self.stages.stage("writing"):
             write_sheet(self.folder / "sheet.png", originals, decoded, keys, captions)
 
@@ -196,7 +198,23 @@ class _Run:
         return record
 
 
-def _plan(config: RunConfig, dataset: Dataset, start: Start, command: str) -> RunData:
+def _match(decoders: Mapping[str, Decoder], dataset: Dataset) -> list[str]:
+    """Let decoders that have finished images find those of the dataset; returns what a reader must know.
+
+    Raises:
+        MsbenchError: one has none of them.
+    """
+    samples, lines = {entry.key: entry.name for entry in dataset.entries}, []
+    for label, decoder in decoders.items():
+        if isinstance(decoder, Finished):
+            with plugin_boundary(f"decoder {label}", "matching its images"):
+                lines += decoder.match(samples)
+    return lines
+
+
+def _plan(
+    config: RunConfig, dataset: Dataset, start: Start, command: str, decoders: Mapping[str, Decoder], warnings: Sequence[str]
+) -> RunData:
     """The record of a run that has not measured anything yet."""
     info = dataset.info
     everything = config.max_samples is None or config.max_samples >= info.n_available
@@ -212,6 +230,7 @@ def _plan(config: RunConfig, dataset: Dataset, start: Start, command: str) -> Ru
         margins=merge_margins(DEFAULT_MARGINS, config.margins, METRICS),
         subset=info.subset,
         partial=info.partial,
+        reconstructions=FINISHED if all(isinstance(one, Finished) for one in decoders.values()) else DECODED,
     )
     measured = [one for one in METRICS.values() if not one.extra or one.name in config.extra_metrics]
     dtypes = {value: name for name, value in DTYPES.items()}
@@ -234,7 +253,7 @@ def _plan(config: RunConfig, dataset: Dataset, start: Start, command: str) -> Ru
         date=start.date,
         seconds=0.0,
         environment=plain(start.facts),
-        warnings=(),
+        warnings=tuple(warnings),
         timing=None,
     )
 
