@@ -13,7 +13,7 @@ STAMP := $(VENV)/.msbench-setup
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results results-imagenette gate test test-slow lint format clean
+.PHONY: help setup demo results results-imagenette gate test test-slow docs lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,13 @@ test: lint ## lint, then every test that takes seconds
 # pytest exits 5 where nothing is marked slow: that is no failure.
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS) || [ $$? -eq 5 ]
+
+# A copy of every committed page and picture: the links are those of the repository, and each is checked.
+docs: setup ## build the documentation site in build/site, and check its links
+	$(BIN)/python -m pip install -q -e '.[docs]'
+	rm -rf build/docs build/site && mkdir -p build/docs
+	git ls-files '*.md' docs results decoders/checkpoints LICENSE | grep -v safetensors | xargs cp --parents -t build/docs
+	$(BIN)/mkdocs build --strict
 
 lint: setup ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
