@@ -1,4 +1,4 @@
-"""The command line: `msbench run | compare | claim | verify | speed | sweep | train-decoder | schema | ls | weights | doctor`.
+"""The command line: `msbench run | score | compare | claim | verify | speed | sweep | train-decoder | schema | ls | …`.
 
 Everything heavy is imported inside the command that needs it, so that --help answers at once. Tables go to stdout; with --json,
 stdout is one JSON document and everything else goes to stderr. Exit codes: see `EXIT_CODES`.
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import claim, compare, doctor, maintain, schema, speed, sweep, train, verify
+from harness.cli import claim, compare, doctor, maintain, schema, score, speed, sweep, train, verify
 from harness.cli import run as run_
 from harness.cli.shared import DEBUG, Commands, open_streams, say
 from harness.environment import keep_freed_memory, msbench_version
@@ -54,6 +54,7 @@ def _everywhere(
 
 
 app.command("run")(run_.run_command)
+app.command("score")(score.score_command)
 app.command("compare")(compare.compare_command)
 app.command("claim")(claim.claim_command)
 app.command("verify")(verify.verify_command)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import shared
+
+if TYPE_CHECKING:
+    from harness.record.record import Record
 
 
 def run_command(
@@ -56,16 +59,22 @@ def run_command(
     """Measure decoders on a dataset: quality, cost, a table and a sheet of images."""
     given = locals()
     from harness.cost.cost import CostProtocol
-    from harness.report.results import results_table
     from harness.run.config import RunConfig
     from harness.run.runner import evaluate
-    from harness.stopwatch import timing_line
 
     sizes = () if cost_batch_sizes == "none" else tuple(shared.parse_integers("--cost-batch-sizes", cost_batch_sizes))
     protocol = CostProtocol(batch_sizes=sizes, max_seconds=cost_seconds) if cost else None
     config = RunConfig(**shared.chosen(RunConfig, {**given, "decoders": decoder, "margins": margin, "cost": protocol}))
     with shared.progress_bar() as progress:
         record = evaluate(config, progress, " ".join(["msbench", *sys.argv[1:]]))
+    show_record(record, dataset, save_images, as_json)
+
+
+def show_record(record: Record, dataset: str, save_images: Path | None, as_json: bool) -> None:
+    """Print what a run found: the table, its warnings, and where everything lies; `dataset` is what the table is titled by."""
+    from harness.report.results import results_table
+    from harness.stopwatch import timing_line
+
     demo = (dataset,) if record.data.dataset.info.demo else ()
     shared.show(results_table(record.rows_for_people(), f"{dataset}, n = {record.results[0]['n']}", demo), stderr=as_json)
     for warning in record.data.warnings:
