@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from harness.errors import UnknownNameError
+
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType({"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16})
+"""arithmetic of decoders, as the command line names it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +146,10 @@ class DecoderFactory(Protocol):
     """Builds a decoder; raises `MsbenchError` where an option does not fit."""
 
     def __call__(self, options: DecoderOptions) -> Decoder: ...
+
+
+def parse_dtype(name: str) -> torch.dtype:
+    """The dtype called `name`; raises `UnknownNameError` where there is none."""
+    if name not in DTYPES:
+        raise UnknownNameError("dtype", name, DTYPES)
+    return DTYPES[name]

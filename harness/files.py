@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from harness.errors import MsbenchError
 
 LOCK = ".lock"
+_LONGEST_NAME = 60
 
 
 @contextmanager
@@ -39,6 +41,17 @@ def write_bytes(target: Path, data: bytes) -> None:
 def write_text(target: Path, text: str) -> None:
     """Write `text` (UTF-8) to `target` atomically."""
     write_bytes(target, text.encode())
+
+
+def safe_name(label: str) -> str:
+    """The name of the file or folder that belongs to a label: one component of a path, the label itself where that can be.
+
+    Other labels lose what paths or shells read otherwise and end in part of their hash, so that no two get one name.
+    """
+    plain = re.sub(r"[^\w.@=+,-]+", "_", label, flags=re.ASCII).lstrip(".-")[:_LONGEST_NAME]
+    if label and plain == label != "reference":
+        return label
+    return f"{plain or 'row'}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
 
 
 def sha256_file(path: Path) -> str:

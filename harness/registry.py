@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial
@@ -70,6 +71,10 @@ KINDS: dict[str, DecoderEntry] = {
     ),
 }
 """decoders asked for as KIND:LOCATION, by kind"""
+FILE = DecoderEntry(
+    "FILE.py", "a model in a file of yours", "harness.model_file:build", own=("range", "trained_on", "down_factor")
+)
+"""decoders asked for by the path of a file, FILE.py or FILE.py:ATTRIBUTE"""
 
 
 def decoder_entries() -> dict[str, DecoderEntry]:
@@ -101,11 +106,20 @@ def build_decoder(name: str, options: DecoderOptions) -> Decoder:
         MsbenchError: the options do not fit, or a plug-in cannot be loaded.
     """
     entry, location = find_entry(name)
-    factory = load_factory(entry)
+    return build_by(load_factory(entry), entry.target, replace(options, name=name, location=location))
+
+
+def build_by(factory: DecoderFactory, target: str, options: DecoderOptions) -> Decoder:
+    """What a factory makes, checked; `target` says in messages which factory that is.
+
+    Raises:
+        MsbenchError: the factory raised, or what it made is no decoder.
+    """
+    name = options.name
     with plugin_boundary(f"decoder {name}", "its factory"):
-        decoder = factory(replace(options, name=name, location=location))
+        decoder = factory(options)
         if not isinstance(decoder, Decoder):
-            raise MsbenchError(f"decoder {name!r} ({entry.target}) lacks spec, encode or decode")
+            raise MsbenchError(f"decoder {name!r} ({target}) lacks spec, encode or decode")
         spec = checked_spec(name, decoder.spec)
         if spec is not decoder.spec:
             decoder.spec = spec
@@ -113,7 +127,7 @@ def build_decoder(name: str, options: DecoderOptions) -> Decoder:
 
 
 def find_entry(name: str) -> tuple[DecoderEntry, str]:
-    """The entry that NAME or KIND:LOCATION stands for, and the location.
+    """The entry that NAME, KIND:LOCATION or the path of a file stands for, and the location.
 
     Raises:
         UnknownNameError: there is none.
@@ -121,6 +135,8 @@ def find_entry(name: str) -> tuple[DecoderEntry, str]:
     kind, colon, location = name.partition(":")
     if colon and kind in KINDS:
         return KINDS[kind], location
+    if re.search(r"\.py(:\w+)?$", name):
+        return FILE, name
     entries = decoder_entries()
     if name not in entries:
         raise UnknownNameError("decoder", name, [*entries, *(f"{kind}:…" for kind in KINDS)])

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.shared import JsonFlag, finite, print_json, say
+from harness.cli.shared import JsonFlag, finite, parse_run, print_json, say
 from harness.errors import MsbenchError
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def _candidate(argument: str) -> Candidate:
     from harness.compare.claim import candidate
     from harness.record.record import read_record
 
-    run, colon, decoder = argument.rpartition(":")
-    if not (colon and run and decoder):
+    run, decoder = parse_run(argument)
+    if decoder is None:
         raise MsbenchError(f"{argument}: give RUN:DECODER, a run's folder and one of its decoders")
-    return candidate(read_record(Path(run)), decoder)
+    return candidate(read_record(run), decoder)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.shared import JsonFlag, print_json, progress_bar, say, show
+from harness.cli.shared import JsonFlag, parse_run, print_json, progress_bar, say, show
 from harness.errors import MsbenchError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -142,9 +141,5 @@ def _run_argument(text: str) -> tuple[Any, str | None]:
     """RUN or RUN:DECODER."""
     from harness.record.record import read_record
 
-    if Path(text).exists():
-        return read_record(Path(text)), None
-    path, _, decoder = text.rpartition(":")
-    if path and Path(path).exists():
-        return read_record(Path(path)), decoder
-    raise MsbenchError(f"no run at {text}: give the folder that `msbench run` printed, or FOLDER:DECODER")
+    run, decoder = parse_run(text)
+    return read_record(run), decoder

@@ -64,7 +64,9 @@ def run_command(
 
     sizes = () if cost_batch_sizes == "none" else tuple(shared.parse_integers("--cost-batch-sizes", cost_batch_sizes))
     protocol = CostProtocol(batch_sizes=sizes, max_seconds=cost_seconds) if cost else None
-    config = RunConfig(**shared.chosen(RunConfig, {**given, "decoders": decoder, "margins": margin, "cost": protocol}))
+    config = RunConfig(
+        **shared.chosen(RunConfig, {**given, "decoders": shared.parse_names(*decoder), "margins": margin, "cost": protocol})
+    )
     with shared.progress_bar() as progress:
         record = evaluate(config, progress, " ".join(["msbench", *sys.argv[1:]]))
     show_record(record, dataset, save_images, as_json)

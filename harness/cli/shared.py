@@ -50,7 +50,15 @@ def _keep_stdout(asked: bool) -> bool:
 
 
 Seconds = Annotated[float, typer.Option(min=0.1, max=86_400.0, callback=finite, help="Measured seconds per timing cell.")]
-DecoderList = Annotated[str, typer.Option("--decoder", help="Decoder names, separated by commas (`msbench ls decoders`).")]
+DecoderList = Annotated[
+    list[str],
+    typer.Option(
+        "--decoder",
+        help="[LABEL=]NAME[@option=value]…, separated by commas or given again; NAME is one of `msbench ls decoders`, "
+        "KIND:LOCATION, or a file, my_model.py or my_model.py:attribute. Options: steps, scales, checkpoint, weights, preset, "
+        "dtype; of a file also range=01, trained_on, down_factor.",
+    ),
+]
 DataDir = Annotated[Path | None, typer.Option(help="Where the dataset lies: a folder or a tar.")]
 Resolution = Annotated[
     int | None,
@@ -147,9 +155,25 @@ def open_streams() -> None:
             stream.reconfigure(errors="replace" if name == "stdout" else "backslashreplace")
 
 
-def parse_names(text: str) -> tuple[str, ...]:
-    """Decoder names from "a,b"."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def parse_names(*texts: str) -> tuple[str, ...]:
+    """The parts of "a,b" of each text; commas of a path that exists separate nothing."""
+    from harness.requests import split_list
+
+    return tuple(part for text in texts for part in split_list(text))
+
+
+def parse_run(text: str) -> tuple[Path, str | None]:
+    """RUN or RUN:DECODER, split at the last colon that a run's folder stands before.
+
+    Raises:
+        MsbenchError: there is no such folder.
+    """
+    parts = text.split(":")
+    for place in range(len(parts), 0, -1):
+        run = ":".join(parts[:place])
+        if run and Path(run).exists():
+            return Path(run), ":".join(parts[place:]) or None
+    raise MsbenchError(f"no run at {text}: give the folder that `msbench run` printed, or FOLDER:DECODER")
 
 
 def chosen(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,14 +12,9 @@ from harness.cli import shared
 from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
 from harness.errors import MsbenchError
 
-_DECODERS = (
-    "Decoders, separated by commas; the others are held against the first. NAME@steps=10@scales=3 sets options: "
-    "steps, scales, checkpoint, weights, preset."
-)
-
 
 def speed_command(
-    decoder: Annotated[str, typer.Option(help=_DECODERS)],
+    decoder: shared.DecoderList,
     batch_sizes: Annotated[
         str | None, typer.Option(help="Images per call: numbers, or max (GPUs only). Default: 1,8, and on a GPU 32,max too.")
     ] = None,
@@ -38,19 +33,21 @@ def speed_command(
     output_dir: Annotated[Path | None, typer.Option(help="Folder of the record; default: a new one below runs/.")] = None,
     as_json: shared.JsonFlag = False,
 ) -> None:
-    """Time decoders side by side: every mode and batch, in turns, with a noise floor. Exit 1 where nothing was measured."""
+    """Time decoders in turns, the others against the first, with a noise floor. Exit 1 where nothing was measured."""
     from harness.cost.cost import LARGEST_BATCH
     from harness.cost.modes import parse_mode
+    from harness.decoder import parse_dtype
     from harness.environment import Start
-    from harness.run.config import check_device, parse_dtype, runs_root
+    from harness.requests import parse_requests
+    from harness.run.config import check_device, runs_root
     from harness.speed.bench import open_photos
-    from harness.speed.protocol import SpeedProtocol, parse_contestants, parse_counts, parse_list
+    from harness.speed.protocol import SpeedProtocol, parse_counts, parse_list
     from harness.speed.record import RECORD, document, write_speed
     from harness.speed.report import speed_tables
     from harness.speed.run import available_cores, measure_speed
 
     start = Start()
-    contestants = parse_contestants(shared.parse_names(decoder))
+    contestants = parse_requests(shared.parse_names(*decoder))
     on_gpu = check_device(device).type == "cuda"
     for name in parse_list(dtype):
         parse_dtype(name)

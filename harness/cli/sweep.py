@@ -34,7 +34,7 @@ _SHOWN = {
 
 
 def sweep_command(
-    decoder: shared.DecoderList = "ms-diffusion-cascade",
+    decoder: shared.DecoderList = ["ms-diffusion-cascade"],  # noqa: B006 - typer copies it
     scales: Annotated[str, typer.Option(help="Numbers of scales K, separated by commas.")] = "1,2,3,4",
     steps: Annotated[str, typer.Option(help="Network calls per image over all scales, separated by commas.")] = "4,10,20,50",
     baselines: Annotated[
@@ -78,7 +78,7 @@ def sweep_command(
     of_runs = ("dataset", "data_dir", "split", "resolution", "max_samples", "seed", "device", "dtype", "offline")
     run = RunConfig((), **{name: given[name] for name in of_runs})
     request = SweepRequest(
-        decoders=shared.parse_names(decoder),
+        decoders=shared.parse_names(*decoder),
         scales=tuple(shared.parse_integers("--scales", scales)),
         steps=tuple(shared.parse_integers("--steps", steps)),
         output_dir=folder,

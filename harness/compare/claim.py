@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.compare.comparison import basis, side_by_side
+from harness.compare.comparison import basis, chosen_rows, side_by_side
 from harness.decoder import DecoderSpec
 from harness.errors import MsbenchError
 from harness.metrics.registry import METRICS
@@ -108,10 +108,7 @@ def candidate(record: Record, decoder: str) -> Candidate:
         MsbenchError: no such decoder in the run, its features were not kept, or the run is damaged.
     """
     run = open_run(record)
-    rows = {name: row for row in reversed(record.data.results) for name in (row.decoder, row.label)}
-    if decoder not in rows:
-        raise MsbenchError(f"{record.folder} has no decoder {decoder!r}; it has {', '.join(rows)}")
-    result = rows[decoder]
+    result = chosen_rows(record, decoder)[0]
     measured = read_measured(run, result.label, result.label)
     if not measured.has("rfid"):
         raise MsbenchError(f"{record.folder} keeps no features of {decoder}: rFID cannot be compared without them")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.compare.comparison import Basis, Compared, Comparison, CostRatio, Fit, SeedSpread, basis, side_by_side
+from harness.compare.comparison import Basis, Compared, Comparison, CostRatio, Fit, SeedSpread, basis, chosen_rows, side_by_side
 from harness.errors import MsbenchError, UnknownNameError
 from harness.metrics.registry import METRICS
 from harness.record.measured import Measured, average, difference, read_measured
@@ -135,12 +135,8 @@ def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, int, R
     """
     found = []
     for position, (record, decoder) in enumerate(runs):
-        results = record.data.results
-        names = list(dict.fromkeys(name for row in results for name in (row.label, row.decoder)))
-        if decoder is not None and decoder not in names:
-            raise UnknownNameError(f"decoder of {record.folder}", decoder, names)
-        found += [(position, row) for row in results if decoder in (None, row.label, row.decoder)]
-    named = [row.label if "@" in row.label else row.label + _asked(row) for _, row in found]
+        found += [(position, row) for row in chosen_rows(record, decoder)]
+    named = [row.label if row.label != row.decoder else row.label + _asked(row) for _, row in found]
     counts = Counter(named)
     labels: list[str] = []
     for (position, _), name in zip(found, named, strict=True):
@@ -171,14 +167,18 @@ def _pairs(everything: Sequence[_Row], rows: Sequence[_Row], baseline: str | Non
     """(row, its baseline); the rule is `compare`'s."""
     first_run = [row for row in rows if row.position == 0]
     if baseline is not None:
-        named = [row for row in everything if baseline in (row.label, row.result.label, row.result.decoder)]
+        called = [{row.label: row for row in reversed(everything)}, {row.result.label: row for row in reversed(everything)}]
+        called.append({row.result.decoder: row for row in reversed(everything)})
+        named = [names[baseline] for names in called if baseline in names]
         if not named:
             raise UnknownNameError("baseline", baseline, [row.label for row in everything])
         return [(row, named[0]) for row in everything if row is not named[0]]
     if len(first_run) == len(rows):
         return [(row, rows[0]) for row in everything if row is not rows[0]]
-    names = {row.result.decoder: row for row in reversed(first_run)}
-    return [(row, names.get(row.result.decoder, rows[0])) for row in everything if row not in first_run]
+    decoders = {row.result.decoder: row for row in reversed(first_run)}
+    labels = {row.result.label: row for row in first_run}
+    found = [(row, labels.get(row.result.label) or decoders.get(row.result.decoder, rows[0])) for row in everything]
+    return [(row, base) for row, base in found if row not in first_run]
 
 
 _Pair = tuple[_Row, _Row, Fit]  # a row, its baseline, and what keeps the two apart

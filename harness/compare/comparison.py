@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.errors import UnknownNameError
 from harness.record.protocol import FINISHED
 from harness.record.record import Record, plain
+from harness.record.schema import Result
 
 _OF_THE_REFERENCE = ("dataset", "split", "resolution", "preprocessing", "max_samples", "subset_seed", "subset", "partial")
 """fields of the protocol that say how the reference's pixels came about, and no more than their hash"""
@@ -66,6 +68,21 @@ def basis(record: Record) -> Basis:
         {name: metric.definition for name, metric in data.metrics.items()},
         {**setting, "processor": processor, "threads": threads, "torch": facts["torch"]},
     )
+
+
+def chosen_rows(record: Record, decoder: str | None) -> list[Result]:
+    """The rows that RUN or RUN:DECODER means: all, the one of that label, or else all of the decoder of that name.
+
+    Raises:
+        UnknownNameError: neither a row nor a decoder is called so.
+    """
+    rows = list(record.data.results)
+    found = [row for row in rows if row.label == decoder] or [row for row in rows if decoder in (None, row.decoder)]
+    if rows and not found:
+        raise UnknownNameError(
+            f"decoder of {record.folder}", str(decoder), {n for row in rows for n in (row.label, row.decoder)}
+        )
+    return found
 
 
 def side_by_side(first: Basis, other: Basis) -> Fit:

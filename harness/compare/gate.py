@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.compare.comparison import basis, side_by_side
+from harness.compare.comparison import basis, chosen_rows, side_by_side
 from harness.compare.reference import COUNTS, Expected, GateReference, direction, merge, read_reference, reference_path
 from harness.errors import MsbenchError
 from harness.metrics.metric import Tolerance
@@ -262,9 +262,7 @@ def _rows(records: Sequence[Record], decoders: Sequence[str | None] | None) -> I
     """Record and row of every decoder asked for; a decoder that comes twice is an error."""
     seen: dict[str, Record] = {}
     for record, only in zip(records, decoders or [None] * len(records), strict=True):
-        for row in record.data.results:
-            if only not in (None, row.label, row.decoder):
-                continue
+        for row in chosen_rows(record, only):
             if first := seen.get(row.label):
                 raise MsbenchError(f"{row.label} is in both {first.folder} and {record.folder}; pick one with RUN:DECODER")
             seen[row.label] = record

@@ -6,28 +6,26 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 
 from harness.cost.cost import CostProtocol
 from harness.cost.modes import Mode, parse_mode
-from harness.decoder import DecoderOptions
+from harness.decoder import DTYPES, parse_dtype
 from harness.errors import MsbenchError, UnknownNameError
+from harness.files import safe_name
 from harness.metrics.registry import EXTRA, METRICS
-from harness.registry import build_decoder, decoder_entries
+from harness.requests import DecoderRequest, live_request, parse_request, parse_requests, split_list
 from harness.stats.verdict import parse_margins
-
-DTYPES: Mapping[str, torch.dtype] = MappingProxyType({"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16})
-"""arithmetic of decoders, as the command line names it"""
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
     """What `msbench run` was asked for."""
 
-    decoders: tuple[str, ...]
-    """registry names, in the order of the table"""
+    decoders: tuple[str, ...] | Mapping[str, object]
+    """`[LABEL=]NAME[@option=value]…` each, in the order of the table; or label -> such a text, an object with `encode` and
+    `decode`, or a pair of these two functions"""
     dataset: str = "photos"
     """dataset name"""
     data_dir: Path | None = None
@@ -84,12 +82,35 @@ class RunConfig:
         """Take texts where people write them: decoder names "a,b", paths, a dtype's name."""
         for name in ("decoders", "extra_metrics"):
             if isinstance(value := getattr(self, name), str):
-                object.__setattr__(self, name, tuple(part.strip() for part in value.split(",") if part.strip()))
+                object.__setattr__(self, name, split_list(value))
         for name in ("data_dir", "checkpoint", "output_dir", "save_images"):
             if isinstance(value := getattr(self, name), str):
                 object.__setattr__(self, name, Path(value))
         if isinstance(self.dtype, str):
             object.__setattr__(self, "dtype", parse_dtype(self.dtype))
+
+    def requests(self) -> tuple[DecoderRequest, ...]:
+        """A row for each decoder; `steps`, `scales` and `checkpoint` count where it says nothing itself.
+
+        Raises:
+            MsbenchError: no decoder, two rows of one label, or something that `requests.parse_request` refuses.
+        """
+        if isinstance(self.decoders, Mapping):
+            pairs = self.decoders.items()
+            rows = tuple(parse_request(one, label) if isinstance(one, str) else live_request(label) for label, one in pairs)
+        else:
+            rows = parse_requests(self.decoders)
+        return tuple(row.with_defaults(self.steps, self.scales, self.checkpoint) for row in rows)
+
+    def texts(self) -> tuple[str, ...]:
+        """The decoders as texts; of those given as objects, their labels."""
+        given = self.decoders if isinstance(self.decoders, Mapping) else dict.fromkeys(self.decoders)
+        return tuple(f"{label}={one}" if isinstance(one, str) else label for label, one in given.items())
+
+    def live(self) -> Mapping[str, object]:
+        """The decoders given as objects, by label."""
+        given = self.decoders if isinstance(self.decoders, Mapping) else {}
+        return {label: one for label, one in given.items() if not isinstance(one, str)}
 
     def noise_seed_list(self) -> range:
         """The noise seeds, in their order."""
@@ -98,11 +119,7 @@ class RunConfig:
 
 def check_config(config: RunConfig) -> None:
     """Raise `MsbenchError` where the request contradicts itself or names no decoder that exists."""
-    if not config.decoders:
-        raise MsbenchError("no decoder given: use --decoder NAME[,NAME…]; `msbench ls decoders` lists them")
-    repeated = {name for name in config.decoders if config.decoders.count(name) > 1}
-    if repeated:
-        raise MsbenchError(f"--decoder names {', '.join(sorted(repeated))} twice")
+    config.requests()
     if config.checkpoint is not None and len(config.decoders) > 1:
         raise MsbenchError("--checkpoint goes with one --decoder, not several")
     for name, low, high in _RANGES:
@@ -119,10 +136,6 @@ def check_config(config: RunConfig) -> None:
         if name not in EXTRA:
             raise UnknownNameError("extra metric", name, EXTRA)
     parse_margins(config.margins, METRICS)
-    entries = decoder_entries()
-    for name in config.decoders:
-        if name not in entries:
-            build_decoder(name, DecoderOptions())  # raises with the nearest name
 
 
 _RANGES: tuple[tuple[str, int, int], ...] = (
@@ -144,13 +157,6 @@ def check_number(name: str, value: object, low: float, high: float) -> None:
     kind = int if whole else (int, float)
     if value is not None and (not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high):
         raise MsbenchError(f"{name} {value}: a {'whole ' if whole else ''}number from {low:,} to {high:,} is wanted")
-
-
-def parse_dtype(name: str) -> torch.dtype:
-    """The dtype called `name`; raises `UnknownNameError` where there is none."""
-    if name not in DTYPES:
-        raise UnknownNameError("dtype", name, DTYPES)
-    return DTYPES[name]
 
 
 def check_device(name: str) -> torch.device:
@@ -179,7 +185,7 @@ def runs_root() -> Path:
 
 def new_run_folder(config: RunConfig) -> Path:
     """A fresh folder name: date, dataset, decoders."""
-    names = config.decoders[0] if len(config.decoders) == 1 else f"{len(config.decoders)}-decoders"
+    names = safe_name(config.requests()[0].label) if len(config.decoders) == 1 else f"{len(config.decoders)}-decoders"
     dataset = "folder" if config.dataset.startswith("folder:") else config.dataset
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{dataset}-{names}"
     folder, count = runs_root() / stem, 1

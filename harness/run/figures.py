@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from pydantic import JsonValue
 
 from harness.cost.cost import Cost
+from harness.cost.modes import eager_of
 from harness.decoder import Decoder
 from harness.environment import source_sha256
 from harness.metrics.metric import Whole
 from harness.metrics.registry import METRICS
 from harness.metrics.spectral import OCTAVE_COLUMNS
 from harness.record.measured import Measured, clusters_of, mean_columns
+from harness.record.record import plain
 from harness.record.run import FILE, REFERENCE, files_sha256
 from harness.record.schema import Details, Interval, IntervalNote, NoiseFacts, Result, RfidLine
+from harness.requests import DecoderRequest
 from harness.run.journal import Journal
 
 LEVEL = 0.95
@@ -25,9 +27,8 @@ LEVEL = 0.95
 
 
 def decoder_figures(
-    label: str,
+    request: DecoderRequest,
     decoder: Decoder,
-    options: Mapping[str, JsonValue],
     dataset: str,
     journal: Journal,
     noise_seeds: int = 1,
@@ -36,14 +37,14 @@ def decoder_figures(
     """One row of a record and what it rests on, from all that was measured of a decoder; without cost.
 
     Args:
-        label: name of the row.
+        request: what was asked for.
         decoder: what was measured.
-        options: what was asked of it.
         dataset: name of the images.
         journal: their values and features.
         noise_seeds: how many noise seeds were asked for; a decoder that draws nothing has values for one.
         extra: metrics beyond the usual ones.
     """
+    label = request.label
     images, seeds, seen = journal.images(), journal.seeds(label), journal.state["decoders"][label]
     rows = journal.rows(label, seeds[0])
     keys, references = tuple(images["key"]), journal.array(REFERENCE)
@@ -68,8 +69,8 @@ def decoder_figures(
     spec = decoder.spec
     result = Result(
         label=label,
-        decoder=label,
-        options=options,
+        decoder=request.name,
+        options=plain(request.asked()),
         dataset=dataset,
         n=len(keys),
         metrics={metric: float(np.mean(one)) for metric, one in found.items()},
@@ -85,7 +86,7 @@ def decoder_figures(
     )
     details = Details(
         spec=spec,
-        source_sha256=source_sha256(decoder),
+        source_sha256=source_sha256(eager_of(decoder)),
         interval_level=LEVEL,
         interval_notes=notes,
         psnr_exact_images=int(np.isinf(measured.per_image["psnr"]).sum()),

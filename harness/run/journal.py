@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.cost.modes import eager_of
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
 from harness.files import atomic_path
@@ -165,7 +166,10 @@ def new_state(decoders: Mapping[str, Decoder]) -> dict[str, Any]:
     """What a journal's state is before the first image."""
     seen = {"noisy": False, "alone": False, "values": 0, "clamped": 0, "low": math.inf, "high": -math.inf}
     probe = {"batch_dependence": None, "depends": False}
-    decoded = {label: {"spec": asdict(decoder.spec), **seen, **probe} for label, decoder in decoders.items()}
+    decoded = {
+        label: {"spec": asdict(decoder.spec), "file": getattr(eager_of(decoder), "source_sha256", None), **seen, **probe}
+        for label, decoder in decoders.items()
+    }
     return {"decoders": decoded, "excluded": [], "shown": [], "darkest": 255}
 
 

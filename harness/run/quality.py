@@ -23,7 +23,7 @@ from harness.data.dataset import Dataset, prefetch
 from harness.data.types import Example
 from harness.decoder import Decoder, Finished, FinishedImage
 from harness.errors import MsbenchError, plugin_boundary
-from harness.files import atomic_path, features_dir
+from harness.files import atomic_path, features_dir, safe_name
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.metric import Batch
 from harness.metrics.suite import MetricSuite
@@ -165,7 +165,8 @@ class QualityPass:
                 kept_latents = sum(map(len, self._journal.tensors.get(f"latents:{label}", [])))
                 if label not in batch.finished and kept_latents < self._latents:
                     tensors[f"latents:{label}"] = one.latents
-            self._save(label if seed == self._config.seed else f"{label}/noise-seed-{seed}", examples, decoded.numpy())
+            place = safe_name(label)
+            self._save(place if seed == self._config.seed else f"{place}/noise-seed-{seed}", examples, decoded.numpy())
         with self._stages.stage("writing"):
             self._journal.add(len(good), frames, tensors)
         return good

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,21 @@ from harness.cost.modes import in_mode
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
 from harness.data.types import Request, Skipped
-from harness.decoder import Decoder, DecoderOptions, Finished
+from harness.decoder import DTYPES, Decoder, Finished
 from harness.environment import Start
-from harness.errors import MsbenchError, plugin_boundary
+from harness.errors import MsbenchError, UnknownNameError, plugin_boundary
 from harness.files import folder_lock, write_text
+from harness.foreign import ForeignDecoder
 from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
 from harness.record.protocol import DECODED, FINISHED, Protocol
 from harness.record.record import RECORD, Record, plain, read_record, write_record
 from harness.record.run import files_sha256
 from harness.record.schema import SCHEMA_VERSION, DatasetFacts, MetricFacts, RunData, SampleCounts, Setting
-from harness.registry import build_decoder, name_clashes
+from harness.registry import build_by, name_clashes
 from harness.report.sheet import write_sheet
-from harness.run.config import DTYPES, RunConfig, check_config, check_device, new_run_folder
+from harness.requests import DecoderRequest
+from harness.run.config import RunConfig, check_config, check_device, new_run_folder
 from harness.run.figures import decoder_figures, with_cost
 from harness.run.journal import Journal, new_state, seen_warnings
 from harness.run.quality import QualityPass
@@ -41,36 +44,40 @@ MARKER = ".msbench-images"
 _MAY_DIFFER = ("output_dir", "offline", "resume")
 
 
-def evaluate(config: RunConfig, progress: Progress | None = None, command: str = "Python API") -> Record:
+def evaluate(
+    config: RunConfig | None = None, progress: Progress | None = None, command: str = "Python API", **asked: Any
+) -> Record:
     """Run the protocol and write the run's folder; with `config.resume` go on with what lies there.
 
     Args:
-        config: what is asked for.
+        config: what is asked for; None = what `asked` says.
         progress: called with (stage, done, total).
         command: how the run was started, for the record.
+        asked: fields of `RunConfig` by name; they go before those of `config`.
 
     Raises:
         MsbenchError: bad input, found before anything is computed or written; or a decoder or a file failed on the way, and
             the record's status and `failure` say what of the run stands.
     """
     start = Start()
+    if unknown := asked.keys() - {one.name for one in fields(RunConfig)}:
+        raise UnknownNameError("field of RunConfig", min(unknown), (one.name for one in fields(RunConfig)))
+    config = replace(config or RunConfig(()), **asked)
     report = progress or (lambda stage, done, total: None)
     device = check_device(config.device)
     check_config(config)
-    asked = ("data_dir", "resolution", "max_samples", "seed", "allow_upsampling", "split", "offline", "as_given")
-    dataset = open_dataset(Request(config.dataset, **{name: getattr(config, name) for name in asked}))
+    wanted = ("data_dir", "resolution", "max_samples", "seed", "allow_upsampling", "split", "offline", "as_given")
+    dataset = open_dataset(Request(config.dataset, **{name: getattr(config, name) for name in wanted}))
     folder = config.output_dir or new_run_folder(config)
     for place, option in ((folder, "--output-dir"), (config.save_images, "--save-images")):
         if place is not None and dataset.holds(place):
             raise MsbenchError(f"{option} {place} lies in the dataset's folder: what is written there would become data")
     if not config.resume and (folder / RECORD).exists():
         raise MsbenchError(f"{folder} already holds a run; give another --output-dir, or --resume where it ended early")
-    options = DecoderOptions(
-        device=device, dtype=config.dtype, checkpoint=config.checkpoint, steps=config.steps, scales=config.scales
-    )
+    rows = {row.label: row for row in config.requests()}
     stages = Stages(device)
     with stages.stage("loading decoders"):
-        decoders = {name: in_mode(build_decoder(name, options), config.mode, device) for name in config.decoders}
+        decoders = {label: in_mode(_build(config, row, device), config.mode, device) for label, row in rows.items()}
     _refuse_random_weights(decoders)
     matched = _match(decoders, dataset)
     with stages.stage("loading metrics"):
@@ -85,7 +92,7 @@ def evaluate(config: RunConfig, progress: Progress | None = None, command: str =
             data = replace(data, command=earlier.command, date=earlier.date)
             journal = _journal(folder, journal.state)
         _claim_images(config, folder)
-        run = _Run(config, folder, dataset, decoders, journal, stages, start, data)
+        run = _Run(config, folder, dataset, rows, decoders, journal, stages, start, data)
         try:
             run.write(status="running")
             run.measure_quality(QualityPass(config, dataset, decoders, suite, device, journal, stages), report)
@@ -112,8 +119,10 @@ class _Run:
     """the run's folder"""
     dataset: Dataset
     """the images"""
+    rows: Mapping[str, DecoderRequest]
+    """what was asked of each decoder, by label"""
     decoders: Mapping[str, Decoder]
-    """by name"""
+    """by label"""
     journal: Journal
     """what was measured so far"""
     stages: Stages
@@ -132,11 +141,12 @@ class _Run:
         """Every image through every decoder, and the figures."""
         reference_sha256 = quality.run(report)
         journal, config = self.journal, self.config
-        asked = {"steps": config.steps, "scales": config.scales, "checkpoint": config.checkpoint}
-        options = plain({key: value for key, value in asked.items() if value is not None})
         name, seeds, extra = self.dataset.info.name, config.noise_seeds, config.extra_metrics
         with self.stages.stage("statistics"):
-            rows = [decoder_figures(*one, options, name, journal, seeds, extra) for one in self.decoders.items()]
+            rows = [
+                decoder_figures(self.rows[label], decoder, name, journal, seeds, extra)
+                for label, decoder in self.decoders.items()
+            ]
         images = journal.images()
         info = self.dataset.info
         with self.stages.stage("writing"):
@@ -153,7 +163,11 @@ class _Run:
                     files_sha256(images["key"], images["source_sha256"]),
                     reference_sha256,
                 ),
-                warnings=(*self.data.warnings, *name_clashes(config.decoders), *seen_warnings(journal.state)),
+                warnings=(
+                    *self.data.warnings,
+                    *name_clashes([row.name for row in self.rows.values()]),
+                    *seen_warnings(journal.state),
+                ),
             )
 
     def measure_cost(self, device: torch.device, report: Progress) -> None:
@@ -198,6 +212,15 @@ class _Run:
         return record
 
 
+def _build(config: RunConfig, row: DecoderRequest, device: torch.device) -> Decoder:
+    """The decoder of a row, by its name or from the object that the caller gave."""
+    live = config.live()
+    if row.label not in live:
+        return row.build(device, config.dtype)
+    options = replace(row.options(device, config.dtype), name=row.name)
+    return build_by(partial(ForeignDecoder, live[row.label]), type(live[row.label]).__name__, options)
+
+
 def _match(decoders: Mapping[str, Decoder], dataset: Dataset) -> list[str]:
     """Let decoders that have finished images find those of the dataset; returns what a reader must know.
 
@@ -234,7 +257,7 @@ def _plan(
     )
     measured = [one for one in METRICS.values() if not one.extra or one.name in config.extra_metrics]
     dtypes = {value: name for name, value in DTYPES.items()}
-    asked = plain({**asdict(config), "dtype": dtypes[config.dtype]})
+    asked = plain({**asdict(replace(config, decoders=config.texts())), "dtype": dtypes[config.dtype]})
     del asked["resume"]
     return RunData(
         schema_version=SCHEMA_VERSION,
@@ -283,8 +306,10 @@ def _journal(folder: Path, fresh: dict[str, Any]) -> Journal:
     if not journal.state:
         journal.state = fresh
     for label, seen in journal.state["decoders"].items():
-        if seen["spec"] != fresh["decoders"][label]["spec"]:
-            raise MsbenchError(f"--resume: decoder {label} is another one now (its spec or weights): measure again elsewhere")
+        if any(seen.get(part) != fresh["decoders"][label][part] for part in ("spec", "file")):
+            raise MsbenchError(
+                f"--resume: decoder {label} is another one now (its spec, weights or file): measure again elsewhere"
+            )
     return journal
 
 

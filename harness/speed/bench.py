@@ -20,10 +20,8 @@ from harness.cost.roofline import Ceilings, measure_ceilings
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
 from harness.data.types import Request
-from harness.decoder import DecoderOptions
+from harness.decoder import DTYPES
 from harness.errors import MsbenchError
-from harness.registry import build_decoder
-from harness.run.config import DTYPES
 from harness.run.reconstruct import to_uint8
 from harness.speed.messages import Burst, Facts, Job, Memory, Prepared, TurnTimes
 from harness.speed.protocol import SCOPES, Scope, Setting
@@ -49,11 +47,9 @@ class Bench:
     """
 
     def __init__(self, job: Job, pinned: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        who = job.contestant
         self.device = torch.device(job.device)
         self.dtype = DTYPES[job.dtype]
-        options = DecoderOptions(self.device, self.dtype, who.checkpoint, who.steps, who.scales, who.weights, who.preset)
-        self.decoder = build_decoder(who.name, options)
+        self.decoder = job.contestant.build(self.device, self.dtype)
         self._job, self._pinned, self._clock = job, pinned, clock
         self._latents: dict[int, Tensor] = {}
         self._decode: Callable[[], Tensor] | None = None

@@ -8,14 +8,15 @@ from harness.cost.flops import Work
 from harness.cost.load import Load
 from harness.cost.power import PowerReport
 from harness.decoder import DecoderSpec
-from harness.speed.protocol import Contestant, Scope
+from harness.requests import DecoderRequest
+from harness.speed.protocol import Scope
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a worker process is started with."""
 
-    contestant: Contestant
+    contestant: DecoderRequest
     """whom it runs"""
     device: str
     """cpu, cuda or cuda:N"""

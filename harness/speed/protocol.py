@@ -1,42 +1,19 @@
-"""What `msbench speed` measures and how: who competes, in which settings, for how long."""
+"""What `msbench speed` measures and how: in which settings, for how long."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from harness.cost.modes import Mode
-from harness.errors import MsbenchError, UnknownNameError
-from harness.registry import decoder_entries
+from harness.errors import MsbenchError
 
 Scope = Literal["decode", "end-to-end"]
 """Latents on the device to float pixels on the device; the same plus uint8 and the copy to the host. Never the encoder."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 Batch = int | Literal["max"]
 Cores = int | Literal["all"]
-
-
-@dataclass(frozen=True, slots=True)
-class Contestant:
-    """One decoder as it competes."""
-
-    label: str
-    """what tables call it: NAME, or NAME@steps=10 as the user wrote it"""
-    name: str
-    """registry name"""
-    steps: int | None = None
-    """see `DecoderOptions.steps`"""
-    scales: int | None = None
-    """see `DecoderOptions.scales`"""
-    checkpoint: Path | None = None
-    """see `DecoderOptions.checkpoint`"""
-    weights: Literal["trained", "random"] = "trained"
-    """see `DecoderOptions.weights`"""
-    preset: str | None = None
-    """see `DecoderOptions.preset`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,55 +70,6 @@ class SpeedProtocol:
         on_cores: tuple[Cores | None, ...] = self.cores if device == "cpu" else (None,)
         every = itertools.product(on_cores, self.dtypes, self.resolutions, self.modes, self.batch_sizes)
         return [Setting(resolution, mode, batch, dtype, cores) for cores, dtype, resolution, mode, batch in every]
-
-
-_OPTIONS = tuple(field.name for field in fields(Contestant) if field.name not in ("label", "name"))
-
-
-def parse_contestant(text: str) -> Contestant:
-    """NAME, or NAME@OPTION=VALUE with as many options as wanted: steps, scales, checkpoint, weights, preset.
-
-    Raises:
-        UnknownNameError: no such decoder or option.
-        MsbenchError: a value that does not fit.
-    """
-    name, *parts = text.split("@")
-    entries = decoder_entries()
-    if name not in entries:
-        raise UnknownNameError("decoder", name, entries)
-    values: dict[str, Any] = {}
-    for part in parts:
-        option, _, value = part.partition("=")
-        if option not in _OPTIONS:
-            raise UnknownNameError("decoder option", option, _OPTIONS)
-        values[option] = _value(text, option, value)
-    return Contestant(text, name, **values)
-
-
-def _value(text: str, option: str, value: str) -> int | Path | str:
-    if option in ("steps", "scales"):
-        if not value.isdecimal() or int(value) < 1:
-            raise MsbenchError(f"--decoder {text}: {option} is a whole number from 1, not {value!r}")
-        return int(value)
-    if option == "weights" and value not in ("trained", "random"):
-        raise MsbenchError(f"--decoder {text}: weights is trained or random, not {value!r}")
-    return Path(value) if option == "checkpoint" else value
-
-
-def parse_contestants(names: Sequence[str]) -> tuple[Contestant, ...]:
-    """Everybody who competes, first the one the others are held against.
-
-    Raises:
-        MsbenchError: nobody, or somebody twice; see `parse_contestant`.
-    """
-    if not names:
-        raise MsbenchError("no decoder given: use --decoder NAME[,NAME…]; `msbench ls decoders` lists them")
-    repeated = {name for name in names if names.count(name) > 1}
-    if repeated:
-        raise MsbenchError(
-            f"--decoder names {', '.join(sorted(repeated))} twice; the first decoder is timed against itself anyway"
-        )
-    return tuple(parse_contestant(name) for name in names)
 
 
 def parse_list(text: str) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ import pandas as pd
 from harness.environment import Start
 from harness.files import atomic_path, write_text
 from harness.record.record import plain
-from harness.speed.protocol import Contestant, SpeedProtocol
+from harness.requests import DecoderRequest
+from harness.speed.protocol import SpeedProtocol
 from harness.speed.run import SAMPLE_COLUMNS, Results, Sample
 
 SCHEMA_VERSION = 1
@@ -22,7 +23,7 @@ RECORD, SAMPLES = "speed.json", "samples.parquet"
 
 
 def document(
-    contestants: Sequence[Contestant], device: str, protocol: SpeedProtocol, results: Results, start: Start
+    contestants: Sequence[DecoderRequest], device: str, protocol: SpeedProtocol, results: Results, start: Start
 ) -> dict[str, Any]:
     """What `--json` prints and speed.json holds, in JSON types.
 

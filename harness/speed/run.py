@@ -11,18 +11,19 @@ import tempfile
 import time
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.cost.attempt import Outcome
 from harness.cost.roofline import Ceilings
 from harness.errors import MsbenchError
+from harness.requests import DecoderRequest
 from harness.speed.bench import Bench
 from harness.speed.cells import Fastest, NoiseFloor, SpeedRow, fastest, noise_floor, speed_row
 from harness.speed.client import Client
 from harness.speed.messages import Facts, Job, Memory
-from harness.speed.protocol import SCOPES, Contestant, Cores, Setting, SpeedProtocol
+from harness.speed.protocol import SCOPES, Cores, Setting, SpeedProtocol
 from harness.speed.turns import TimedCalls, Workers, time_in_turns, time_ratio
 from harness.stopwatch import Progress
 
@@ -55,7 +56,10 @@ class Results:
 
 
 def measure_speed(
-    contestants: Sequence[Contestant], device: str, protocol: SpeedProtocol, report: Progress = lambda stage, done, total: None
+    contestants: Sequence[DecoderRequest],
+    device: str,
+    protocol: SpeedProtocol,
+    report: Progress = lambda stage, done, total: None,
 ) -> Results:
     """Measure every cell.
 
@@ -66,8 +70,11 @@ def measure_speed(
         report: told of progress.
 
     Raises:
-        MsbenchError: a decoder cannot be built the way it was asked for; nothing has been timed then.
+        MsbenchError: a decoder cannot be built the way it was asked for, or names a dtype of its own beside several; nothing
+            has been timed then.
     """
+    if own := [one.label for one in contestants if one.dtype and len(protocol.dtypes) > 1]:
+        raise MsbenchError(f"--decoder {own[0]} names its dtype: give one --dtype for the others, not {len(protocol.dtypes)}")
     with tempfile.TemporaryDirectory(prefix="msbench-speed-") as folder:
         run = _Run(tuple(contestants), device, protocol, Path(folder), report)
         run.go()
@@ -78,7 +85,7 @@ class _Run:
     """The state of one run."""
 
     def __init__(
-        self, contestants: tuple[Contestant, ...], device: str, protocol: SpeedProtocol, folder: Path, report: Progress
+        self, contestants: tuple[DecoderRequest, ...], device: str, protocol: SpeedProtocol, folder: Path, report: Progress
     ) -> None:
         self.contestants, self.device, self.protocol, self.folder, self.report = contestants, device, protocol, folder, report
         self.results = Results()
@@ -99,7 +106,7 @@ class _Run:
                     self.report(f"timing {setting}", done, len(settings))
                     if (why := self.why_not(setting)) is not None:
                         for one, scope in itertools.product(self.contestants, SCOPES):
-                            self.results.cells.append(speed_row(TimedCalls(one.label, setting, why), scope))
+                            self.results.cells.append(speed_row(TimedCalls(one.label, self.own(one, setting), why), scope))
                     else:
                         workers = workers or self.start_workers(setting, stack)
                         self.time(setting, workers)
@@ -107,6 +114,10 @@ class _Run:
             again = not table.side_by_side and table.rows[0].batch != "max" and not self.over()
             self.results.fastest.append(self.final(table, len(settings)) if again else table)
         self.report("timing", len(settings), len(settings))
+
+    def own(self, one: DecoderRequest, setting: Setting) -> Setting:
+        """The setting as one of them runs it, in a dtype of its own where it names one."""
+        return replace(setting, dtype=one.dtype or setting.dtype)
 
     def why_not(self, setting: Setting) -> Outcome | None:
         """What becomes of a setting that is not timed."""
@@ -175,14 +186,16 @@ class _Run:
                 client.start()
                 self.results.notes.append(f"{label}: its process had ended and was started anew")
         labels = [one.label for one in self.contestants]
-        facts = {label: self.facts_of(label, setting, workers) for label in labels}
+        settings = {one.label: self.own(one, setting) for one in self.contestants}
+        settings[self.first + AGAIN] = settings[self.first]
+        facts = {label: self.facts_of(label, settings[label], workers) for label in labels}
         timings: dict[str, TimedCalls] = {}
         if setting.batch == "max":
             for label in labels:
-                timings |= time_in_turns(workers, {label: setting}, self.protocol, self.over)
+                timings |= time_in_turns(workers, {label: settings[label]}, self.protocol, self.over)
                 workers.clients[label].ask(Bench.release)
         else:
-            timings = time_in_turns(workers, dict.fromkeys(workers.clients, setting), self.protocol, self.over)
+            timings = time_in_turns(workers, settings, self.protocol, self.over)
         for label, client in workers.clients.items():
             client.ask(Bench.release)
             if self.on_gpu and label in timings and timings[label].outcome.status == "failed":

@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -19,11 +19,12 @@ from harness.cost.cost import Cost, measure_cost, noise_for
 from harness.cost.modes import parse_mode
 from harness.data.registry import open_dataset
 from harness.data.types import Request
-from harness.decoder import Decoder, DecoderOptions
+from harness.decoder import Decoder
+from harness.files import safe_name
 from harness.metrics.registry import METRICS
 from harness.record.record import RECORD, Record, plain, read_record
 from harness.record.schema import SCHEMA_VERSION
-from harness.registry import build_decoder
+from harness.requests import DecoderRequest
 from harness.run.runner import evaluate
 from harness.sweep.plan import SweepCell, SweepRequest
 from harness.sweep.weights import Fit
@@ -62,6 +63,7 @@ def recipe_of(
     """
     who = {
         "schema": CELL_SCHEMA,
+        **({"asked": fit.request.asked(), "file": fit.file} if fit.request and (fit.request.asked() or fit.file) else {}),
         "model": fit.model,
         "scales": cell.scales,
         "steps": cell.steps,
@@ -110,42 +112,35 @@ def measure_cell(
     quality, reason, run = None, "quality was not asked for" if request.cost_only else fit.reason, None
     if _has_quality(request, fit):
         # Named after what quality depends on alone: another way of measuring cost finds the same run again.
-        run = f"runs/{fit.model}-k{cell.scales}-n{cell.steps}-{digest_of({**recipe, 'cost': None})[:12]}"
+        run = f"runs/{safe_name(fit.model)}-k{cell.scales}-n{cell.steps}-{digest_of({**recipe, 'cost': None})[:12]}"
         try:
             quality = _quality(_run(request, cell, fit, request.output_dir / run))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             run, reason = None, "the quality pass ran out of memory"
-    options = DecoderOptions(
-        device=device,
-        dtype=request.run.dtype,
-        checkpoint=fit.checkpoint,
-        steps=None if cell.baseline else cell.steps,
-        scales=None if cell.baseline else cell.scales,
-        weights="random" if fit.weights == "random" else "trained",
-    )
-    decoder = build_decoder(fit.model, options)
+    decoder = _request(cell, fit).build(device, request.run.dtype)
     latents = _latents(decoder, request, resolution, device)
     modes = [parse_mode(mode) for mode in request.modes]
     cost = measure_cost(decoder, latents, request.run.seed, request.cost, device, modes)
     return {"spec": asdict(decoder.spec), "quality": quality, "quality_reason": reason, "run": run, "cost": asdict(cost)}
 
 
+def _request(cell: SweepCell, fit: Fit) -> DecoderRequest:
+    """What is built for a cell."""
+    if fit.request is not None:
+        return fit.request
+    weights: Literal["trained", "random"] = "random" if fit.weights == "random" else "trained"
+    return DecoderRequest(fit.model, fit.model, cell.steps, cell.scales, fit.checkpoint, weights)
+
+
 def _run(request: SweepRequest, cell: SweepCell, fit: Fit, folder: Path) -> Record:
     """The run of a cell; one that was finished before its cell was written is taken as it is."""
     if (folder / RECORD).is_file():
         return read_record(folder)
+    text, own = (fit.request.text(), None) if fit.request else (fit.model, fit.checkpoint)
     steps, scales = (None, None) if cell.baseline else (cell.steps, cell.scales)
-    config = replace(
-        request.run,
-        decoders=(fit.model,),
-        checkpoint=fit.checkpoint,
-        steps=steps,
-        scales=scales,
-        output_dir=folder,
-        cost=None,
-    )
+    config = replace(request.run, decoders=(text,), checkpoint=own, steps=steps, scales=scales, output_dir=folder, cost=None)
     return evaluate(config)
 
 

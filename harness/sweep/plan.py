@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.cost.cost import CostProtocol
 from harness.cost.modes import MODES, parse_mode
 from harness.errors import MsbenchError, UnknownNameError
+from harness.requests import parse_request, parse_requests
 from harness.run.config import RunConfig
 from harness.sweep.weights import Fit, Found, find_checkpoints, fit_baseline, fit_weights
 
@@ -26,7 +27,7 @@ class SweepRequest:
     output_dir: Path
     """where cells, runs, table and plots go; cells already there are not measured again"""
     baselines: tuple[str, ...] = ()
-    """decoders measured once each, as they ship"""
+    """decoders measured once each, as they ship or with options of their own: `[LABEL=]NAME[@option=value]…`"""
     checkpoint_dir: Path | None = None
     """checkpoints below it go before the shipped ones"""
     run: RunConfig = field(default_factory=lambda: RunConfig(()))
@@ -76,10 +77,14 @@ def plan_cells(request: SweepRequest) -> list[SweepCell]:
     found = find_checkpoints(request.checkpoint_dir) if request.checkpoint_dir else ()
     cells = []
     for decoder in dict.fromkeys(request.decoders):
+        if parse_request(decoder).label != decoder:
+            raise MsbenchError(
+                f"--decoder {decoder}: the grid takes decoders by name alone; --baselines takes files and options"
+            )
         cells += _plan_decoder(decoder, sorted(set(request.scales)), sorted(set(request.steps)), found, not request.cost_only)
-    for decoder in dict.fromkeys(request.baselines):
-        fit = fit_baseline(decoder)
-        cells.append(SweepCell(decoder, fit.spec.scales, fit.spec.steps, True, fit, None))
+    for one in parse_requests(dict.fromkeys(request.baselines)) if request.baselines else ():
+        fit = fit_baseline(one)
+        cells.append(SweepCell(one.label, fit.spec.scales, fit.spec.steps, True, fit, None))
     return cells
 
 

@@ -16,6 +16,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from harness.files import safe_name
 from harness.metrics.registry import METRICS
 from harness.report import plot_style as style
 from harness.report.plot_style import BLACK, GREY, LIGHT, NOTE, TICK, Label, Point, colour, ink, marker
@@ -46,7 +47,7 @@ def write_plots(frame: pd.DataFrame, folder: Path) -> tuple[list[Path], list[str
         rows = rows[rows["steps"] == rows["steps"].max()]
         if rows["scales"].nunique() > 1:
             title = f"{decoder}: {rows['steps'].max()} steps spread over K scales{_where(rows)}"
-            figures[f"speedup-{decoder}"] = plot_speedup_vs_scales(rows, title)
+            figures[f"speedup-{safe_name(decoder)}"] = plot_speedup_vs_scales(rows, title)
         else:
             omitted.append(f"no speed-up plot of {decoder}: it needs K = 1 and another K, both timed with as many steps")
     if (rows := frame.dropna(subset=["flop_ratio", "time_ratio"])).empty:
@@ -215,7 +216,7 @@ def plot_energy(rows: pd.DataFrame) -> Figure:
     figure, axes = style.new_axes("Energy an image", f"joules an image, batch {rows['batch'].max():g}", height=height)
     scales = sorted({row["scales"] for row in bars if row["kind"] == "grid"})
     names = [
-        row["decoder"] if row["kind"] == "baseline" else f"{row['model']}, K = {row['scales']}, N = {row['steps']}"
+        _literal(row["decoder"]) if row["kind"] == "baseline" else f"{row['model']}, K = {row['scales']}, N = {row['steps']}"
         for row in bars
     ]
     shades = [GREY if row["kind"] == "baseline" else colour(scales.index(row["scales"])) for row in bars]
@@ -252,7 +253,12 @@ def _baselines(rows: pd.DataFrame) -> list[dict[Any, Any]]:
 
 
 def _names(rows: pd.DataFrame, x: str, y: str) -> list[Label]:
-    return [Label(row[x], row[y], row["decoder"]) for row in _baselines(rows)]
+    return [Label(row[x], row[y], _literal(row["decoder"])) for row in _baselines(rows)]
+
+
+def _literal(label: str) -> str:
+    """A label whose dollar signs begin no formula."""
+    return label.replace("$", r"\$")
 
 
 def _steps(rows: pd.DataFrame, x: str, y: str, shades: Mapping[Any, str]) -> list[Label]:

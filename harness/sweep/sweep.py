@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.environment import environment
-from harness.files import write_text
+from harness.files import safe_name, write_text
 from harness.record.record import plain
 from harness.run.config import check_device
 from harness.stopwatch import Progress
@@ -63,7 +63,7 @@ def run_sweep(request: SweepRequest, progress: Progress | None = None) -> Sweep:
             continue
         recipe = recipe_of(request, cell, cell.fit, data, facts, resolution)
         digest = digest_of(recipe)
-        file = request.output_dir / "cells" / f"{cell.fit.model}-k{cell.scales}-n{cell.steps}-{digest[:12]}.json"
+        file = request.output_dir / "cells" / f"{safe_name(cell.fit.model)}-k{cell.scales}-n{cell.steps}-{digest[:12]}.json"
         figures = read_cell(file, recipe)
         if figures is None:
             report(f"{cell.decoder}, K = {cell.scales}, {cell.steps} steps", index, len(plan))

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from harness.decoder import DecoderOptions, DecoderSpec
 from harness.errors import MsbenchError
 from harness.files import sha256_file
 from harness.registry import build_decoder, decoder_entries
+from harness.requests import DecoderRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Fit:
     """The weights of one (decoder, K)."""
 
     model: str
-    """registry name it is built under; another one than asked for where a multi-scale decoder has K = 1"""
+    """name it is built under, of a baseline its label; another than asked for where a multi-scale decoder has K = 1"""
     weights: Literal["trained", "random", "none"]
     """"none" where the decoder has no weights file at all"""
     checkpoint: Path | None
@@ -46,6 +49,10 @@ class Fit:
     """why no trained weights fit; None where some do"""
     default_network: bool = True
     """the network is the one that random weights are built for, as far as the number of parameters tells"""
+    request: DecoderRequest | None = None
+    """what was asked of a baseline; None in the grid"""
+    file: str | None = None
+    """SHA-256 of the file that a baseline comes from"""
 
 
 def find_checkpoints(folder: Path) -> tuple[Found, ...]:
@@ -103,17 +110,18 @@ def fit_weights(decoder: str, scales: int, steps: int, found: Sequence[Found], t
     return Fit(decoder, "random", None, spec, f"no trained checkpoint of {decoder} for K = {scales}{why}")
 
 
-def fit_baseline(decoder: str) -> Fit:
-    """A decoder as it ships, with its own scales and steps.
+def fit_baseline(asked: DecoderRequest) -> Fit:
+    """A decoder as it ships or with the options given, with its own scales and steps.
 
     Raises:
-        UnknownNameError: no such decoder.
-        MsbenchError: it cannot be built without options.
+        MsbenchError: it cannot be built so.
     """
-    spec = build_decoder(decoder, DecoderOptions()).spec
+    decoder = asked.build(torch.device("cpu"), torch.float32)
+    spec, label, file = decoder.spec, asked.label, getattr(decoder, "source_sha256", None)
     if spec.trained_on == "random weights":
-        return Fit(decoder, "random", None, spec, f"{decoder} has random weights only")
-    return Fit(decoder, "none" if spec.weights_sha256 is None else "trained", None, spec, None)
+        return Fit(label, "random", asked.checkpoint, spec, f"{label} has random weights only", request=asked)
+    weights: Literal["trained", "none"] = "none" if spec.weights_sha256 is None else "trained"
+    return Fit(label, weights, asked.checkpoint, spec, None, request=asked, file=file)
 
 
 def _only_one(decoder: str, scales: int, found: Sequence[Found]) -> Path | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+import torch
+
 from harness.cost.flops import count_flops
-from harness.decoder import Decoder, DecoderOptions
+from harness.decoder import Decoder
 from harness.errors import MsbenchError
 from harness.noise import SampleNoise
 from harness.record.run import Run
 from harness.record.schema import Result
-from harness.registry import build_decoder
+from harness.requests import request_of
 from harness.verify.check import Check, close, same, unchecked
 
 _HASHES = ("weights_sha256", "encoder_sha256")
@@ -23,11 +24,9 @@ _MAY_LACK = ("recipe_sha256", "teacher_sha256", "training_seed")  # older weight
 
 def rebuild(result: Result) -> Decoder | str:
     """The decoder of a row, built again on the CPU in fp32, or why it cannot be."""
-    asked: dict[str, Any] = dict(result.options)
-    checkpoint = Path(asked["checkpoint"]) if asked.get("checkpoint") else None
+    asked = {name: value for name, value in result.options.items() if name != "dtype"}
     try:
-        options = DecoderOptions(checkpoint=checkpoint, steps=asked.get("steps"), scales=asked.get("scales"))
-        return build_decoder(result.decoder, options)
+        return request_of(result.label, result.decoder, asked).build(torch.device("cpu"), torch.float32)
     except MsbenchError as error:
         return f"the decoder cannot be built here: {error}"
 
@@ -86,8 +85,6 @@ def latency_checks(run: Run, result: Result) -> list[Check]:
 
 def _gflops(run: Run, built: Decoder) -> float | None:
     """Counted on a black image of the run's size: FLOPs do not depend on the pixels."""
-    import torch
-
     side = run.record.data.protocol.resolution
     side += -side % built.spec.down_factor
     with torch.inference_mode():

@@ -13,6 +13,7 @@ import numpy as np
 
 from harness.decoder import Decoder
 from harness.errors import MsbenchError
+from harness.files import safe_name
 from harness.metrics.metric import Picture
 from harness.metrics.registry import METRICS
 from harness.record.run import REFERENCE, Run, feature_key
@@ -89,7 +90,7 @@ def image_checks(run: Run, images: Path, built: Mapping[str, Decoder | str], rep
     groups, checks = [], [reference_check(run, images)]
     for result in run.record.data.results:
         for place, seed in enumerate(run.seeds(result.label)):
-            folder = images / (result.label if place == 0 else f"{result.label}/noise-seed-{seed}")
+            folder = images / safe_name(result.label) / ("" if place == 0 else f"noise-seed-{seed}")
             files = [where / f"{key}.png" for where in (images / "reference", folder) for key in run.keys]
             if absent := [file for file in files if not file.is_file()]:
                 why = f"{len(absent)} images are missing, first {absent[0]}"

@@ -47,7 +47,6 @@ def light(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> Ligh
         return {**built_in(), **odd}
 
     monkeypatch.setattr(registry, "decoder_entries", entries)
-    monkeypatch.setattr("harness.run.config.decoder_entries", entries)
 
     def run(decoders: str, folder: str = "run", **options: object) -> Record:
         asked = {"resolution": 32, "batch_size": 4, "cost": None, "output_dir": tmp_path / folder, **options}

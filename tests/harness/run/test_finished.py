@@ -47,7 +47,9 @@ def test_figures_are_those_of_the_run_that_made_the_images(made: Record, saved: 
     scored = score(saved)
     columns = made.samples().select_dtypes("float64").columns
     ours, theirs = (one.samples().set_index("key")[columns] for one in (scored, made))
-    pd.testing.assert_frame_equal(ours, theirs.drop(columns="latent_error").assign(latent_error=np.nan)[columns], rtol=0, atol=1e-12)
+    pd.testing.assert_frame_equal(
+        ours, theirs.drop(columns="latent_error").assign(latent_error=np.nan)[columns], rtol=0, atol=1e-12
+    )
     for metric in ("psnr", "ssim", "lpips", "spectral", "rfid", "kid"):
         assert scored.results[0][metric] == pytest.approx(made.results[0][metric], abs=1e-12)
     assert scored.results[0]["latent_error"] is None
@@ -101,7 +103,9 @@ def test_nothing_in_common_is_refused_before_anything_is_written(saved: Path) ->
 def test_a_reconstruction_of_another_size_ends_the_run(saved: Path) -> None:
     with Image.open(saved / "bicubic" / "n05.png") as image:
         image.resize((40, 36)).save(saved / "bicubic" / "n05.png")
-    with pytest.raises(MsbenchError, match=r"bicubic, image n05: its reconstruction is 40x36, the image 32x32; sizes must agree"):
+    with pytest.raises(
+        MsbenchError, match=r"bicubic, image n05: its reconstruction is 40x36, the image 32x32; sizes must agree"
+    ):
         score(saved, keep_going=True)
 
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness import requests
 from harness.cost.attempt import UnsupportedModeError, attempt
 from harness.decoder import DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import MsbenchError
-from harness.speed import bench as bench_module
+from harness.requests import DecoderRequest
 from harness.speed.bench import Bench
 from harness.speed.messages import Job, Memory, Prepared
-from harness.speed.protocol import Batch, Contestant, Setting
+from harness.speed.protocol import Batch, Setting
 
 CPU = torch.device("cpu")
 
@@ -49,8 +50,8 @@ def make(monkeypatch: pytest.MonkeyPatch, decoder: Counting, clock: Any = None) 
         assert (name, options.device, options.dtype, options.steps) == ("counting", CPU, torch.bfloat16, 5)
         return decoder
 
-    monkeypatch.setattr(bench_module, "build_decoder", build)
-    job = Job(Contestant("counting@steps=5", "counting", steps=5), "cpu", "bf16", None, "", 0, 100.0)
+    monkeypatch.setattr(requests, "build_decoder", build)
+    job = Job(DecoderRequest("counting@steps=5", "counting", steps=5), "cpu", "bf16", None, "", 0, 100.0)
     return Bench(job, True, clock) if clock else Bench(job, True)
 
 

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.speed.protocol import SpeedProtocol, parse_contestants
+from harness.requests import parse_requests
+from harness.speed.protocol import SpeedProtocol
 from harness.speed.run import AGAIN, SAMPLE_COLUMNS, SKIPPED, measure_speed
 
 pytestmark = pytest.mark.usefixtures("plug_ins")
@@ -56,7 +57,7 @@ def test_decoding_is_timed_and_encoding_is_not(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_no_decoder_ends_the_run() -> None:
-    contestants = parse_contestants(["dying", "broken", "sleeper"])
+    contestants = parse_requests(["dying", "broken", "sleeper"])
     results = measure_speed(contestants, "cpu", QUICK)
     by_name = {cell.decoder: cell for cell in results.cells if cell.scope == "decode"}
     assert {name: cell.status for name, cell in by_name.items()} == {
@@ -71,7 +72,7 @@ def test_no_decoder_ends_the_run() -> None:
 
 
 def test_everybodys_fastest_is_timed_in_the_same_turns() -> None:
-    contestants = parse_contestants(["whole", "hungry", "half"])
+    contestants = parse_requests(["whole", "hungry", "half"])
     results = measure_speed(contestants, "cpu", replace(QUICK, dtypes=("fp32", "bf16")))
     (table,) = results.fastest
     assert table.side_by_side
@@ -88,7 +89,7 @@ def test_everybodys_fastest_is_timed_in_the_same_turns() -> None:
 def test_without_budget_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.speed.run.Client", None)  # calling it would raise
     protocol = SpeedProtocol(batch_sizes=(1, 8), modes=("eager", "cudagraph"), budget_seconds=0.0)
-    results = measure_speed(parse_contestants(["sleeper"]), "cpu", protocol)
+    results = measure_speed(parse_requests(["sleeper"]), "cpu", protocol)
     assert len(results.cells) == 2 * 2 * 2 * 2  # cores, modes, batches, scopes
     assert {(cell.mode, cell.status) for cell in results.cells} == {("eager", "skipped_budget"), ("cudagraph", "unsupported")}
     assert {cell.reason for cell in results.cells if cell.mode == "eager"} == {SKIPPED}

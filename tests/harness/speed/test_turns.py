@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from harness.cost.attempt import Outcome
+from harness.requests import DecoderRequest
 from harness.speed.bench import Bench
 from harness.speed.client import Client
 from harness.speed.messages import Burst, Job, Prepared, TurnTimes
-from harness.speed.protocol import Contestant, Setting, SpeedProtocol
+from harness.speed.protocol import Setting, SpeedProtocol
 from harness.speed.turns import TimedCalls, Workers, time_in_turns, time_ratio
 
 SETTING = Setting(256, "eager", 1)
@@ -135,7 +136,7 @@ def test_a_gpu_is_timed_back_to_back_as_well() -> None:
 
 def test_a_worker_that_takes_too_long_is_ended() -> None:
     """A real process; one second is less than it needs to import anything."""
-    job = Job(Contestant("identity", "identity"), "cpu", "fp32", None, "/nowhere", 0, 0.0)
+    job = Job(DecoderRequest("identity", "identity"), "cpu", "fp32", None, "/nowhere", 0, 0.0)
     begin = time.monotonic()
     with closing(Client(job, deadline=begin + 0.2)) as client:
         outcome = client.ask(Bench.describe, 256)

@@ -1,0 +1,245 @@
+"""A decoder out of any object with `encode` and `decode`, or of these two functions; a probe shows what its spec lacks."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, dataclass, fields
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from harness.decoder import Compilable, Compiler, Decoder, DecoderOptions, DecoderSpec, NoiseSource
+from harness.environment import source_sha256
+from harness.errors import MsbenchError
+from harness.noise import SampleNoise
+
+PROBES = (64, 128, 256, 512)
+"""sides in pixels of the black images that an encoder is tried on, until it takes one"""
+_DEPTH = 3  # objects within objects that are searched for modules
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two functions in place of an object."""
+
+    encode: Callable[..., Any]
+    """images -> latents"""
+    decode: Callable[..., Any]
+    """latents, or latents and noise -> images"""
+
+
+class ForeignDecoder:
+    """Somebody's object behind the contract.
+
+    Networks are put in evaluation mode and on the device. `encode` runs in the dtype they have, `decode` in `options.dtype`, by
+    a copy where that is another one.
+
+    Args:
+        thing: has `encode(images)` and `decode(latents)` or `decode(latents, noise)`, and may have a `spec`, whole or in part;
+            or a pair of these functions.
+        options: device, dtype, name and, in `own`: range (11, or 01 for images in [0, 1] both ways), trained_on, down_factor.
+        source: SHA-256 of the file it comes from; None = of the file that defines its class.
+
+    Raises:
+        MsbenchError: it has no `encode` and `decode`, an option does not fit, or something cannot be seen and must be given.
+    """
+
+    def __init__(self, thing: Any, options: DecoderOptions, source: str | None = None) -> None:
+        if isinstance(thing, (tuple, list)) and len(thing) == 2 and all(map(callable, thing)):
+            thing = Pair(*thing)
+        if not has_codec(thing):
+            raise MsbenchError(f"decoder {options.name}: a {type(thing).__name__} has no encode and decode to call")
+        self.source_sha256 = source or source_sha256(thing)
+        self._options, self._unit = options, _is_unit(options)
+        networks = _networks(thing)
+        for network in networks:
+            network.eval().to(options.device)
+        held = _dtypes(networks)
+        self._encode: Callable[..., Any] = thing.encode
+        self._images_in = held.pop() if len(held) == 1 else torch.float32
+        self._thing = self._in_dtype(thing, networks)
+        self._latents_in = options.dtype if networks else None
+        self._decode: Callable[..., Any] = self._thing.decode
+        self._draws = _takes_noise(self._decode)
+        self.spec = self._whole_spec(_networks(self._thing))
+        if isinstance(self._thing, Compilable):
+            self.compiled = self._compiled
+
+    def encode(self, images: Tensor) -> Any:
+        """See `Decoder.encode`."""
+        return self._encode(((images + 1.0) / 2.0 if self._unit else images).to(self._images_in))
+
+    def decode(self, latents: Tensor, noise: NoiseSource) -> Any:
+        """See `Decoder.decode`."""
+        if self._latents_in is not None and isinstance(latents, Tensor) and latents.is_floating_point():
+            latents = latents.to(self._latents_in)
+        images = self._decode(latents, noise) if self._draws else self._decode(latents)
+        return images * 2.0 - 1.0 if self._unit and isinstance(images, Tensor) else images
+
+    def _compiled(self, compiler: Compiler) -> Decoder:
+        """See `Compilable.compiled`."""
+        decoder = copy.copy(self)
+        decoder._decode = self._thing.compiled(compiler).decode
+        return decoder
+
+    def _in_dtype(self, thing: Any, networks: list[nn.Module]) -> Any:
+        """The object whose networks have the dtype that was asked for: a copy, so that encoder and caller keep theirs."""
+        wanted = self._options.dtype
+        if not _dtypes(networks) - {wanted}:
+            return thing
+        other = copy.deepcopy(thing)
+        mine = _networks(other)
+        if any(one is another for one in mine for another in networks):
+            raise MsbenchError(
+                f"decoder {self._options.name}: a function's networks stay in their dtype: give an object, or convert them to "
+                f"{str(wanted).removeprefix('torch.')} yourself"
+            )
+        for network in mine:
+            network.to(wanted)
+        return other
+
+    def _whole_spec(self, networks: list[nn.Module]) -> DecoderSpec:
+        """Its own spec, completed by what can be seen."""
+        own, given = self._options.own, getattr(self._thing, "spec", None)
+        told = {one.name: getattr(given, one.name) for one in fields(DecoderSpec) if hasattr(given, one.name)}
+        if "trained_on" in own:
+            told["trained_on"] = own["trained_on"]
+        if "down_factor" in own:
+            told["down_factor"] = _factor(self._options.name, own["down_factor"])
+        seen = {} if {"down_factor", "latent_channels", "parameters"} <= told.keys() else self._seen(networks, told)
+        name = self._options.name
+        rest = {"name": name, "steps": 1, "scales": 1, "trained_on": f"unknown ({name.rpartition('/')[2]})"}
+        missing = {one.name: None for one in fields(DecoderSpec) if one.default is MISSING}
+        return DecoderSpec(**{**missing, **rest, **seen, **told})
+
+    def _seen(self, networks: list[nn.Module], told: dict[str, Any]) -> dict[str, Any]:
+        """down_factor, latent_channels and parameters, from one black image."""
+        name = self._options.name
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            side, latents = self._probe()
+            used = _Used(networks)
+            noise = SampleNoise.for_samples(0, ["probe"], self._options.device)
+            try:
+                with used:
+                    self.decode(latents.clone(), noise)
+            except Exception:  # noqa: BLE001 - the first image of the run tells what is wrong with decode
+                used.addresses.clear()
+        shape, discrete = list(latents.shape), not latents.is_floating_point()
+        sequence = latents.dim() < (3 if discrete else 4)
+        height, width = (side, side) if sequence else shape[-2:]
+        if "down_factor" not in told and (height != width or not height or side % height):
+            raise MsbenchError(
+                f"decoder {name}: encode makes {shape} of an image of {side} px, which does not show its factor: give "
+                "@down_factor=N (pixels per latent position along one axis), or a spec"
+            )
+        channels = None if sequence or discrete else shape[1]
+        return {
+            "down_factor": side // max(height, 1),
+            "latent_channels": channels,
+            "parameters": used.parameters(),
+        }
+
+    def _probe(self) -> tuple[int, Tensor]:
+        """The smallest side that `encode` takes, and its latents."""
+        name, errors = self._options.name, list[str]()
+        for side in PROBES:
+            try:
+                latents = self.encode(torch.full((1, 3, side, side), -1.0, device=self._options.device))
+            except MsbenchError:
+                raise
+            except Exception as error:  # noqa: BLE001 - another side may do
+                errors.append(f"{type(error).__name__}: {error}")
+                continue
+            if not isinstance(latents, Tensor) or latents.dim() < 2:
+                what = f"shape {list(latents.shape)}" if isinstance(latents, Tensor) else f"a {type(latents).__name__}"
+                raise MsbenchError(f"decoder {name}: encode gave {what}, wanted a torch.Tensor [B, …] of latents or indices")
+            return side, latents
+        raise MsbenchError(f"decoder {name}: encode takes no image of {', '.join(map(str, PROBES))} px ({errors[-1]})")
+
+
+def has_codec(thing: object) -> bool:
+    """It has `encode` and `decode` to call."""
+    return callable(getattr(thing, "encode", None)) and callable(getattr(thing, "decode", None))
+
+
+class _Used(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the memory of all that operations read inside, which tells a decoder's parameters from its encoder's."""
+
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._parameters = {id(one): one for network in networks for one in network.parameters()}
+        self.addresses = set[int]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        found = (one for one in tree_leaves([args, kwargs]) if isinstance(one, Tensor))
+        self.addresses.update(_address(one) for one in found)
+        return func(*args, **(kwargs or {}))
+
+    def parameters(self) -> int:
+        """How many were read; all of them where no reading was seen, as in compiled code."""
+        read = [one.numel() for one in self._parameters.values() if _address(one) in self.addresses]
+        return sum(read or [one.numel() for one in self._parameters.values()])
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _networks(thing: object, depth: int = _DEPTH, seen: set[int] | None = None) -> list[nn.Module]:
+    """Modules that an object is, holds, or, as a function, reaches."""
+    seen = set() if seen is None else seen
+    if id(thing) in seen or isinstance(thing, (type, ModuleType)):
+        return []
+    seen.add(id(thing))
+    if isinstance(thing, nn.Module):
+        return [thing]
+    held: Iterable[Any] = ()
+    match thing:
+        case Pair():
+            held = (thing.encode, thing.decode)
+        case MethodType():
+            held = (thing.__self__,)
+        case FunctionType():
+            reached = inspect.getclosurevars(thing)
+            held = (*reached.nonlocals.values(), *reached.globals.values())
+        case dict():
+            held = thing.values()
+        case list() | tuple():
+            held = thing
+        case _ if hasattr(thing, "__dict__"):
+            held = vars(thing).values()
+    return [network for one in list(held) if depth for network in _networks(one, depth - 1, seen)]
+
+
+def _dtypes(networks: Iterable[nn.Module]) -> set[torch.dtype]:
+    """The dtypes of floating-point parameters."""
+    return {one.dtype for network in networks for one in network.parameters() if one.is_floating_point()}
+
+
+def _takes_noise(decode: Callable[..., Any]) -> bool:
+    """Whether `decode` wants the noise source beside the latents."""
+    try:
+        parameters = list(inspect.signature(decode).parameters.values())
+    except (ValueError, TypeError):  # written in another language
+        return False
+    plain = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    return len(plain) > 1 and (plain[1].default is inspect.Parameter.empty or plain[1].name == "noise")
+
+
+def _is_unit(options: DecoderOptions) -> bool:
+    value = options.own.get("range", "11")
+    if value not in ("11", "01"):
+        raise MsbenchError(f"decoder {options.name}: range is 11 for images in [-1, 1] or 01 for [0, 1], not {value!r}")
+    return value == "01"
+
+
+def _factor(name: str, value: str) -> int:
+    if not value.isdecimal() or not 1 <= int(value) <= 1024:
+        raise MsbenchError(f"decoder {name}: down_factor is a whole number from 1 to 1,024, not {value!r}")
+    return int(value)

@@ -1,0 +1,128 @@
+"""A decoder in a file of yours: `my_model.py`, or `my_model.py:attribute`; nothing is installed and no package is made."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from harness.decoder import Decoder, DecoderOptions
+from harness.errors import MsbenchError, UnknownNameError
+from harness.files import sha256_file
+from harness.foreign import ForeignDecoder, has_codec
+
+USUAL = ("decoder", "make", "build")
+"""names that a file may give the one thing it offers"""
+_BOTH = "encode and decode"  # a file's own two functions
+
+
+def build(options: DecoderOptions) -> Decoder:
+    """The decoder in the file `options.location`, FILE.py or FILE.py:ATTRIBUTE.
+
+    The attribute is a factory (without arguments, or of one `DecoderOptions`), a class, an object with `encode` and `decode`,
+    or a pair of these functions. Without it the file must offer one: what is called `decoder`, `make` or `build`, or else the
+    only class or object with `encode` and `decode`, or the file's own functions of these names.
+
+    Raises:
+        MsbenchError: no such file, it raises, it offers nothing or several things, or an option is given that nothing takes.
+        UnknownNameError: no such attribute.
+    """
+    place, _, attribute = options.location.partition(".py:")
+    path = Path(place if attribute else options.location).expanduser()
+    path = path.with_name(f"{path.name}.py") if attribute else path
+    if not path.is_file():
+        raise MsbenchError(f"--decoder {options.location}: there is no file {path}")
+    source = sha256_file(path)
+    module = _imported(path)
+    offered = _offered(module)
+    if attribute and not hasattr(module, attribute):
+        raise UnknownNameError(f"attribute of {path}", attribute, offered)
+    if not attribute and len(offered) != 1:
+        what = f"several: {', '.join(offered)}" if offered else "nothing with encode and decode"
+        raise MsbenchError(f"{path} offers {what}; say which by {path}:NAME, or call it {' or '.join(USUAL)}")
+    chosen = attribute or offered[0]
+    thing = (module.encode, module.decode) if chosen == _BOTH else getattr(module, chosen)
+    with _blamed(path, f"making {chosen}"):
+        if isinstance(thing, type) or not (has_codec(thing) or isinstance(thing, tuple)):
+            thing = _made(thing, chosen, options)
+        else:
+            _refuse(chosen, options)
+    with _blamed(path, "looking at what it does"):
+        return ForeignDecoder(thing, options, source)
+
+
+def _imported(path: Path) -> ModuleType:
+    """The file as a module of a name that hides none; modules beside it are found after those that are installed."""
+    name = f"msbench_model_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise MsbenchError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look there
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.append(folder)
+    with _blamed(path, "importing it"):
+        spec.loader.exec_module(module)
+    return module
+
+
+def _offered(module: ModuleType) -> list[str]:
+    """Names of what a file offers as its decoder."""
+    usual = [name for name in USUAL if hasattr(module, name)]
+    if usual:
+        return usual
+    public = {name: one for name, one in vars(module).items() if not name.startswith("_") and not isinstance(one, ModuleType)}
+    objects = {name: one for name, one in public.items() if has_codec(one) and not isinstance(one, type)}
+    made = {type(one) for one in objects.values()}
+    classes = [
+        name
+        for name, one in public.items()
+        if isinstance(one, type) and has_codec(one) and one.__module__ == module.__name__ and one not in made
+    ]
+    return [*objects, *classes, *([_BOTH] if has_codec(module) else [])]
+
+
+def _made(maker: Callable[..., Any], name: str, options: DecoderOptions) -> object:
+    """What a factory or class gives: called with the options where it takes an argument."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    takes = [one for one in inspect.signature(maker).parameters.values() if one.kind in kinds]
+    needed = [one for one in takes if one.default is one.empty]
+    if len(needed) > 1:
+        names = ", ".join(one.name for one in needed)
+        raise MsbenchError(f"{options.location}: {name} needs {names}; it may take nothing, or one DecoderOptions")
+    if needed or (takes and takes[0].name == "options"):
+        return maker(options)
+    _refuse(name, options)
+    return maker()
+
+
+def _refuse(name: str, options: DecoderOptions) -> None:
+    """Raise `MsbenchError` for options that nothing would read."""
+    told = ("steps", "scales", "checkpoint", "preset")
+    given = [f"{one}={getattr(options, one)}" for one in told if getattr(options, one) is not None]
+    if options.weights != "trained":
+        given.append(f"weights={options.weights}")
+    if given:
+        raise MsbenchError(f"{options.location}: {name} takes no {given[0]}: make it a function of one DecoderOptions")
+
+
+@contextmanager
+def _blamed(path: Path, what: str) -> Iterator[None]:
+    """Whatever the file raises inside becomes one line with its place."""
+    try:
+        yield
+    except MsbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        file = str(path.resolve())
+        lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == file]
+        line = error.lineno if isinstance(error, SyntaxError) and error.filename == file else (lines or [None])[-1]
+        where = f", line {line}" if line else ""
+        raise MsbenchError(f"{path}{where}: {what} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
