@@ -149,7 +149,8 @@ def split_list(text: str) -> tuple[str, ...]:
 def _is_one(text: str) -> bool:
     """Each of its commas is part of a path that exists."""
     head, values = _split(text)
-    whole = "," not in head or _exists(head) or _exists(head.partition("=")[2])
+    label, _, path = head.partition("=")
+    whole = "," not in head or _exists(head) or ("," not in label and _exists(path))
     return whole and all("," not in value or os.path.exists(value) for _, value in values)
 
 

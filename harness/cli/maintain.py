@@ -48,11 +48,12 @@ def weights_verify_command(as_json: JsonFlag = False) -> None:
 
 def _listing(what: str) -> list[dict[str, Any]]:
     if what == "decoders":
-        from harness.registry import decoder_entries, name_clashes
+        from harness.registry import KINDS, decoder_entries, name_clashes
 
         for line in name_clashes(decoder_entries()):
             say(f"warning: {line}", stderr=True)
-        return [{"name": e.name, "from": e.origin, "description": e.description} for e in decoder_entries().values()]
+        entries = [*decoder_entries().values(), *KINDS.values()]
+        return [{"name": e.name, "from": e.origin, "description": e.description} for e in entries]
     if what == "datasets":
         from harness.data.registry import dataset_names
 

@@ -76,7 +76,7 @@ def _labelled(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         label, equals, path = text.partition("=")
         if not equals or os.path.exists(text):
-            label, path = Path(text).resolve().name, text
+            label, path = os.path.basename(os.path.abspath(text)), text
         if not label or label in found:
             why = f"two rows would be called {label}" if label else "the label is empty"
             raise MsbenchError(f"{text}: {why}; name it as LABEL=DIR")
