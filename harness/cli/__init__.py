@@ -13,6 +13,7 @@ import typer
 
 from harness.cli import claim, compare, doctor, maintain, schema, score, speed, sweep, train, verify
 from harness.cli import run as run_
+from harness.cli.command import Command
 from harness.cli.shared import DEBUG, Commands, open_streams, say
 from harness.environment import keep_freed_memory, msbench_version
 
@@ -53,20 +54,20 @@ def _everywhere(
         os.environ[DEBUG] = "1"  # processes that a command starts read it too
 
 
-app.command("run")(run_.run_command)
-app.command("score")(score.score_command)
-app.command("compare")(compare.compare_command)
-app.command("claim")(claim.claim_command)
-app.command("verify")(verify.verify_command)
-app.command("speed")(speed.speed_command)
-app.command("sweep")(sweep.sweep_command)
-app.command("train-decoder")(train.train_command)
-app.command("schema")(schema.schema_command)
-app.command("ls")(maintain.ls_command)
-app.command("doctor")(doctor.doctor_command)
+app.command("run", cls=Command)(run_.run_command)
+app.command("score", cls=Command)(score.score_command)
+app.command("compare", cls=Command)(compare.compare_command)
+app.command("claim", cls=Command)(claim.claim_command)
+app.command("verify", cls=Command)(verify.verify_command)
+app.command("speed", cls=Command)(speed.speed_command)
+app.command("sweep", cls=Command)(sweep.sweep_command)
+app.command("train-decoder", cls=Command)(train.train_command)
+app.command("schema", cls=Command)(schema.schema_command)
+app.command("ls", cls=Command)(maintain.ls_command)
+app.command("doctor", cls=Command)(doctor.doctor_command)
 weights_app = typer.Typer(help="Weights of the metric networks.", no_args_is_help=True)
-weights_app.command("fetch")(maintain.weights_fetch_command)
-weights_app.command("verify")(maintain.weights_verify_command)
+weights_app.command("fetch", cls=Command)(maintain.weights_fetch_command)
+weights_app.command("verify", cls=Command)(maintain.weights_verify_command)
 app.add_typer(weights_app, name="weights")
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def claim_command(
-    teacher: Annotated[list[str], typer.Option(help="A multi-step decoder, RUN:DECODER; once for each number of steps.")],
+    teacher: Annotated[list[str], typer.Option(help="The multi-step teacher. RUN:DECODER, once for each number of steps.")],
     direct: Annotated[str, typer.Option(help="The noise-free regression control, RUN:DECODER.")],
     student: Annotated[str, typer.Option(help="The one-step student, RUN:DECODER.")],
     control: Annotated[list[str] | None, typer.Option(help="What the student must beat as well, RUN:DECODER.")] = None,
@@ -27,7 +27,12 @@ def claim_command(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Does a one-step student keep the quality of a teacher worth distilling? Exit 1 where that is not shown."""
+    """Does a one-step student keep the quality of a teacher worth distilling? Exit 1 where that is not shown.
+
+    \b
+    Example:
+      msbench claim --teacher RUN:ms-diffusion-cascade --direct RUN:direct --student RUN:ms-onestep
+    """
     from harness.compare.claim import examine
 
     claim = examine(

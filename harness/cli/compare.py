@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.shared import JsonFlag, parse_run, print_json, progress_bar, say, show
+from harness.cli.shared import Columns, JsonFlag, parse_names, parse_run, print_json, progress_bar, say, show
 from harness.errors import MsbenchError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def compare_command(
     margin: Annotated[
         str,
         typer.Option(
-            help="Losses that count as none, as lpips=0.01,rfid=5%; others than the run's own are marked as chosen late."
+            help="Losses that count as none: lpips=0.01,rfid=5%. Others than the run's own are marked as chosen late."
         ),
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Show runs of different protocols side by side all the same.")] = False,
@@ -44,12 +44,20 @@ def compare_command(
         bool, typer.Option("--fail-on-regression", help="Exit 1 where a figure is worse than the reference allows.")
     ] = False,
     update: Annotated[bool, typer.Option("--update", help="Write the runs' figures into the reference, on purpose.")] = False,
+    columns: Columns = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Put runs of one protocol side by side: differences with intervals and verdicts, or a gate against a reference."""
+    """Put runs of one protocol side by side: differences with intervals and verdicts, or a gate against a reference.
+
+    \b
+    Examples:
+      msbench compare RUN-A RUN-B:ms-onestep --baseline vae
+      msbench compare RUN --format latex --columns rfid,psnr,ms_per_image_b1
+      msbench compare RUN --against photos-cpu --fail-on-regression
+    """
     if table_format not in _FORMATS:
         raise UnknownNameError("format", table_format, _FORMATS)
-    idle = {"--force": force, "--published": published, "--baseline": baseline, "--margin": margin}
+    idle = {"--force": force, "--published": published, "--baseline": baseline, "--margin": margin, "--columns": columns}
     _refuse_contradictions(against, fail_on_regression, update, {**idle, "--format": table_format != "table"})
     chosen = [_run_argument(run) for run in runs]
     if against is not None:
@@ -57,8 +65,8 @@ def compare_command(
     from harness.compare.compare import compare
     from harness.report.comparison import comparison_tables, with_differences
     from harness.report.published import published_rows, published_table
-    from harness.report.results import results_table
-    from harness.report.table import csv_text, latex, markdown
+    from harness.report.results import paper_columns, results_table
+    from harness.report.table import csv_text, latex, markdown, select
 
     if sys.stderr.isatty():
         with progress_bar() as progress:
@@ -67,12 +75,15 @@ def compare_command(
         comparison = compare(chosen, force, baseline, margin)
     for warning in comparison.warnings:
         say(f"warning: {warning}", stderr=True)
-    results = results_table(comparison.table_rows(), demo_datasets=_demo(comparison))
+    results = results_table(comparison.table_rows(), _title(comparison) * (table_format == "latex"), _demo(comparison))
+    whole = with_differences(results, comparison) if table_format == "csv" else results
+    names = parse_names(columns) or (paper_columns(results) if table_format == "latex" else ())
+    results = select(whole, names) if names else whole
     tables = [results, *comparison_tables(comparison), *([published_table(published_rows())] if published else [])]
     if table_format == "table":
         show(*tables, stderr=as_json)
     elif table_format == "csv":
-        text = csv_text(with_differences(results, comparison))
+        text = csv_text(results)
         text += f"# {tables[-1].title}\n{csv_text(tables[-1])}" if published else ""
     elif table_format == "latex":
         text = "\n".join(map(latex, tables))
@@ -95,6 +106,11 @@ def _refuse_contradictions(against: str | None, fail: bool, update: bool, idle: 
     given = ", ".join(option for option, said in idle.items() if said)
     if against is not None and given:
         raise MsbenchError(f"--against prints the gate alone: leave out {given}")
+
+
+def _title(comparison: Comparison) -> str:
+    """Datasets and numbers of images, for a caption."""
+    return "; ".join(dict.fromkeys(f"Decoders on {row['dataset']}, n = {row['n']:,}" for row in comparison.results))
 
 
 def _demo(comparison: Comparison) -> tuple[str, ...]:

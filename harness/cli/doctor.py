@@ -28,7 +28,12 @@ class Check:
 
 
 def doctor_command(as_json: JsonFlag = False) -> None:
-    """Check this machine and installation: libraries, devices, weights, checkpoints; exit 1 where something is missing."""
+    """Check this machine and installation: libraries, devices, weights, checkpoints; exit 1 where something is missing.
+
+    \b
+    Example:
+      msbench doctor --json
+    """
     checks = examine()
     for check in checks:
         say(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}", as_json)

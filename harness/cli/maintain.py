@@ -13,7 +13,12 @@ from harness.report.table import listing
 
 
 def ls_command(what: Annotated[str, typer.Argument(help="decoders, datasets or metrics.")], as_json: JsonFlag = False) -> None:
-    """List what there is: decoders, datasets or metrics."""
+    """List what there is: decoders, datasets or metrics.
+
+    \b
+    Example:
+      msbench ls decoders
+    """
     rows = _listing(what)
     if as_json:
         print_json({"schema_version": 1, "status": "complete", "results": rows})
@@ -25,7 +30,12 @@ def weights_fetch_command(
     names: Annotated[list[str] | None, typer.Argument(help="inception, lpips-alex, lpips-vgg, dists; default: all.")] = None,
     offline: Offline = False,
 ) -> None:
-    """Bring the metric networks' weights into the cache, checked."""
+    """Bring the metric networks' weights into the cache, checked.
+
+    \b
+    Example:
+      msbench weights fetch inception lpips-alex
+    """
     from harness import weights
 
     for fetched in weights.fetch(names or None, offline=offline, report=lambda line: say(line, stderr=True)):
@@ -33,7 +43,12 @@ def weights_fetch_command(
 
 
 def weights_verify_command(as_json: JsonFlag = False) -> None:
-    """Check the cached weights by content; exit 1 where one is absent or wrong."""
+    """Check the cached weights by content; exit 1 where one is absent or wrong.
+
+    \b
+    Example:
+      msbench weights verify --json
+    """
     from harness import weights
 
     rows = [{"name": s.name, "state": s.state, "detail": s.detail, "path": str(s.path)} for s in weights.verify()]

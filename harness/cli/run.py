@@ -3,82 +3,124 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import shared
+from harness.cli.runfile import read_run_file
+from harness.report.table import Cell, listing, number, select, significant
 
 if TYPE_CHECKING:
     from harness.record.record import Record
+    from harness.run.config import RunConfig
 
 
 def run_command(
     decoder: shared.DecoderList,
-    dataset: Annotated[str, typer.Option(help="photos, imagenette, imagenet-val or folder:PATH.")] = "photos",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            is_eager=True,
+            callback=read_run_file,
+            help="Options from a TOML file, or from an earlier run's record.json; those given here win.",
+        ),
+    ] = None,
+    dataset: shared.DatasetName = "photos",
     data_dir: shared.DataDir = None,
     split: Annotated[str, typer.Option(help="Part of the dataset: val or train.")] = "val",
     resolution: shared.Resolution = None,
     max_samples: shared.MaxSamples = None,
     allow_upsampling: Annotated[bool, typer.Option("--allow-upsampling", help="Enlarge images that are too small.")] = False,
-    seed: Annotated[int, typer.Option(help="Seeds the subset and each sample's noise.")] = 0,
+    as_given: Annotated[
+        bool, typer.Option("--as-given", help="No crop: images of folder:PATH keep their own sizes. Needs --no-cost.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seeds all that is random. Here the subset and each sample's noise.")] = 0,
     noise_seeds: Annotated[
         int, typer.Option(min=1, help="Decode each image under this many noise seeds; figures are means, their spread is kept.")
     ] = 1,
-    margin: Annotated[
-        str,
-        typer.Option(help="Losses that count as none, stated before the run: lpips=0.01,rfid=5%. Others keep their default."),
-    ] = "",
-    extra_metrics: Annotated[
-        str, typer.Option(help="Slower metrics on request, separated by commas; `msbench ls metrics` lists them.")
-    ] = "",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per call; changes no number beyond rounding.")] = 8,
+    margin: shared.Margin = "",
+    extra_metrics: shared.ExtraMetrics = "",
+    batch_size: shared.BatchSize = 8,
     device: shared.Device = "cpu",
     dtype: shared.Dtype = "fp32",
     mode: Annotated[str, typer.Option(help="How decoders run: eager, compile or cudagraph (CUDA only).")] = "eager",
     checkpoint: Annotated[Path | None, typer.Option(help="Weights instead of the shipped ones (one decoder only).")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Network calls per image (diffusion decoders).")] = None,
-    scales: Annotated[int | None, typer.Option(min=1, help="Number of scales the given checkpoint was trained for.")] = None,
-    output_dir: Annotated[Path | None, typer.Option(help="The run's folder; default: a new one below runs/.")] = None,
-    save_images: Annotated[
-        Path | None, typer.Option(help="Write every image the metrics saw as PNG below this folder.")
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Network calls per image over all scales. For diffusion decoders.")
     ] = None,
+    scales: Annotated[
+        int | None, typer.Option(min=1, help="Number of scales K. The given checkpoint must be trained for it.")
+    ] = None,
+    output_dir: shared.NewFolder = None,
+    save_images: shared.SaveImages = None,
     cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Measure time, FLOPs and memory.")] = True,
     cost_batch_sizes: Annotated[
-        str, typer.Option(help="Batch sizes to time, separated by commas; none = count FLOPs alone.")
+        str, typer.Option(help="Batch sizes to time, separated by commas. none = count FLOPs alone.")
     ] = "1,8",
-    cost_seconds: Annotated[float, typer.Option(min=0.1, help="Measured seconds per timing cell.")] = 10.0,
+    cost_seconds: shared.Seconds = 10.0,
+    decoder_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=86_400.0,
+            callback=shared.finite,
+            help="Bound on the time for one decoder's cost. On demo sets times that do not fit are estimated from fewer steps.",
+        ),
+    ] = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Leave images that a decoder fails on out of every decoder's figures.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output-dir that ended early.")] = False,
+    resume: shared.Resume = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing: say what would be done, and estimate time, memory and disk.")
+    ] = False,
+    columns: shared.Columns = "",
     offline: shared.Offline = False,
     as_json: shared.JsonFlag = False,
 ) -> None:
-    """Measure decoders on a dataset: quality, cost, a table and a sheet of images."""
+    """Measure decoders on a dataset: quality, cost, a table and a sheet of images.
+
+    \b
+    Examples:
+      msbench run --decoder vae,ms-onestep,jpeg
+      msbench run --decoder vae --dataset folder:my-images --max-samples 500 --dry-run
+      msbench run --config run.toml --device cuda
+    """
     given = locals()
     from harness.cost.cost import CostProtocol
+    from harness.report.results import check_columns
     from harness.run.config import RunConfig
     from harness.run.runner import evaluate
 
     sizes = () if cost_batch_sizes == "none" else tuple(shared.parse_integers("--cost-batch-sizes", cost_batch_sizes))
-    protocol = CostProtocol(batch_sizes=sizes, max_seconds=cost_seconds) if cost else None
-    config = RunConfig(
-        **shared.chosen(RunConfig, {**given, "decoders": shared.parse_names(*decoder), "margins": margin, "cost": protocol})
-    )
+    protocol = CostProtocol(batch_sizes=sizes, max_seconds=cost_seconds, decoder_seconds=decoder_seconds) if cost else None
+    named = {"decoders": shared.parse_names(*decoder), "margins": margin, "cost": protocol}
+    request = RunConfig(**shared.chosen(RunConfig, {**given, **named}))
+    names = shared.parse_names(columns)
+    check_columns(names, request.extra_metrics, sizes)
+    if dry_run:
+        _show_plan(request, as_json)
+        return
     with shared.progress_bar() as progress:
-        record = evaluate(config, progress, " ".join(["msbench", *sys.argv[1:]]))
-    show_record(record, dataset, save_images, as_json)
+        command = " ".join(["msbench", *sys.argv[1:]])
+        record = evaluate(request, progress, command, partial(_show_figures, dataset) if sizes and cost else None)
+    show_record(record, dataset, names, save_images, as_json)
 
 
-def show_record(record: Record, dataset: str, save_images: Path | None, as_json: bool) -> None:
-    """Print what a run found: the table, its warnings, and where everything lies; `dataset` is what the table is titled by."""
+def show_record(record: Record, dataset: str, names: Sequence[str], save_images: Path | None, as_json: bool) -> None:
+    """Print what a run found: the table (of the columns `names`, where any are), warnings, and where everything lies."""
     from harness.report.results import results_table
     from harness.stopwatch import timing_line
 
     demo = (dataset,) if record.data.dataset.info.demo else ()
-    shared.show(results_table(record.rows_for_people(), f"{dataset}, n = {record.results[0]['n']}", demo), stderr=as_json)
+    table = results_table(record.rows_for_people(), f"{dataset}, n = {record.results[0]['n']}", demo)
+    shared.show(select(table, [name for name in names if table.has(name)]) if names else table, stderr=as_json)
     for warning in record.data.warnings:
         shared.say(f"warning: {warning}", stderr=True)
     skipped = record.data.dataset.skipped
@@ -91,3 +133,33 @@ def show_record(record: Record, dataset: str, save_images: Path | None, as_json:
         shared.say(f"images in {save_images}", as_json)
     if as_json:
         shared.print_json(record.document())
+
+
+def _show_figures(dataset: str, record: Record) -> None:
+    """The table of quality as soon as it stands, then a line for each decoder's cost."""
+    from harness.metrics.registry import METRICS
+    from harness.report.results import results_table
+
+    timed = [row for row in record.results if record.data.decoders[row["label"]].cost]
+    if not timed:
+        table = results_table(record.rows_for_people(), f"{dataset}, quality (cost follows)", ())
+        metrics = [name for name in METRICS if table.has(name)]
+        shared.show(replace(select(table, metrics), notes=()), stderr=True)
+        return
+    times = [f"{significant(value)} ms/image at batch {size}" for size, value in timed[-1]["ms_per_image"].items()]
+    marks = " †" * timed[-1]["time_estimated"]
+    shared.say(f"{timed[-1]['label']}: {', '.join(times) or 'not timed'}{marks}", stderr=True)
+
+
+def _show_plan(config: RunConfig, as_json: bool) -> None:
+    """What a run would do and take."""
+    from harness.run.plan import plan_run
+
+    plan = plan_run(config)
+    figures = attrgetter("steps", "noise_seeds", "seconds_per_image", "cost_seconds")
+    rows = [[Cell(one.label), *(number(value, "{:,.3g}".format) for value in figures(one))] for one in plan.decoders]
+    headers = ("decoder", "steps", "noise seeds", "s/image", "s for cost")
+    title = f"{plan.dataset}, n = {plan.n:,} at {plan.resolution} px: {', '.join(plan.metrics)}"
+    shared.show(listing(headers, rows, title, plan.lines()), stderr=as_json)
+    if as_json:
+        shared.print_json({"schema_version": 1, "status": "planned", **asdict(plan)})

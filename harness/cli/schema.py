@@ -15,7 +15,12 @@ from harness.cli.shared import JsonFlag, print_json, say
 
 
 def schema_command(as_json: JsonFlag = False) -> None:
-    """List every key of record.json with its type and meaning."""
+    """List every key of record.json with its type and meaning.
+
+    \b
+    Example:
+      msbench schema --json
+    """
     from harness.record.schema import SCHEMA_VERSION, RunData
 
     keys = list(describe(RunData))

@@ -27,20 +27,14 @@ def score_command(
         bool, typer.Option("--preprocess", help="Crop the originals to --resolution as `run` does, else they stay as they are.")
     ] = False,
     resolution: shared.Resolution = None,
-    margin: Annotated[
-        str,
-        typer.Option(help="Losses that count as none, stated before the run: lpips=0.01,rfid=5%. Others keep their default."),
-    ] = "",
-    extra_metrics: Annotated[
-        str, typer.Option(help="Slower metrics on request, separated by commas; `msbench ls metrics` lists them.")
-    ] = "",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per call; changes no number beyond rounding.")] = 8,
+    margin: shared.Margin = "",
+    extra_metrics: shared.ExtraMetrics = "",
+    batch_size: shared.BatchSize = 8,
     device: shared.Device = "cpu",
-    output_dir: Annotated[Path | None, typer.Option(help="The run's folder; default: a new one below runs/.")] = None,
-    save_images: Annotated[
-        Path | None, typer.Option(help="Write every image the metrics saw as PNG below this folder.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output-dir that ended early.")] = False,
+    output_dir: shared.NewFolder = None,
+    save_images: shared.SaveImages = None,
+    resume: shared.Resume = False,
+    columns: shared.Columns = "",
     offline: shared.Offline = False,
     as_json: shared.JsonFlag = False,
 ) -> None:
@@ -52,6 +46,7 @@ def score_command(
       msbench score val/ out/ --preprocess --resolution 256
     """
     given = locals()
+    from harness.report.results import check_columns
     from harness.run.config import RunConfig
     from harness.run.runner import evaluate
 
@@ -61,9 +56,11 @@ def score_command(
     decoders = {label: f"images:{path}{by_order}" for label, path in _labelled(reconstructions).items()}
     asked = {**given, "decoders": decoders, "margins": margin, "cost": None}
     config = RunConfig(**shared.chosen(RunConfig, {**asked, "dataset": f"folder:{reference}", "as_given": not preprocess}))
+    names = shared.parse_names(columns)
+    check_columns(names, config.extra_metrics, ())
     with shared.progress_bar() as progress:
         record = evaluate(config, progress, " ".join(["msbench", *sys.argv[1:]]))
-    show_record(record, str(reference), save_images, as_json)
+    show_record(record, str(reference), names, save_images, as_json)
 
 
 def _labelled(texts: Sequence[str]) -> dict[str, str]:

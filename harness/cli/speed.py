@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,25 +14,33 @@ from harness.errors import MsbenchError
 
 def speed_command(
     decoder: shared.DecoderList,
-    batch_sizes: Annotated[
-        str | None, typer.Option(help="Images per call: numbers, or max (GPUs only). Default: 1,8, and on a GPU 32,max too.")
+    cost_batch_sizes: Annotated[
+        str | None,
+        typer.Option(
+            help="Batch sizes to time, separated by commas. max = the largest that fits. Default: 1,8, and on a GPU 32,max too."
+        ),
     ] = None,
-    mode: Annotated[str, typer.Option(help="How decoders run: eager, compile, cudagraph, separated by commas.")] = "eager",
-    dtype: Annotated[str, typer.Option(help="Arithmetic: fp32, bf16, fp16, separated by commas.")] = "fp32",
-    resolution: Annotated[str, typer.Option(help="Sides of the images in pixels, separated by commas.")] = "256",
-    cell_seconds: Annotated[
-        float,
-        typer.Option(min=0.01, max=86_400.0, callback=shared.finite, help="Measured seconds per cell; warm-up takes as much."),
-    ] = 10.0,
+    mode: shared.Modes = "eager",
+    dtype: Annotated[
+        str, typer.Option(help="Arithmetic of the decoders: fp32, bf16 or fp16. Several, separated by commas.")
+    ] = "fp32",
+    resolution: Annotated[str, typer.Option(help="Side of every image in pixels. Several, separated by commas.")] = "256",
+    cost_seconds: shared.Seconds = 10.0,
     cores: Annotated[str, typer.Option(help="CPU cores to pin to: numbers or all, separated by commas.")] = "1,all",
     budget_seconds: Annotated[
         float | None, typer.Option(min=0.0, callback=shared.finite, help="Time for everything; the rest is skipped.")
     ] = None,
     device: shared.Device = "cpu",
-    output_dir: Annotated[Path | None, typer.Option(help="Folder of the record; default: a new one below runs/.")] = None,
+    output_dir: shared.NewFolder = None,
     as_json: shared.JsonFlag = False,
 ) -> None:
-    """Time decoders in turns, the others against the first, with a noise floor. Exit 1 where nothing was measured."""
+    """Time decoders in turns, the others against the first, with a noise floor. Exit 1 where nothing was measured.
+
+    \b
+    Examples:
+      msbench speed --decoder diffusion,ms-onestep,vae --cost-batch-sizes 1,8
+      msbench speed --decoder diffusion@steps=10,ms-onestep --mode eager,compile --budget-seconds 900
+    """
     from harness.cost.cost import LARGEST_BATCH
     from harness.cost.modes import parse_mode
     from harness.decoder import parse_dtype
@@ -51,14 +58,14 @@ def speed_command(
     on_gpu = check_device(device).type == "cuda"
     for name in parse_list(dtype):
         parse_dtype(name)
-    batches, available = batch_sizes or ("1,8,32,max" if on_gpu else "1,8"), available_cores()
+    batches, available = cost_batch_sizes or ("1,8,32,max" if on_gpu else "1,8"), available_cores()
     protocol = SpeedProtocol(
-        batch_sizes=parse_counts("--batch-sizes", batches, "max", LARGEST_BATCH, "images per call"),
+        batch_sizes=parse_counts("--cost-batch-sizes", batches, "max", LARGEST_BATCH, "images per call"),
         modes=tuple(parse_mode(name) for name in parse_list(mode)),
         dtypes=parse_list(dtype),
         resolutions=tuple(dict.fromkeys(shared.parse_integers("--resolution", resolution, MIN_RESOLUTION, MAX_RESOLUTION))),
         cores=parse_counts("--cores", cores, "all", available, f"this process may use {available} cores"),
-        cell_seconds=cell_seconds,
+        cell_seconds=cost_seconds,
         budget_seconds=budget_seconds,
     )
     for side in protocol.resolutions:

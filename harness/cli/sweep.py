@@ -35,34 +35,44 @@ _SHOWN = {
 
 def sweep_command(
     decoder: shared.DecoderList = ["ms-diffusion-cascade"],  # noqa: B006 - typer copies it
-    scales: Annotated[str, typer.Option(help="Numbers of scales K, separated by commas.")] = "1,2,3,4",
-    steps: Annotated[str, typer.Option(help="Network calls per image over all scales, separated by commas.")] = "4,10,20,50",
-    baselines: Annotated[
+    scales: Annotated[str, typer.Option(help="Number of scales K. Several, separated by commas.")] = "1,2,3,4",
+    steps: Annotated[
+        str, typer.Option(help="Network calls per image over all scales. Several, separated by commas.")
+    ] = "4,10,20,50",
+    beside: Annotated[
         str, typer.Option(help='Decoders measured beside the grid, as they ship; "" for none.')
     ] = "vae,ms-onestep,bicubic,jpeg",
     checkpoint_dir: Annotated[
         Path | None, typer.Option(help="Checkpoints below this folder go before the shipped ones, where decoder and K fit.")
     ] = None,
-    dataset: Annotated[str, typer.Option(help="photos, imagenette, imagenet-val or folder:PATH.")] = "photos",
+    dataset: shared.DatasetName = "photos",
     data_dir: shared.DataDir = None,
     split: Annotated[str, typer.Option(help="Part of the dataset: val or train.")] = "val",
     resolution: shared.Resolution = None,
     max_samples: shared.MaxSamples = None,
     seed: shared.Seed = 0,
-    batch_sizes: Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")] = "1,8",
-    cell_seconds: shared.Seconds = 10.0,
+    cost_batch_sizes: Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")] = "1,8",
+    cost_seconds: shared.Seconds = 10.0,
     cost_only: Annotated[bool, typer.Option("--cost-only", help="Measure no quality: no dataset, no metric networks.")] = False,
     device: shared.Device = "cpu",
     dtype: shared.Dtype = "fp32",
-    mode: Annotated[str, typer.Option(help="How decoders are run, separated by commas: eager, compile, cudagraph.")] = "eager",
+    mode: shared.Modes = "eager",
     output_dir: Annotated[
         Path | None,
-        typer.Option(help="Cells, runs, table and plots; what is there is not measured again. Default: below runs/."),
+        typer.Option(
+            help="Folder to write. What is there is not measured again. Default: one below runs/ by dataset and device."
+        ),
     ] = None,
     offline: shared.Offline = False,
     as_json: shared.JsonFlag = False,
 ) -> None:
-    """Measure quality and cost over a grid of scales and steps; resumable. Untrained cells get cost alone."""
+    """Measure quality and cost over a grid of scales and steps; resumable. Untrained cells get cost alone.
+
+    \b
+    Examples:
+      msbench sweep --decoder ms-diffusion-cascade --scales 1,2,3,4 --steps 4,50
+      msbench sweep --steps 50 --cost-only --cost-seconds 5
+    """
     given = locals()
     from harness.cost.cost import CostProtocol
     from harness.files import atomic_path, write_text
@@ -74,7 +84,7 @@ def sweep_command(
 
     what = "cost" if cost_only else dataset.partition(":")[0]
     folder = output_dir or runs_root() / f"sweep-{what}-{device.replace(':', '')}"
-    sizes = tuple(shared.parse_integers("--batch-sizes", batch_sizes))
+    sizes = tuple(shared.parse_integers("--cost-batch-sizes", cost_batch_sizes))
     of_runs = ("dataset", "data_dir", "split", "resolution", "max_samples", "seed", "device", "dtype", "offline")
     run = RunConfig((), **{name: given[name] for name in of_runs})
     request = SweepRequest(
@@ -82,11 +92,11 @@ def sweep_command(
         scales=tuple(shared.parse_integers("--scales", scales)),
         steps=tuple(shared.parse_integers("--steps", steps)),
         output_dir=folder,
-        baselines=shared.parse_names(baselines),
+        baselines=shared.parse_names(beside),
         checkpoint_dir=checkpoint_dir,
         run=run,
         modes=shared.parse_names(mode),
-        cost=CostProtocol(batch_sizes=sizes, max_seconds=cell_seconds),
+        cost=CostProtocol(batch_sizes=sizes, max_seconds=cost_seconds),
         cost_only=cost_only,
     )
     with shared.progress_bar() as progress:

@@ -8,21 +8,21 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.shared import DataDir, Device, MaxSamples, Offline, Resolution, chosen, progress_bar, say
+from harness.cli.shared import DataDir, DatasetName, Device, MaxSamples, Offline, Resolution, chosen, progress_bar, say
 
 
 def train_command(
     decoder: Annotated[
         str, typer.Argument(help="vae, vae-ft, rate-bound, [ms-]direct, [ms-]diffusion, ms-diffusion-cascade, [ms-]onestep.")
     ],
-    dataset: Annotated[str, typer.Option(help="imagenette or folder:PATH.")] = "imagenette",
+    dataset: DatasetName = "imagenette",
     data_dir: DataDir = None,
     resolution: Resolution = None,
     max_samples: MaxSamples = None,
     preset: Annotated[
         str | None, typer.Option(help="Size of the networks: nano (the default), nano-grids, nano-f16c16, small or base.")
     ] = None,
-    scales: Annotated[int | None, typer.Option(help="Number of scales K; default: the decoder's own.")] = None,
+    scales: Annotated[int | None, typer.Option(help="Number of scales K. Default: the decoder's own.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="GROUP.FIELD=VALUE", help="Any field of autoencoder, denoiser, loss, perceptual, train."),
@@ -36,24 +36,30 @@ def train_command(
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 4e-4,
     warmup: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = 100,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Seeds initial weights and every step's draws.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seeds all that is random. Here initial weights and every step's draws.")] = 0,
     subset_seed: Annotated[int, typer.Option(min=0, help="Seeds which images --max-samples takes.")] = 0,
     vae: Annotated[
         Path | None, typer.Option(help="Autoencoder checkpoint that gives the latents; default: the shipped one.")
     ] = None,
-    teacher: Annotated[Path | None, typer.Option(help="Teacher checkpoint of a student; default: the shipped one.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="The multi-step teacher. A student's: its checkpoint; default: the shipped one.")
+    ] = None,
     start_from: Annotated[
         Path | None, typer.Option(help="Checkpoint whose weights a flow or a control starts from; default: random weights.")
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Curves for TensorBoard too (extra `train`).")] = False,
-    output_dir: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/train/DECODER.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the folder's saved state; without it a used folder is refused.")
-    ] = False,
+    output_dir: Annotated[Path | None, typer.Option(help="Folder to write. Default: runs/train/DECODER.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what lies in --output-dir.")] = False,
     device: Device = "cpu",
     offline: Offline = False,
 ) -> None:
-    """Train or distil a decoder; writes a checkpoint with its model card."""
+    """Train or distil a decoder; writes a checkpoint with its model card.
+
+    \b
+    Examples:
+      msbench train-decoder ms-onestep --dataset imagenette --max-minutes 30
+      msbench train-decoder vae --dataset folder:my-images --max-steps 1000 --set train.batch_size=16
+    """
     given = locals()
     from decoders.training.config import TrainConfig
     from decoders.training.request import TrainRequest

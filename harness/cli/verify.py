@@ -21,7 +21,12 @@ def verify_command(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compute every number of a run again and say what agrees; exit 1 where one does not."""
+    """Compute every number of a run again and say what agrees; exit 1 where one does not.
+
+    \b
+    Example:
+      msbench verify RUN --images DIR
+    """
     from harness.verify.verification import verify
 
     with progress_bar() as progress:

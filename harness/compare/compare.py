@@ -285,9 +285,9 @@ def _cost_ratios(pairs: Sequence[_Pair]) -> tuple[tuple[CostRatio, ...], list[st
 
 
 def _samples(row: _Row) -> dict[int, list[float]]:
-    """Batch size -> measured milliseconds of each call."""
+    """Batch size -> measured milliseconds of each call; an estimate is none."""
     cells = row.details.cost.cells if row.details.cost else ()
-    return {cell.batch_size: list(cell.latency.samples_ms) for cell in cells if cell.latency}
+    return {cell.batch_size: list(cell.latency.samples_ms) for cell in cells if cell.latency and not cell.estimated}
 
 
 def _training_groups(rows: Sequence[_Row]) -> dict[str, list[_Row]]:

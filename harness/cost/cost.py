@@ -7,16 +7,18 @@ encoder never.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from harness.cost.attempt import Outcome, Status, attempt
+from harness.cost.fewer_steps import FewerSteps, estimate_latency
 from harness.cost.flops import Work, count_work
-from harness.cost.latency import Latency, measure_latency, synchronise
+from harness.cost.latency import Latency, measure_latency, synchronise, timed_call
 from harness.cost.memory import peak_memory_mb
 from harness.cost.modes import Mode, eager_of, in_mode, mode_of
 from harness.cost.power import PowerReport, gpu_index, watch_power
@@ -43,6 +45,9 @@ class CostProtocol:
     """measured calls per batch size at most"""
     max_seconds: float = 10.0
     """measured time per batch size; the warm-up may take as much again"""
+    decoder_seconds: float | None = None
+    """time for all of one decoder, if one image fits into it; None = what its cells take. A batch size that does not fit
+    is estimated from decodes of fewer steps where they can be had (`measure_cost`), or skipped"""
 
     def __post_init__(self) -> None:
         for size in self.batch_sizes:
@@ -50,8 +55,9 @@ class CostProtocol:
                 raise MsbenchError(f"cannot time batch size {size}: give whole numbers from 1 to {LARGEST_BATCH}")
         if not 1 <= self.min_calls <= self.max_calls:
             raise MsbenchError(f"min_calls {self.min_calls}, max_calls {self.max_calls}: need 1 <= min_calls <= max_calls")
-        if not 0 < self.max_seconds < math.inf:
-            raise MsbenchError(f"cannot measure for {self.max_seconds:g} seconds: give a positive number")
+        for seconds in (self.max_seconds, self.decoder_seconds):
+            if seconds is not None and not 0 < seconds < math.inf:
+                raise MsbenchError(f"cannot measure for {seconds:g} seconds: give a positive number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,8 @@ class CostCell:
     """joules an image, idle power included, over calls without a pause; NVIDIA GPUs only"""
     power: PowerReport | None = None
     """all that was seen of the GPU meanwhile; None on other devices"""
+    estimated: str | None = None
+    """one line: the decodes of fewer steps that its times follow from (`fewer_steps.estimate_latency`); None where measured"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,11 @@ class Cost:
         """Some of its times are."""
         return any(cell.disturbed for cell in self.cells)
 
+    @property
+    def time_estimated(self) -> bool:
+        """Some of its times are."""
+        return any(cell.estimated is not None for cell in self.cells)
+
 
 def measure_cost(
     decoder: Decoder,
@@ -111,6 +124,8 @@ def measure_cost(
     protocol: CostProtocol,
     device: torch.device,
     modes: Sequence[Mode] | None = None,
+    fewer: FewerSteps | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Cost:
     """Measure `decoder` on `latents`. Whatever the decoder raises is a cell's status or a note; what was measured stays.
 
@@ -121,11 +136,15 @@ def measure_cost(
         protocol: batch sizes and limits.
         device: what is waited for, and whose memory and energy are read.
         modes: time it in each of them, `decoder` being eager; None = as it is.
+        fewer: gives the same decoder with so many steps, in its mode; None = what does not fit `decoder_seconds` is skipped.
+        clock: seconds, monotonic; tests bring their own.
 
     Raises `ValueError` without latents.
     """
     if latents.shape[0] < 1:
         raise ValueError("cannot measure cost on 0 latents")
+
+    started = clock()
 
     def peak() -> float | None:
         decode = decode_call(decoder, latents, seed, 1)
@@ -137,11 +156,23 @@ def measure_cost(
     counted = attempt(lambda: count_work(eager_of(decoder), latents[:1], noise_for(seed, 1, device)))
     work: Work | None = counted.value
     memory = attempt(peak) if protocol.batch_sizes else Outcome("ok")
+    single = (
+        attempt(timed_call, decode_call(decoder, latents, seed, 1), device, clock)
+        if protocol.decoder_seconds
+        else Outcome("ok")
+    )
+    ways = [(mode, batch_size) for mode in modes or (mode_of(decoder),) for batch_size in protocol.batch_sizes]
     cells = []
-    for mode in modes or (mode_of(decoder),):
-        for batch_size in protocol.batch_sizes:
-            outcome = attempt(partial(_cell, decoder, mode, latents, seed, batch_size, protocol, device))
-            cells.append(outcome.value or CostCell(batch_size, outcome.status, None, mode, outcome.reason))
+    for place, (mode, batch_size) in enumerate(ways):
+        within, call = protocol, _cell
+        if protocol.decoder_seconds and single.value:
+            share = (protocol.decoder_seconds - (clock() - started)) / (len(ways) - place)
+            if 2 * batch_size * single.value <= share:  # a warm-up and a call
+                within = replace(protocol, min_calls=1, max_seconds=min(protocol.max_seconds, share / 2))
+            else:
+                call = partial(_estimated, fewer, work.gflops if work else None)
+        outcome = attempt(partial(call, decoder, mode, latents, seed, batch_size, within, device, clock))
+        cells.append(outcome.value or CostCell(batch_size, outcome.status, None, mode, outcome.reason))
     notes = [f"{what}: {one.reason}" for what, one in (("FLOPs not counted", counted), ("no memory", memory)) if one.reason]
     return Cost(
         tuple(cells),
@@ -154,14 +185,20 @@ def measure_cost(
 
 
 def _cell(
-    decoder: Decoder, mode: Mode, latents: Tensor, seed: int, batch_size: int, protocol: CostProtocol, device: torch.device
+    decoder: Decoder,
+    mode: Mode,
+    latents: Tensor,
+    seed: int,
+    batch_size: int,
+    protocol: CostProtocol,
+    device: torch.device,
+    clock: Callable[[], float],
 ) -> CostCell:
     """Time of one call after the other, then, on an NVIDIA GPU, energy of as many calls as fill the same time."""
     chosen = decoder if mode == mode_of(decoder) else in_mode(decoder, mode, device)
     call = decode_call(chosen, latents, seed, batch_size)
-    latency = measure_latency(
-        call, device, min_calls=protocol.min_calls, max_calls=protocol.max_calls, max_seconds=protocol.max_seconds
-    )
+    limits = {"min_calls": protocol.min_calls, "max_calls": protocol.max_calls}
+    latency = measure_latency(call, device, **limits, max_seconds=protocol.max_seconds, clock=clock)
     count, power = max(1, math.ceil(1000.0 * protocol.max_seconds / latency.median_ms)), None
 
     def back_to_back() -> None:
@@ -174,6 +211,36 @@ def _cell(
     energy = power.joules_per_image(count * batch_size) if power else None
     disturbance = latency.disturbance()
     return CostCell(batch_size, "ok", latency, mode, disturbance, disturbance is not None, energy, power)
+
+
+def _estimated(
+    fewer: FewerSteps | None,
+    gflops: float | None,
+    decoder: Decoder,
+    mode: Mode,
+    latents: Tensor,
+    seed: int,
+    batch_size: int,
+    protocol: CostProtocol,
+    device: torch.device,
+    clock: Callable[[], float],
+) -> CostCell:
+    """Time of one call that takes too long, from decodes of fewer steps; skipped where they do not tell it."""
+    why = f"two decodes of {batch_size} do not fit into --decoder-seconds {protocol.decoder_seconds:g}"
+    if fewer is None:
+        return CostCell(batch_size, "skipped_budget", None, mode, why)
+
+    def measure(shorter: Decoder) -> tuple[float | None, Latency]:
+        counted = count_work(eager_of(shorter), latents[:1], noise_for(seed, 1, device)).gflops
+        call = decode_call(shorter, latents, seed, batch_size)
+        return counted, measure_latency(call, device, min_calls=2, max_calls=2, max_seconds=1e-3, clock=clock)
+
+    found = attempt(estimate_latency, decoder.spec, gflops, fewer, measure)
+    if found.value is None:
+        return CostCell(batch_size, "skipped_budget", None, mode, f"{why}; {found.reason}")
+    latency, how = found.value
+    disturbance = latency.disturbance()
+    return CostCell(batch_size, "ok", latency, mode, disturbance, disturbance is not None, estimated=how)
 
 
 def noise_for(seed: int, batch_size: int, device: torch.device) -> NoiseSource:

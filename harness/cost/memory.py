@@ -39,6 +39,13 @@ def peak_memory_mb(decode: Callable[[], object], device: torch.device) -> float 
     return _kernel_peak_mb(decode) if _reset_kernel_peak() else _sampled_peak_mb(decode)
 
 
+def held_mb(device: torch.device) -> float | None:
+    """MiB held now: by PyTorch on CUDA, by this process elsewhere; None where this platform cannot tell."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / 2**20
+    return _status_mb("VmRSS") if _STATUS.is_file() else None
+
+
 def _cuda_peak_mb(decode: Callable[[], object], device: torch.device) -> float:
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -21,6 +21,11 @@ def row_marks(result: Result, details: Details, dataset: DatasetFacts) -> list[s
     if result.disturbed:
         seen = "; ".join(dict.fromkeys(cell.reason for cell in cells if cell.disturbed and cell.reason))
         marks.append("timed while other work ran on the machine: its times say nothing" + (f" ({seen})" if seen else ""))
+    for cell in cells:
+        if cell.estimated:
+            marks.append(f"its time at batch {cell.batch_size} is estimated {cell.estimated}")
+        elif cell.status == "skipped_budget":
+            marks.append(f"not timed at batch {cell.batch_size}: {cell.reason}")
     if details.cost and details.cost.uncounted:
         marks.append(f"not counted in its GFLOPs: {', '.join(details.cost.uncounted)}")
     if dataset.excluded:

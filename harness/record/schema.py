@@ -73,6 +73,8 @@ class Result:
     """training data in a few words"""
     disturbed: bool = False
     """other work ran on the machine while this row was timed: its times say nothing"""
+    time_estimated: bool = False
+    """a time of this row follows from decodes of fewer steps; on demo sets alone"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.metrics.registry import METRICS
-from harness.report.table import Cell, Column, Table, significant
+from harness.report.table import Cell, Column, Table, select, significant
 
 Result = Mapping[str, Any]
 Form = Callable[[float], str]
@@ -199,6 +199,27 @@ def results_table(results: Sequence[Result], title: str = "", demo_datasets: Seq
     fields.append((Column(key="caveat"), [Cell(_caveat(one)) for one in results]))
     rows = list(zip(*(cells for _, cells in fields), strict=True))
     return Table([column for column, _ in fields], rows, title, caveats(results, demo_datasets))
+
+
+def check_columns(keys: Sequence[str], extra_metrics: Sequence[str], batch_sizes: Sequence[int]) -> None:
+    """Raise `UnknownNameError` for a column that no run with these extra metrics and timed batch sizes can have."""
+    metrics = {name: 0.0 for name, metric in METRICS.items() if not metric.extra or name in extra_metrics}
+    beside = {"rfid_infinity": 0.0, "octaves_db": {"0": 0.0}, "ms_per_image": dict.fromkeys(batch_sizes, 0.0)}
+    select(results_table([{"decoder": "", **metrics, **beside}]), keys)
+
+
+_PAPER = ("bits_per_pixel", "rfid", "psnr", "ssim", "lpips", "gflops", "parameters", "kid", "peak_memory_mb")
+
+
+def paper_columns(table: Table) -> list[str]:
+    """Keys of the columns that a paper shows beside the decoder's: seven at most, in the order of the table."""
+    filled = [
+        column.key for place, column in enumerate(table.columns) if any(row[place].value is not None for row in table.rows)
+    ]
+    times = [key for key in filled if key.startswith("ms_per_image_b")][:1]
+    several = [column.key for column in table.columns if column.key == "dataset" and column.block == 0]
+    chosen = [key for key in (*several, *_PAPER[:5], *times, *_PAPER[5:]) if key in filled][:7]
+    return sorted(chosen, key=filled.index)
 
 
 def _caveat(result: Result) -> str:

@@ -13,8 +13,10 @@ import io
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
+
+from harness.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -78,6 +80,10 @@ class Table:
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"a table of {len(self.columns)} columns with {[len(row) for row in self.rows]} cells in its rows")
 
+    def has(self, key: str) -> bool:
+        """People see a column of this key."""
+        return any(column.header and column.key == key for column in self.columns)
+
 
 def listing(
     headers: Sequence[str],
@@ -99,6 +105,27 @@ def listing(
         for place, (name, right) in enumerate(zip(headers, numeric, strict=True))
     ]
     return Table(columns, cells, title, notes, grouped)
+
+
+def select(table: Table, keys: Sequence[str]) -> Table:
+    """The first column and those with these keys, in this order; what the CSV alone has, and notes, stay unless theirs go.
+
+    Raises:
+        UnknownNameError: a key is that of no column that people read.
+    """
+    shown = {column.key: place for place, column in enumerate(table.columns) if column.header and column.key}
+    first, *known = shown
+    for key in keys:
+        if key not in known:
+            raise UnknownNameError("column", key, known)
+    chosen = dict.fromkeys([first, *keys])
+    gone = tuple(f"{key}_" for key in known if key not in chosen)
+    kept = [place for place, one in enumerate(table.columns) if not one.header and not one.key.startswith(gone)]
+    places = [*(shown[key] for key in chosen), *kept]
+    columns = [replace(table.columns[place], block=int(table.columns[place].key != first)) for place in places]
+    titles = tuple(f"{' '.join(table.columns[shown[key]].header.split()).rstrip(' ↑↓')}:" for key in known if key not in chosen)
+    notes = [note for note in table.notes if not note.startswith(titles)]
+    return replace(table, columns=columns, rows=[[row[place] for place in places] for row in table.rows], notes=notes)
 
 
 def significant(value: float) -> str:
@@ -271,15 +298,17 @@ def tex(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    """A booktabs `tabular` (`\\usepackage{booktabs}`), its title and notes as small print below; ends with a newline."""
+    """A captioned booktabs table (`\\usepackage{booktabs}`), its notes as small print below; ends with a newline."""
     columns, rows = _people(table)
     headers = [tex(column.header.replace("\n", " ")) for column in columns]
     body = [[_latex_cell(*pair) for pair in zip(columns, row, strict=True)] for row in rows]
     aligns = "".join("r" if column.numeric else "l" for column in columns)
-    below = [f"{table.title}."] * bool(table.title) + list(table.notes)
-    lines = [rf"\begin{{tabular}}{{{aligns}}}", r"\toprule", _line(headers), r"\midrule", *map(_line, body)]
-    lines += [r"\bottomrule", r"\end{tabular}", *(rf"\par\noindent{{\footnotesize {tex(note)}}}" for note in below)]
-    return "\n".join(lines) + "\n"
+    title = table.title or "Results"
+    label = "-".join(re.findall(r"[a-z0-9]+", title.lower()))
+    lines = [r"\begin{table}", r"\centering\small", rf"\caption{{{tex(title)}.}}", rf"\label{{tab:{label}}}"]
+    lines += [rf"\begin{{tabular}}{{{aligns}}}", r"\toprule", _line(headers), r"\midrule", *map(_line, body)]
+    lines += [r"\bottomrule", r"\end{tabular}", *(rf"\par\noindent{{\footnotesize {tex(note)}}}" for note in table.notes)]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
 def _latex_cell(column: Column, cell: Cell) -> str:

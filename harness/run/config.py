@@ -11,6 +11,7 @@ import torch
 
 from harness.cost.cost import CostProtocol
 from harness.cost.modes import Mode, parse_mode
+from harness.data.types import Request
 from harness.decoder import DTYPES, parse_dtype
 from harness.errors import MsbenchError, UnknownNameError
 from harness.files import safe_name
@@ -39,7 +40,7 @@ class RunConfig:
     allow_upsampling: bool = False
     """enlarge images that are too small"""
     as_given: bool = False
-    """no crop: every image keeps its pixels and its own size; with folder:PATH alone"""
+    """no crop: every image keeps its pixels and its own size; with folder:PATH and without cost alone"""
     seed: int = 0
     """seeds the subset and each sample's noise"""
     noise_seeds: int = 1
@@ -128,14 +129,21 @@ def check_config(config: RunConfig) -> None:
     if config.dtype not in DTYPES.values():
         raise MsbenchError(f"dtype {config.dtype}: decoders run in {', '.join(DTYPES)}")
     parse_mode(config.mode)
-    if config.as_given and (not config.dataset.startswith("folder:") or config.resolution is not None):
-        raise MsbenchError("as_given takes the images of folder:PATH in their own sizes: no other dataset, and no resolution")
+    cropped = config.resolution is not None or not config.dataset.startswith("folder:")
+    if config.as_given and (cropped or config.cost is not None):
+        raise MsbenchError("--as-given takes images of folder:PATH in their own sizes: no other dataset, resolution or cost")
     if config.resume and config.output_dir is None:
         raise MsbenchError("--resume goes on with the run in --output-dir FOLDER: name it")
     for name in config.extra_metrics:
         if name not in EXTRA:
             raise UnknownNameError("extra metric", name, EXTRA)
     parse_margins(config.margins, METRICS)
+
+
+def dataset_request(config: RunConfig) -> Request:
+    """The images that a run is asked for."""
+    asked = ("data_dir", "resolution", "max_samples", "seed", "allow_upsampling", "split", "offline", "as_given")
+    return Request(config.dataset, **{name: getattr(config, name) for name in asked})
 
 
 _RANGES: tuple[tuple[str, int, int], ...] = (

@@ -112,7 +112,8 @@ def decoder_figures(
 def with_cost(result: Result, details: Details, cost: Cost) -> tuple[Result, Details]:
     """The same row with its cost."""
     times = {str(batch_size): value for batch_size, value in cost.ms_per_image.items()}
-    row = replace(result, ms_per_image=times, gflops=cost.gflops, peak_memory_mb=cost.peak_memory_mb, disturbed=cost.disturbed)
+    row = replace(result, ms_per_image=times, gflops=cost.gflops, peak_memory_mb=cost.peak_memory_mb)
+    row = replace(row, disturbed=cost.disturbed, time_estimated=cost.time_estimated)
     return row, replace(details, cost=cost)
 
 

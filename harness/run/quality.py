@@ -204,8 +204,7 @@ class QualityPass:
             parts.append(torch.from_numpy(one.pixels).permute(2, 0, 1)[None].to(self._device))
             if one.note:
                 notes[one.note] = notes.get(one.note, 0) + 1
-        pixels = torch.cat(parts)
-        return places, Reconstruction(pixels.new_empty(len(pixels), 0), pixels, 0, 0.0, 0.0)
+        return places, Reconstruction.of(torch.cat(parts))
 
     def _exclude(self, key: str, reason: str) -> None:
         """Leave an image out of every decoder's figures; the first reason stays."""

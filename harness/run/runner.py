@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from harness.cost.cost import measure_cost
 from harness.cost.modes import in_mode
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
-from harness.data.types import Request, Skipped
+from harness.data.types import Skipped
 from harness.decoder import DTYPES, Decoder, Finished
 from harness.environment import Start
 from harness.errors import MsbenchError, UnknownNameError, plugin_boundary
@@ -31,7 +31,7 @@ from harness.record.schema import SCHEMA_VERSION, DatasetFacts, MetricFacts, Run
 from harness.registry import build_by, name_clashes
 from harness.report.sheet import write_sheet
 from harness.requests import DecoderRequest
-from harness.run.config import RunConfig, check_config, check_device, new_run_folder
+from harness.run.config import RunConfig, check_config, check_device, dataset_request, new_run_folder
 from harness.run.figures import decoder_figures, with_cost
 from harness.run.journal import Journal, new_state, seen_warnings
 from harness.run.quality import QualityPass
@@ -45,7 +45,11 @@ _MAY_DIFFER = ("output_dir", "offline", "resume")
 
 
 def evaluate(
-    config: RunConfig | None = None, progress: Progress | None = None, command: str = "Python API", **asked: Any
+    config: RunConfig | None = None,
+    progress: Progress | None = None,
+    command: str = "Python API",
+    on_figures: Callable[[Record], None] | None = None,
+    **asked: Any,
 ) -> Record:
     """Run the protocol and write the run's folder; with `config.resume` go on with what lies there.
 
@@ -53,6 +57,7 @@ def evaluate(
         config: what is asked for; None = what `asked` says.
         progress: called with (stage, done, total).
         command: how the run was started, for the record.
+        on_figures: called with what stands of the record once quality is measured, and again after each decoder's cost.
         asked: fields of `RunConfig` by name; they go before those of `config`.
 
     Raises:
@@ -66,8 +71,7 @@ def evaluate(
     report = progress or (lambda stage, done, total: None)
     device = check_device(config.device)
     check_config(config)
-    wanted = ("data_dir", "resolution", "max_samples", "seed", "allow_upsampling", "split", "offline", "as_given")
-    dataset = open_dataset(Request(config.dataset, **{name: getattr(config, name) for name in wanted}))
+    dataset = open_dataset(dataset_request(config))
     folder = config.output_dir or new_run_folder(config)
     for place, option in ((folder, "--output-dir"), (config.save_images, "--save-images")):
         if place is not None and dataset.holds(place):
@@ -77,9 +81,8 @@ def evaluate(
     rows = {row.label: row for row in config.requests()}
     stages = Stages(device)
     with stages.stage("loading decoders"):
-        decoders = {label: in_mode(_build(config, row, device), config.mode, device) for label, row in rows.items()}
-    _refuse_random_weights(decoders)
-    matched = _match(decoders, dataset)
+        decoders = build_decoders(config, device)
+        matched = match_images(decoders, dataset)
     with stages.stage("loading metrics"):
         suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
     data = _plan(config, dataset, start, command, decoders, matched)
@@ -92,7 +95,7 @@ def evaluate(
             data = replace(data, command=earlier.command, date=earlier.date)
             journal = _journal(folder, journal.state)
         _claim_images(config, folder)
-        run = _Run(config, folder, dataset, rows, decoders, journal, stages, start, data)
+        run = _Run(config, folder, dataset, rows, decoders, journal, stages, start, data, on_figures or (lambda record: None))
         try:
             run.write(status="running")
             run.measure_quality(QualityPass(config, dataset, decoders, suite, device, journal, stages), report)
@@ -131,6 +134,8 @@ class _Run:
     """when it began, and on what"""
     data: RunData
     """the record as last written"""
+    on_figures: Callable[[Record], None]
+    """told what stands of the record"""
 
     def write(self, **changes: Any) -> Record:
         """Write the record with these fields changed."""
@@ -151,7 +156,7 @@ class _Run:
         info = self.dataset.info
         with self.stages.stage("writing"):
             journal.finish(self.decoders)
-            self.write(
+            record = self.write(
                 status="quality",
                 results=tuple(result for result, _ in rows),
                 decoders={result.label: details for result, details in rows},
@@ -169,6 +174,7 @@ class _Run:
                     *seen_warnings(journal.state),
                 ),
             )
+        self.on_figures(record)
 
     def measure_cost(self, device: torch.device, report: Progress) -> None:
         """Each decoder's cost; one that fails does not keep the others from being measured."""
@@ -182,13 +188,14 @@ class _Run:
             latents = concatenate(self.journal.tensors[f"latents:{label}"]).to(device)
             try:
                 with self.stages.stage("measuring cost"), plugin_boundary(f"decoder {label}", "measuring its cost"):
-                    cost = measure_cost(decoder, latents, config.seed, config.cost, device)
+                    fewer = partial(_built, config, self.rows[label], device) if self.dataset.info.demo else None
+                    cost = measure_cost(decoder, latents, config.seed, config.cost, device, fewer=fewer)
             except MsbenchError as error:
                 failures.append(str(error))
                 continue
             result, details = with_cost(self.data.results[index], self.data.decoders[label], cost)
             results = (*self.data.results[:index], result, *self.data.results[index + 1 :])
-            self.write(results=results, decoders={**self.data.decoders, label: details})
+            self.on_figures(self.write(results=results, decoders={**self.data.decoders, label: details}))
         report("timing", len(self.decoders), len(self.decoders))
         if failures:
             raise MsbenchError("; ".join(failures))
@@ -212,6 +219,22 @@ class _Run:
         return record
 
 
+def build_decoders(config: RunConfig, device: torch.device) -> dict[str, Decoder]:
+    """Every decoder of a run, by label.
+
+    Raises:
+        MsbenchError: one cannot be built, or has random weights and so no quality to measure.
+    """
+    decoders = {row.label: _built(config, row, device) for row in config.requests()}
+    _refuse_random_weights(decoders)
+    return decoders
+
+
+def _built(config: RunConfig, row: DecoderRequest, device: torch.device, steps: int | None = None) -> Decoder:
+    """The decoder of a row as the run uses it, with other steps where they are given."""
+    return in_mode(_build(config, replace(row, steps=steps or row.steps), device), config.mode, device)
+
+
 def _build(config: RunConfig, row: DecoderRequest, device: torch.device) -> Decoder:
     """The decoder of a row, by its name or from the object that the caller gave."""
     live = config.live()
@@ -221,7 +244,7 @@ def _build(config: RunConfig, row: DecoderRequest, device: torch.device) -> Deco
     return build_by(partial(ForeignDecoder, live[row.label]), type(live[row.label]).__name__, options)
 
 
-def _match(decoders: Mapping[str, Decoder], dataset: Dataset) -> list[str]:
+def match_images(decoders: Mapping[str, Decoder], dataset: Dataset) -> list[str]:
     """Let decoders that have finished images find those of the dataset; returns what a reader must know.
 
     Raises:

@@ -111,5 +111,5 @@ def _plan_decoder(
             skipped = too_few or refused
             cells.append(SweepCell(decoder, k, n, False, None if skipped else fit, skipped))
     if refusals and not fits:
-        raise MsbenchError(f"{decoder} fits no cell of this grid ({refusals[0]}); --baselines takes decoders as they ship")
+        raise MsbenchError(f"{decoder} fits no cell of this grid ({refusals[0]}); --beside takes decoders as they ship")
     return cells

@@ -16,6 +16,18 @@ RESULT = Result("a", "a", {}, "photos", 16, {}, {}, None, {}, None, {}, None, 0,
 COST = Cost((CostCell(1, "ok", None, reason="2 cores busy", disturbed=True),), 1.0, None, 0, ("triton::kernel",))
 
 
+LATE = Cost(
+    (
+        CostCell(1, "ok", None, estimated="from 3, 6 and 9 of 50 steps, on a line within 1.0 %"),
+        CostCell(8, "skipped_budget", None, reason="two decodes do not fit"),
+        CostCell(9, "ok", None),
+    ),
+    1.0,
+    None,
+    0,
+)
+
+
 def details(clamped: float = 0.0, draws: bool = False, batch: float | None = None, cost: Cost | None = None) -> Details:
     noise = NoiseFacts(False, (0,), {}, None, global_draws=draws, batch_dependence=batch)
     spec = DecoderSpec("d", 8, 4, 1, 1, 0, None, None, "nothing")
@@ -42,3 +54,10 @@ def test_a_row_says_what_must_be_known_before_it_is_quoted() -> None:
         "a partial data set",
     ):
         assert any(words in mark for mark in marks), words
+
+
+def test_a_time_that_was_not_measured_says_so() -> None:
+    assert row_marks(RESULT, details(cost=LATE), dataset()) == [
+        "its time at batch 1 is estimated from 3, 6 and 9 of 50 steps, on a line within 1.0 %",
+        "not timed at batch 8: two decodes do not fit",
+    ]

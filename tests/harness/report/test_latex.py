@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.report.results import caveats, results_table
-from harness.report.table import Table, latex, listing, tex
+from harness.report.results import caveats, paper_columns, results_table
+from harness.report.table import Table, latex, listing, select, tex
 from tests.harness.report.rows import result
 
 AWKWARD: dict[str, Any] = {"n": 15, "kid": -0.0012, "peak_memory_mb": None, "trained_on": "imagenette_train & 50% #1 {x}"}
@@ -46,7 +46,7 @@ def check_balanced(text: str) -> None:
         assert depth >= 0
     assert depth == 0
     assert plain.count("$") % 2 == 0
-    assert re.findall(r"\\begin\{(\w+)\}", text) == re.findall(r"\\end\{(\w+)\}", text) == ["tabular"]
+    assert re.findall(r"\\begin\{(\w+)\}", text) == re.findall(r"\\end\{(\w+)\}", text)[::-1] == ["table", "tabular"]
     assert text.isascii()
 
 
@@ -120,5 +120,28 @@ def test_a_row_that_starts_with_a_bracket_is_no_option_of_the_line_break() -> No
     assert "\n{}* & 3" in text
 
 
-def test_the_title_stands_below() -> None:
-    assert r"\footnotesize 50\% of it.}" in latex(Table((), (), "50% of it"))
+def test_the_title_is_the_caption() -> None:
+    text = latex(Table((), (), "50% of it, n = 3"))
+    assert "\\caption{50\\% of it, n = 3.}\n\\label{tab:50-of-it-n-3}\n" in text
+    assert text.index(r"\caption") < text.index(r"\begin{tabular}")
+    assert r"\caption{Results.}" in latex(Table((), ()))
+
+
+def test_a_paper_gets_eight_columns_at_most() -> None:
+    every = {"spectral": 1.3, "latent_error": 0.1, "dists": 0.2, "rfid_infinity": 50.0, "octaves_db": {"0": -3.0}}
+    table = results_table([awkward("vae", **every), awkward("jpeg", gflops=None)])
+    assert len(table.columns) > 12
+    narrow = select(table, paper_columns(table))
+    (aligns,) = re.findall(r"\\begin\{tabular\}\{([lcr]+)\}", latex(narrow))
+    assert len(aligns) == 8
+    assert body(latex(narrow))[0][:3] == ["decoder", r"rFID $\downarrow$", r"PSNR $\uparrow$"]
+    assert [column.key for column in narrow.columns if column.header] == [
+        *("decoder", "rfid", "psnr", "ssim", "lpips", "ms_per_image_b1", "gflops", "parameters")
+    ]
+
+
+def test_a_paper_s_columns_hold_something_and_name_the_set_where_there_are_several() -> None:
+    bare = [result("a", gflops=None, ms_per_image={}), result("b", dataset="folder", gflops=None, ms_per_image={})]
+    keys = paper_columns(results_table(bare))
+    assert keys[0] == "dataset"
+    assert not {"gflops", "ms_per_image_b1"} & {*keys}

@@ -8,8 +8,9 @@ import io
 import pytest
 from rich.console import Console
 
-from harness.report.results import results_table
-from harness.report.table import Cell, Column, Table, csv_text, latex, listing, markdown, terminal, visible
+from harness.errors import UnknownNameError
+from harness.report.results import check_columns, results_table
+from harness.report.table import Cell, Column, Table, csv_text, latex, listing, markdown, select, terminal, visible
 from tests.harness.report.rows import result
 
 HOSTILE = (
@@ -117,3 +118,35 @@ def test_marks_stand_at_the_label_and_below_and_travel_with_the_figures() -> Non
     assert first["decoder"] == "a"
     assert first["caveat"].endswith("; draws its own random numbers")
     assert "random" not in second["caveat"]
+
+
+def test_chosen_columns_come_in_their_order_with_what_the_csv_has_beside_them() -> None:
+    rows = [result("vae", intervals={"rfid": [50.0, 70.0], "psnr": [24.0, 26.0]}, octaves_db={"0": -3.0})]
+    table = results_table(rows)
+    chosen = select(table, ["gflops", "rfid", "n"])
+    assert csv_text(chosen).splitlines()[0] == "decoder,gflops,rfid,n,rfid_low,rfid_high,caveat"
+    assert markdown(chosen).splitlines()[0] == "| decoder | GFLOPs ↓ | rFID ↓ | n |"
+    words = printed(chosen).split()
+    assert words[:6] == ["decoder", "GFLOPs", "↓", "rFID", "↓", "n"]  # one block, and n too
+    notes = " ".join(chosen.notes)
+    assert "50k figures" in notes
+    assert "Top octave" in " ".join(table.notes)
+    assert "Top octave" not in notes
+    assert "Peak MiB" not in notes
+    assert select(table, ["rfid", "rfid"]) == select(table, ["rfid"])
+
+
+@pytest.mark.parametrize(
+    ("key", "near"), [("rfd", "'rfid'"), ("rfid_low", "'rfid'"), ("ms_per_image_b2", "ms_per_image_b1"), ("", "")]
+)
+def test_a_column_that_is_not_there_is_refused_with_the_nearest(key: str, near: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"unknown column {key!r}.*{near}"):
+        select(results_table([result("vae", intervals={"rfid": [50.0, 70.0]})]), [key])
+
+
+def test_columns_are_checked_before_anything_is_measured() -> None:
+    check_columns(["rfid", "rfid_infinity", "top_octave_db", "ms_per_image_b4", "peak_memory_mb", "n"], (), (4,))
+    check_columns(["dists"], ("dists",), ())
+    for key in ("dists", "ms_per_image_b1", "nonsense"):
+        with pytest.raises(UnknownNameError, match=key):
+            check_columns([key], (), (4,))

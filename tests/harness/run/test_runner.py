@@ -142,7 +142,7 @@ def test_record_is_complete_and_reads_back(full_run: tuple[Record, Path]) -> Non
     assert {"schema_version", "status", "protocol_hash", "results", "warnings"} == set(document)
     keys = (
         "label decoder options dataset n rfid kid psnr ssim lpips spectral latent_error intervals noise_spread octaves_db "
-        "rfid_infinity ms_per_image gflops parameters peak_memory_mb trained_on disturbed marks rfid_warning"
+        "rfid_infinity ms_per_image gflops parameters peak_memory_mb trained_on disturbed time_estimated marks rfid_warning"
     )
     assert set(keys.split()) == set(document["results"][0])
     json.dumps(document, allow_nan=False)

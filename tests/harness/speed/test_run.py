@@ -21,7 +21,7 @@ QUICK = SpeedProtocol(batch_sizes=(1,), cores=(1,), cell_seconds=0.5, ceiling_se
 
 def test_decoding_is_timed_and_encoding_is_not(tmp_path: Path) -> None:
     """Through the command: 50 ms in decode, 500 ms in encode; the second decoder runs out of memory and is recorded."""
-    arguments = ["speed", "--decoder", "sleeper,hungry", "--batch-sizes", "1,max", "--cores", "1", "--cell-seconds", "0.5"]
+    arguments = ["speed", "--decoder", "sleeper,hungry", "--cost-batch-sizes", "1,max", "--cores", "1", "--cost-seconds", "0.5"]
     done = CliRunner().invoke(app, [*arguments, "--output-dir", str(tmp_path / "run"), "--json"])
     assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)  # nothing a decoder prints gets in
@@ -115,9 +115,9 @@ def test_a_run_in_which_nothing_was_measured_is_a_failure(tmp_path: Path) -> Non
         (["--decoder", "sleeper@weights=none"], "trained or random"),
         (["--decoder", "sleeper", "--mode", "eger"], "Did you mean 'eager'"),
         (["--decoder", "sleeper", "--dtype", "fp23"], "Did you mean 'fp32'"),
-        (["--decoder", "sleeper", "--batch-sizes", "1,0"], "--batch-sizes"),
+        (["--decoder", "sleeper", "--cost-batch-sizes", "1,0"], "--cost-batch-sizes"),
         (["--decoder", "sleeper", "--cores", "100000"], "this process may use"),
-        (["--decoder", "sleeper", "--batch-sizes", "1" + "0" * 22], "--batch-sizes"),
+        (["--decoder", "sleeper", "--cost-batch-sizes", "1" + "0" * 22], "--cost-batch-sizes"),
         (["--decoder", "sleeper", "--resolution", "4096"], "4096"),
         (["--decoder", "sleeper", "--resolution", "7"], "at least 32"),
         (["--decoder", "sleeper", "--mode", ""], "unknown mode"),
@@ -133,7 +133,7 @@ def test_bad_input_ends_before_anything_starts(arguments: list[str], words: str,
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("option", [("--budget-seconds", "nan"), ("--budget-seconds", "-1"), ("--cell-seconds", "inf")])
+@pytest.mark.parametrize("option", [("--budget-seconds", "nan"), ("--budget-seconds", "-1"), ("--cost-seconds", "inf")])
 def test_times_are_finite(option: tuple[str, str], tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["speed", "--decoder", "sleeper", *option, "--output-dir", str(tmp_path / "run")])
     assert done.exit_code == 2
@@ -151,7 +151,7 @@ def test_times_are_finite(option: tuple[str, str], tmp_path: Path) -> None:
 def test_a_decoder_that_cannot_be_built_as_asked_ends_the_run_before_anything_is_timed(
     decoder: str, reason: str, tmp_path: Path
 ) -> None:
-    arguments = ["--decoder", f"sleeper,{decoder}", "--batch-sizes", "1", "--cores", "1"]
+    arguments = ["--decoder", f"sleeper,{decoder}", "--cost-batch-sizes", "1", "--cores", "1"]
     done = CliRunner().invoke(app, ["speed", *arguments, "--output-dir", str(tmp_path / "run")])
     assert done.exit_code == 2
     assert done.stderr.strip().splitlines()[-1].startswith(f"msbench: --decoder {decoder}: {reason}")

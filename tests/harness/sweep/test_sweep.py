@@ -127,7 +127,7 @@ def test_a_checkpoint_of_other_latents_is_an_error_and_not_passed_over(tmp_path:
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"decoders": ("vae",), "scales": (2,), "steps": (2,)}, MsbenchError, "--baselines"),
+        ({"decoders": ("vae",), "scales": (2,), "steps": (2,)}, MsbenchError, "--beside"),
         ({"decoders": ("ms-difusion",)}, UnknownNameError, "ms-diffusion"),
         ({"decoders": ()}, MsbenchError, "--decoder"),
         ({"baselines": ("vea",)}, UnknownNameError, "vae"),
@@ -261,9 +261,9 @@ def test_the_command_resumes_and_writes_table_and_plots(tmp_path: Path) -> None:
         options = "--decoder ms-diffusion-cascade --scales 1,2 --steps 1,2 --baselines bicubic --max-samples 3 --resolution 64"
         command = [
             *options.split(),
-            "--cell-seconds",
+            "--cost-seconds",
             "0.1",
-            "--batch-sizes",
+            "--cost-batch-sizes",
             "1",
             "--output-dir",
             str(tmp_path / "s"),
