@@ -38,8 +38,7 @@ class FinishedImages:
         self._source, names, left_out = list_source(path, name)
         self._names = [one for one in names if is_image_name(one)]
         if not self._names:
-            hint = f"; {left_out}" if left_out else ""
-            raise MsbenchError(f"{name}: no image files ({len(names)} files of other kinds){hint}")
+            raise MsbenchError(f"{name}: no image files ({len(names)} files of other kinds) {left_out}".strip())
         self._by_order = by_order
         self._paired: dict[str, str] = {}
 
@@ -50,11 +49,8 @@ class FinishedImages:
         missing = [samples[key] for key in samples if key not in self._paired]
         spare = sorted({*self._names} - {*self._paired.values()})
         if not self._paired:
-            wanted, there = (printable(names[0]) for names in (missing, spare))
-            raise MsbenchError(
-                f"{name}: no name in common with the images, such as {wanted} there and {there} here; "
-                "match=order pairs the two in the order of their names"
-            )
+            both = f"images {_few(missing)}, reconstructions {_few(spare)}"
+            raise MsbenchError(f"{name}: no name in common ({both}); match=order pairs them in the order of their names")
         lines = [f"{len(missing):,} of {len(samples):,} images have no reconstruction and are left out: {_few(missing)}"]
         lines += [f"{len(spare):,} reconstructions belong to no image: {_few(spare)}"]
         return [f"{name}: {line}" for line, names in zip(lines, (missing, spare), strict=True) if names]
@@ -68,26 +64,22 @@ class FinishedImages:
             data = self._source.read(file)
             pixels = decode_unchanged(data)
         except (ImageError, OSError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise MsbenchError(f"reconstruction {printable(file)} in {self.spec.name}: {reason}") from error
+            why = getattr(error, "strerror", None) or error
+            raise MsbenchError(f"reconstruction {printable(file)} in {self.spec.name}: {why}") from error
         note = "written as JPEG: what that lost counts as theirs" if data.startswith(_JPEG) else ""
         return FinishedImage(pixels, hashlib.sha256(data).hexdigest(), note)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Not possible."""
-        raise self._refusal()
+        """Raises `MsbenchError`."""
+        raise MsbenchError(f"{self.spec.name}: finished images have a quality, but no latents, time or FLOPs; leave it out")
 
     def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
-        """Not possible."""
-        raise self._refusal()
-
-    def _refusal(self) -> MsbenchError:
-        return MsbenchError(f"{self.spec.name}: finished images have a quality, but no latents, time or FLOPs; leave it out")
+        """Raises `MsbenchError`."""
+        return self.encode(latents)
 
 
 def _few(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return printable(", ".join(names[:_NAMED])) + more
+    return printable(", ".join(names[:_NAMED])) + ", …" * (len(names) > _NAMED)
 
 
 def images(options: DecoderOptions) -> FinishedImages:

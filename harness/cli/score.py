@@ -75,7 +75,6 @@ def _labelled(texts: Sequence[str]) -> dict[str, str]:
         if not equals or os.path.exists(text):
             label, path = os.path.basename(os.path.abspath(text)), text
         if not label or label in found:
-            why = f"two rows would be called {label}" if label else "the label is empty"
-            raise MsbenchError(f"{text}: {why}; name it as LABEL=DIR")
+            raise MsbenchError(f"{text}: every row needs a label of its own, not {label!r} again or none: LABEL=DIR")
         found[label] = path
     return found

@@ -90,16 +90,13 @@ def chosen_rows(record: Record, decoder: str | None) -> list[Result]:
 
 def side_by_side(first: Basis, other: Basis) -> Fit:
     """What keeps two bases apart in quality, metric by metric, and in time."""
-    quality, idle = "", set[str]()
-    pixels = first.reference_sha256 == other.reference_sha256
+    quality, pixels = "", first.reference_sha256 == other.reference_sha256
     finished = FINISHED in (first.protocol.get("reconstructions"), other.protocol.get("reconstructions"))
-    if finished:
-        idle = {*_OF_DECODING, *(_OF_THE_REFERENCE if pixels else ())}
+    idle = (_OF_DECODING + _OF_THE_REFERENCE * pixels) * finished
     if first.protocol_hash != other.protocol_hash:
         sides = ({name: value for name, value in one.protocol.items() if name not in idle} for one in (first, other))
-        named = _differing("protocol field {}:", *sides)
-        hashes = f"protocol hash: {first.protocol_hash} against {other.protocol_hash}"
-        quality = named or ("" if finished else hashes)
+        hashes = f"protocol hash: {first.protocol_hash} against {other.protocol_hash}" * (not finished)
+        quality = _differing("protocol field {}:", *sides) or hashes
     if not quality and first.source_sha256 != other.source_sha256 and not (finished and pixels):
         quality = "the source files (source_sha256)"
     if quality and finished and not pixels:

@@ -76,8 +76,7 @@ def decode_unchanged(data: bytes) -> npt.NDArray[np.uint8]:
     with Image.open(BytesIO(data)) as image:
         deep = image.format == "PNG" and data[24] == 16  # the depth stands in the header alone
         if deep or image.mode not in _UNCHANGED:
-            held = "16 bits a channel" if deep or image.mode.startswith("I") else f"colours in {image.mode}"
-            raise ImageError(f"{held}: what is scored must be RGB of 8 bits, so save it as that")
+            raise ImageError(f"{'16-bit ' * deep}{image.mode} pixels: what is scored must be RGB of 8 bits, so save it as that")
         if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
             raise ImageError("transparent pixels: which colour lies below them is not said, so save it without")
     return np.array(picture, dtype=np.uint8)

@@ -181,7 +181,7 @@ def seen_warnings(state: Mapping[str, Any]) -> list[str]:
             found.append(f"decoder {label}: output looks like [0, 255] instead of [-1, 1] (up to {seen['high']:.3g})")
         elif seen["values"] and seen["low"] >= -0.01 and state["darkest"] <= 32:
             found.append(f"decoder {label}: output looks like [0, 1] instead of [-1, 1] (from {seen['low']:.3g})")
-        found += [f"decoder {label}: {count:,} images {note}" for note, count in seen.get("notes", {}).items()]
+        found += [f"decoder {label}: {count:,} images {note}" for note, count in seen.get("notes", {}).items() if count]
         if seen["alone"]:
             found.append(f"decoder {label}: draws from a global random generator; it ran image by image, seeded by key")
         if seen["depends"]:

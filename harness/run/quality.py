@@ -162,8 +162,8 @@ class QualityPass:
             if seed == self._config.seed:
                 if show:
                     tensors[f"shown:{label}"] = decoded[show]
-                kept_latents = sum(map(len, self._journal.tensors.get(f"latents:{label}", [])))
-                if label not in batch.finished and kept_latents < self._latents:
+                wanted = 0 if label in batch.finished else self._latents
+                if sum(map(len, self._journal.tensors.get(f"latents:{label}", []))) < wanted:
                     tensors[f"latents:{label}"] = one.latents
             place = safe_name(label)
             self._save(place if seed == self._config.seed else f"{place}/noise-seed-{seed}", examples, decoded.numpy())
@@ -194,16 +194,14 @@ class QualityPass:
         self, label: str, keys: Sequence[str], images: Sequence[FinishedImage | str], none: Tensor
     ) -> tuple[list[int], Reconstruction]:
         """Places of the images that have a finished one, and those; the others are excluded. `none` is uint8 [0, 3, H, W]."""
-        places, notes = [], self._seen(label).setdefault("notes", {})
-        parts = [none]
+        places, parts, notes = [], [none], self._seen(label).setdefault("notes", {})
         for place, one in enumerate(images):
             if isinstance(one, str):
                 self._exclude(keys[place], one)
                 continue
             places.append(place)
             parts.append(torch.from_numpy(one.pixels).permute(2, 0, 1)[None].to(self._device))
-            if one.note:
-                notes[one.note] = notes.get(one.note, 0) + 1
+            notes[one.note] = notes.get(one.note, 0) + bool(one.note)
         return places, Reconstruction.of(torch.cat(parts))
 
     def _exclude(self, key: str, reason: str) -> None:

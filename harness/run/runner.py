@@ -82,10 +82,10 @@ def evaluate(
     stages = Stages(device)
     with stages.stage("loading decoders"):
         decoders = build_decoders(config, device)
-        matched = match_images(decoders, dataset)
+        told = [*match_images(decoders, dataset), *name_clashes([row.name for row in rows.values()])]
     with stages.stage("loading metrics"):
         suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
-    data = _plan(config, dataset, start, command, decoders, matched)
+    data = _plan(config, dataset, start, command, decoders, told)
     with folder_lock(folder):
         journal = Journal(folder, new_state(decoders))
         if config.resume:
@@ -168,11 +168,7 @@ class _Run:
                     files_sha256(images["key"], images["source_sha256"]),
                     reference_sha256,
                 ),
-                warnings=(
-                    *self.data.warnings,
-                    *name_clashes([row.name for row in self.rows.values()]),
-                    *seen_warnings(journal.state),
-                ),
+                warnings=self.data.warnings + tuple(seen_warnings(journal.state)),
             )
         self.on_figures(record)
 
@@ -250,7 +246,7 @@ def match_images(decoders: Mapping[str, Decoder], dataset: Dataset) -> list[str]
     Raises:
         MsbenchError: one has none of them.
     """
-    samples, lines = {entry.key: entry.name for entry in dataset.entries}, []
+    samples, lines = {entry.key: entry.name for entry in dataset.entries}, list[str]()
     for label, decoder in decoders.items():
         if isinstance(decoder, Finished):
             with plugin_boundary(f"decoder {label}", "matching its images"):

@@ -254,9 +254,9 @@ def test_what_would_change_pixels_is_refused(encode, picture):
     for data, words in (
         (encode(clear), "transparent pixels"),
         (encode(solid("P", 0), transparency=0), "transparent pixels"),
-        (encode(Image.fromarray(np.zeros((8, 8), np.uint16))), "16 bits a channel"),
-        (png_of_16_bits(), "16 bits a channel"),
-        (encode(rgb.convert("CMYK"), "JPEG"), "colours in CMYK"),
+        (encode(Image.fromarray(np.zeros((8, 8), np.uint16))), "16-bit I;16 pixels"),
+        (png_of_16_bits(), "16-bit RGB pixels"),
+        (encode(rgb.convert("CMYK"), "JPEG"), "^CMYK pixels"),
         (b"", "empty file"),
         (encode(rgb)[:80], "damaged"),
     ):
