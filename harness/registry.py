@@ -67,7 +67,7 @@ _BUILT_IN = (
 
 KINDS: dict[str, DecoderEntry] = {
     "images": DecoderEntry(
-        "images", "finished reconstructions: a folder, tar or .npz (images:DIR)", "baselines.images:images", own=("match",)
+        "images", "finished reconstructions, images:DIR, a folder, a tar or an .npz", "baselines.images:images", own=("match",)
     ),
 }
 """decoders asked for as KIND:LOCATION, by kind"""

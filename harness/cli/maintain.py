@@ -67,8 +67,8 @@ def _listing(what: str) -> list[dict[str, Any]]:
 
         for line in name_clashes(decoder_entries()):
             say(f"warning: {line}", stderr=True)
-        entries = [*decoder_entries().values(), *KINDS.values()]
-        return [{"name": e.name, "from": e.origin, "description": e.description} for e in entries]
+        entries = {**decoder_entries(), **{f"{kind}:…": entry for kind, entry in KINDS.items()}}
+        return [{"name": name, "from": one.origin, "description": one.description} for name, one in entries.items()]
     if what == "datasets":
         from harness.data.registry import dataset_names
 
