@@ -71,10 +71,7 @@ class Start:
 
 
 def source_sha256(thing: object) -> str | None:
-    """SHA-256 of the file an object says it comes from, or of the module that defines its class; None where there is none."""
-    told = getattr(thing, "source_sha256", None)
-    if isinstance(told, str):
-        return told
+    """SHA-256 of the file of the module that defines an object's class; None where there is no file."""
     path = getattr(sys.modules.get(type(thing).__module__), "__file__", None)
     return sha256_file(Path(path)) if path and Path(path).is_file() else None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, dataclass, fields
-from types import FunctionType, MethodType, ModuleType
+from dataclasses import MISSING, fields
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,17 +21,7 @@ from harness.noise import SampleNoise
 
 PROBES = (64, 128, 256, 512)
 """sides in pixels of the black images that an encoder is tried on, until it takes one"""
-_DEPTH = 3  # objects within objects that are searched for modules
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two functions in place of an object."""
-
-    encode: Callable[..., Any]
-    """images -> latents"""
-    decode: Callable[..., Any]
-    """latents, or latents and noise -> images"""
+_DEPTH = 5  # objects within objects that are searched for modules
 
 
 class ForeignDecoder:
@@ -52,9 +42,11 @@ class ForeignDecoder:
 
     def __init__(self, thing: Any, options: DecoderOptions, source: str | None = None) -> None:
         if isinstance(thing, (tuple, list)) and len(thing) == 2 and all(map(callable, thing)):
-            thing = Pair(*thing)
-        if not has_codec(thing):
-            raise MsbenchError(f"decoder {options.name}: a {type(thing).__name__} has no encode and decode to call")
+            thing = SimpleNamespace(encode=thing[0], decode=thing[1])
+        if isinstance(thing, type) or not has_codec(thing):
+            what = f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
+            wanted = "give an object with encode and decode, or a pair of these functions"
+            raise MsbenchError(f"decoder {options.name}: {wanted}, not {what}")
         self.source_sha256 = source or source_sha256(thing)
         self._options, self._unit = options, _is_unit(options)
         networks = _networks(thing)
@@ -97,8 +89,7 @@ class ForeignDecoder:
         mine = _networks(other)
         if any(one is another for one in mine for another in networks):
             raise MsbenchError(
-                f"decoder {self._options.name}: a function's networks stay in their dtype: give an object, or convert them to "
-                f"{str(wanted).removeprefix('torch.')} yourself"
+                f"decoder {self._options.name}: a function's networks stay in their dtype: give an object instead"
             )
         for network in mine:
             network.to(wanted)
@@ -108,10 +99,7 @@ class ForeignDecoder:
         """Its own spec, completed by what can be seen."""
         own, given = self._options.own, getattr(self._thing, "spec", None)
         told = {one.name: getattr(given, one.name) for one in fields(DecoderSpec) if hasattr(given, one.name)}
-        if "trained_on" in own:
-            told["trained_on"] = own["trained_on"]
-        if "down_factor" in own:
-            told["down_factor"] = _factor(self._options.name, own["down_factor"])
+        told |= {k: int(v) if k == "down_factor" and v.isdecimal() else v for k, v in own.items() if k != "range"}
         seen = {} if {"down_factor", "latent_channels", "parameters"} <= told.keys() else self._seen(networks, told)
         name = self._options.name
         rest = {"name": name, "steps": 1, "scales": 1, "trained_on": f"unknown ({name.rpartition('/')[2]})"}
@@ -134,16 +122,10 @@ class ForeignDecoder:
         sequence = latents.dim() < (3 if discrete else 4)
         height, width = (side, side) if sequence else shape[-2:]
         if "down_factor" not in told and (height != width or not height or side % height):
-            raise MsbenchError(
-                f"decoder {name}: encode makes {shape} of an image of {side} px, which does not show its factor: give "
-                "@down_factor=N (pixels per latent position along one axis), or a spec"
-            )
+            hint = "give @down_factor=N (pixels per latent position along one axis), or a spec"
+            raise MsbenchError(f"decoder {name}: encode makes {shape} of {side} px, which does not show its factor: {hint}")
         channels = None if sequence or discrete else shape[1]
-        return {
-            "down_factor": side // max(height, 1),
-            "latent_channels": channels,
-            "parameters": used.parameters(),
-        }
+        return {"down_factor": side // max(height, 1), "latent_channels": channels, "parameters": used.parameters()}
 
     def _probe(self) -> tuple[int, Tensor]:
         """The smallest side that `encode` takes, and its latents."""
@@ -166,6 +148,15 @@ class ForeignDecoder:
 def has_codec(thing: object) -> bool:
     """It has `encode` and `decode` to call."""
     return callable(getattr(thing, "encode", None)) and callable(getattr(thing, "decode", None))
+
+
+def refuse_options(what: str, options: DecoderOptions) -> None:
+    """Raise `MsbenchError` for options that nothing would read: those that a factory is for."""
+    told = {name: getattr(options, name) for name in ("steps", "scales", "checkpoint", "preset")}
+    given = [f"{name}={value}" for name, value in told.items() if value is not None]
+    given += [f"weights={options.weights}"] if options.weights != "trained" else []
+    if given:
+        raise MsbenchError(f"decoder {options.name}: {what} takes no {given[0]}; a factory of one DecoderOptions can")
 
 
 class _Used(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -201,8 +192,6 @@ def _networks(thing: object, depth: int = _DEPTH, seen: set[int] | None = None) 
         return [thing]
     held: Iterable[Any] = ()
     match thing:
-        case Pair():
-            held = (thing.encode, thing.decode)
         case MethodType():
             held = (thing.__self__,)
         case FunctionType():
@@ -224,12 +213,17 @@ def _dtypes(networks: Iterable[nn.Module]) -> set[torch.dtype]:
 
 def _takes_noise(decode: Callable[..., Any]) -> bool:
     """Whether `decode` wants the noise source beside the latents."""
+    takes = positional(decode)
+    return len(takes) > 1 and (takes[1].default is inspect.Parameter.empty or takes[1].name == "noise")
+
+
+def positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Its positional parameters; none where they cannot be seen, as of functions in another language."""
     try:
-        parameters = list(inspect.signature(decode).parameters.values())
-    except (ValueError, TypeError):  # written in another language
-        return False
-    plain = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    return len(plain) > 1 and (plain[1].default is inspect.Parameter.empty or plain[1].name == "noise")
+        every = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):
+        return []
+    return [one for one in every if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
 
 
 def _is_unit(options: DecoderOptions) -> bool:
@@ -237,9 +231,3 @@ def _is_unit(options: DecoderOptions) -> bool:
     if value not in ("11", "01"):
         raise MsbenchError(f"decoder {options.name}: range is 11 for images in [-1, 1] or 01 for [0, 1], not {value!r}")
     return value == "01"
-
-
-def _factor(name: str, value: str) -> int:
-    if not value.isdecimal() or not 1 <= int(value) <= 1024:
-        raise MsbenchError(f"decoder {name}: down_factor is a whole number from 1 to 1,024, not {value!r}")
-    return int(value)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,8 +13,7 @@ from typing import Any
 
 from harness.decoder import Decoder, DecoderOptions
 from harness.errors import MsbenchError, UnknownNameError
-from harness.files import sha256_file
-from harness.foreign import ForeignDecoder, has_codec
+from harness.foreign import ForeignDecoder, has_codec, positional, refuse_options
 
 USUAL = ("decoder", "make", "build")
 """names that a file may give the one thing it offers"""
@@ -39,8 +36,8 @@ def build(options: DecoderOptions) -> Decoder:
     path = path.with_name(f"{path.name}.py") if attribute else path
     if not path.is_file():
         raise MsbenchError(f"--decoder {options.location}: there is no file {path}")
-    source = sha256_file(path)
-    module = _imported(path)
+    code = path.read_bytes()
+    module = _imported(path, code)
     offered = _offered(module)
     if attribute and not hasattr(module, attribute):
         raise UnknownNameError(f"attribute of {path}", attribute, offered)
@@ -50,26 +47,24 @@ def build(options: DecoderOptions) -> Decoder:
     chosen = attribute or offered[0]
     thing = (module.encode, module.decode) if chosen == _BOTH else getattr(module, chosen)
     with _blamed(path, f"making {chosen}"):
-        if isinstance(thing, type) or not (has_codec(thing) or isinstance(thing, tuple)):
+        if isinstance(thing, type) or (callable(thing) and not has_codec(thing)):
             thing = _made(thing, chosen, options)
         else:
-            _refuse(chosen, options)
+            refuse_options(chosen, options)
     with _blamed(path, "looking at what it does"):
-        return ForeignDecoder(thing, options, source)
+        return ForeignDecoder(thing, options, hashlib.sha256(code).hexdigest())
 
 
-def _imported(path: Path) -> ModuleType:
+def _imported(path: Path, code: bytes) -> ModuleType:
     """The file as a module of a name that hides none; modules beside it are found after those that are installed."""
-    name = f"msbench_model_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    if spec is None or spec.loader is None:
-        raise MsbenchError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look there
+    file = str(path.resolve())
+    module = ModuleType(f"msbench_model_{hashlib.sha256(file.encode()).hexdigest()[:12]}")
+    module.__file__ = file
+    sys.modules[module.__name__] = module  # dataclasses and pickle look there
     if (folder := str(path.resolve().parent)) not in sys.path:
         sys.path.append(folder)
     with _blamed(path, "importing it"):
-        spec.loader.exec_module(module)
+        exec(compile(code, file, "exec", dont_inherit=True), vars(module))
     return module
 
 
@@ -91,26 +86,14 @@ def _offered(module: ModuleType) -> list[str]:
 
 def _made(maker: Callable[..., Any], name: str, options: DecoderOptions) -> object:
     """What a factory or class gives: called with the options where it takes an argument."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    takes = [one for one in inspect.signature(maker).parameters.values() if one.kind in kinds]
-    needed = [one for one in takes if one.default is one.empty]
+    takes = positional(maker)
+    needed = [one.name for one in takes if one.default is one.empty]
     if len(needed) > 1:
-        names = ", ".join(one.name for one in needed)
-        raise MsbenchError(f"{options.location}: {name} needs {names}; it may take nothing, or one DecoderOptions")
+        raise MsbenchError(f"{options.location}: {name} needs {', '.join(needed)}; it may take nothing, or one DecoderOptions")
     if needed or (takes and takes[0].name == "options"):
         return maker(options)
-    _refuse(name, options)
+    refuse_options(name, options)
     return maker()
-
-
-def _refuse(name: str, options: DecoderOptions) -> None:
-    """Raise `MsbenchError` for options that nothing would read."""
-    told = ("steps", "scales", "checkpoint", "preset")
-    given = [f"{one}={getattr(options, one)}" for one in told if getattr(options, one) is not None]
-    if options.weights != "trained":
-        given.append(f"weights={options.weights}")
-    if given:
-        raise MsbenchError(f"{options.location}: {name} takes no {given[0]}: make it a function of one DecoderOptions")
 
 
 @contextmanager

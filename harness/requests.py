@@ -38,8 +38,8 @@ class DecoderRequest:
     """see `DecoderOptions.scales`"""
     checkpoint: Path | None = None
     """see `DecoderOptions.checkpoint`"""
-    weights: Literal["trained", "random"] = "trained"
-    """see `DecoderOptions.weights`"""
+    weights: Literal["trained", "random"] | None = None
+    """see `DecoderOptions.weights`; None = trained"""
     preset: str | None = None
     """see `DecoderOptions.preset`"""
     dtype: str | None = None
@@ -50,7 +50,7 @@ class DecoderRequest:
     def asked(self) -> dict[str, Any]:
         """The options that were given, as records keep them; `request_of` reads them back."""
         common = {name: getattr(self, name) for name in _COMMON}
-        return {name: value for name, value in common.items() if value not in (None, "trained")} | dict(self.own)
+        return {name: value for name, value in common.items() if value is not None} | dict(self.own)
 
     def text(self) -> str:
         """`[LABEL=]NAME[@option=value]…`, which `parse_request` reads back."""
@@ -66,7 +66,9 @@ class DecoderRequest:
         """What its factory is given; `dtype` counts where the row names none."""
         checkpoint = self.checkpoint and self.checkpoint.expanduser()
         own_dtype = dtype if self.dtype is None else DTYPES[self.dtype]
-        return DecoderOptions(device, own_dtype, checkpoint, self.steps, self.scales, self.weights, self.preset, own=self.own)
+        return DecoderOptions(
+            device, own_dtype, checkpoint, self.steps, self.scales, self.weights or "trained", self.preset, own=self.own
+        )
 
     def build(self, device: torch.device, dtype: torch.dtype) -> Decoder:
         """The decoder; raises as `build_decoder` does."""
@@ -149,8 +151,8 @@ def split_list(text: str) -> tuple[str, ...]:
 def _is_one(text: str) -> bool:
     """Each of its commas is part of a path that exists."""
     head, values = _split(text)
-    label, _, path = head.partition("=")
-    whole = "," not in head or _exists(head) or ("," not in label and _exists(path))
+    label, _, name = head.partition("=")
+    whole = "," not in head or _exists(head) or ("," not in label and _exists(name))
     return whole and all("," not in value or os.path.exists(value) for _, value in values)
 
 
@@ -161,19 +163,19 @@ def _split(text: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _location(name: str) -> str:
-    """The path in a name: what follows a kind, or a file's without its attribute."""
+    """What follows a kind; any other name as it is."""
     kind, colon, location = name.partition(":")
-    return location if colon and kind in KINDS else re.sub(r"(?<=\.py):\w+$", "", name)
+    return location if colon and kind in KINDS else name
 
 
 def _exists(name: str) -> bool:
-    return os.path.exists(_location(name))
+    """The path in a name is there."""
+    return os.path.exists(re.sub(r"(?<=\.py):\w+$", "", _location(name)))
 
 
 def _default_label(name: str, values: Iterable[tuple[str, str]]) -> str:
-    kind, colon, location = name.partition(":")
-    head = _last(location if colon and kind in KINDS else name)
-    return re.sub(r"\.py(?=$|:\w+$)", "", head) + "".join(f"@{option}={_last(value)}" for option, value in values)
+    head = re.sub(r"\.py(?=$|:\w+$)", "", _last(_location(name)))
+    return head + "".join(f"@{option}={_last(value)}" for option, value in values)
 
 
 def _last(text: str) -> str:

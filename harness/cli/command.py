@@ -6,29 +6,21 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-FORMER = {
-    "--cell-seconds": "--cost-seconds",
-    "--batch-sizes": "--cost-batch-sizes",
-    "--baselines": "--beside",
-}
-"""name that an option had -> its name; every command takes the former one too, and shows neither where it has neither"""
+FORMER = {"--cell-seconds": "--cost-seconds", "--batch-sizes": "--cost-batch-sizes", "--baselines": "--beside"}
+"""name that an option had -> its name; commands that have the option take the former name too, and do not show it"""
 
 _GROUPS = {
     "Decoders": "decoder checkpoint steps scales beside checkpoint_dir mode dtype teacher direct student control earlier",
-    "Images": "dataset data_dir split match preprocess resolution max_samples subset_seed allow_upsampling as_given",
-    "Quality": "seed noise_seeds margin extra_metrics baseline against fail_on_regression update force",
+    "Images": "dataset data_dir split resolution max_samples subset_seed allow_upsampling match preprocess as_given",
+    "Quality": "seed noise_seeds margin extra_metrics baseline against fail_on_regression update force reported reported_n metric",
     "Cost": "cost cost_batch_sizes cost_seconds decoder_seconds budget_seconds cores cost_only distillation_minutes",
     "Training": "vae preset settings max_minutes max_pflops max_steps stop_after learning_rate warmup precision start_from",
-    "Machine": "batch_size device offline",
-    "Run": "config dry_run output_dir save_images resume keep_going",
-    "Output": "columns table_format published images tensorboard as_json",
+    "Machine": "batch_size device offline timeout",
+    "Run": "config dry_run output_dir save_images resume keep_going redo statistics",
+    "Output": "columns table_format published same_rate images tensorboard as_json",
 }
 """group -> parameters of commands, by name"""
-
-
-def group_of(name: str) -> str:
-    """The group that a parameter stands in."""
-    return next((group for group, names in _GROUPS.items() if name in names.split()), "Options")
+GROUP_OF = {name: group for group, names in _GROUPS.items() for name in names.split()}
 
 
 class Command(TyperCommand):
@@ -44,7 +36,7 @@ class Command(TyperCommand):
         found: dict[str, list[tuple[str, str]]] = {group: [] for group in ("Arguments", *_GROUPS)}
         for param in self.get_params(ctx):
             if record := param.get_help_record(ctx):
-                group = "Arguments" if param.param_type_name == "argument" else group_of(param.name or "")
+                group = "Arguments" if param.param_type_name == "argument" else GROUP_OF.get(param.name or "", "Options")
                 found.setdefault(group, []).append(record)
         for group, records in found.items():
             if records:

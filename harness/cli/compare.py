@@ -75,7 +75,9 @@ def compare_command(
         comparison = compare(chosen, force, baseline, margin)
     for warning in comparison.warnings:
         say(f"warning: {warning}", stderr=True)
-    results = results_table(comparison.table_rows(), _title(comparison) * (table_format == "latex"), _demo(comparison))
+    sets = dict.fromkeys(f"Decoders on {row['dataset']}, n = {row['n']:,}" for row in comparison.results)
+    title = "; ".join(sets) if table_format == "latex" else ""
+    results = results_table(comparison.table_rows(), title, _demo(comparison))
     whole = with_differences(results, comparison) if table_format == "csv" else results
     names = parse_names(columns) or (paper_columns(results) if table_format == "latex" else ())
     results = select(whole, names) if names else whole
@@ -106,11 +108,6 @@ def _refuse_contradictions(against: str | None, fail: bool, update: bool, idle: 
     given = ", ".join(option for option, said in idle.items() if said)
     if against is not None and given:
         raise MsbenchError(f"--against prints the gate alone: leave out {given}")
-
-
-def _title(comparison: Comparison) -> str:
-    """Datasets and numbers of images, for a caption."""
-    return "; ".join(dict.fromkeys(f"Decoders on {row['dataset']}, n = {row['n']:,}" for row in comparison.results))
 
 
 def _demo(comparison: Comparison) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,7 @@ import typer
 
 from harness.cli import shared
 from harness.cli.runfile import read_run_file
-from harness.report.table import Cell, listing, number, select, significant
+from harness.report.table import select, significant
 
 if TYPE_CHECKING:
     from harness.record.record import Record
@@ -24,12 +23,7 @@ if TYPE_CHECKING:
 def run_command(
     decoder: shared.DecoderList,
     config: Annotated[
-        Path | None,
-        typer.Option(
-            is_eager=True,
-            callback=read_run_file,
-            help="Options from a TOML file, or from an earlier run's record.json; those given here win.",
-        ),
+        Path | None, typer.Option(is_eager=True, callback=read_run_file, help="TOML file or record.json with further options.")
     ] = None,
     dataset: shared.DatasetName = "photos",
     data_dir: shared.DataDir = None,
@@ -40,7 +34,7 @@ def run_command(
     as_given: Annotated[
         bool, typer.Option("--as-given", help="No crop: images of folder:PATH keep their own sizes. Needs --no-cost.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seeds all that is random. Here the subset and each sample's noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seeds all that is random. Here the subset and noise.")] = 0,
     noise_seeds: Annotated[
         int, typer.Option(min=1, help="Decode each image under this many noise seeds; figures are means, their spread is kept.")
     ] = 1,
@@ -49,7 +43,7 @@ def run_command(
     batch_size: shared.BatchSize = 8,
     device: shared.Device = "cpu",
     dtype: shared.Dtype = "fp32",
-    mode: Annotated[str, typer.Option(help="How decoders run: eager, compile or cudagraph (CUDA only).")] = "eager",
+    mode: Annotated[str, typer.Option(help="How decoders run: eager, compile or cudagraph.")] = "eager",
     checkpoint: Annotated[Path | None, typer.Option(help="Weights instead of the shipped ones (one decoder only).")] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Network calls per image over all scales. For diffusion decoders.")
@@ -65,21 +59,13 @@ def run_command(
     ] = "1,8",
     cost_seconds: shared.Seconds = 10.0,
     decoder_seconds: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1,
-            max=86_400.0,
-            callback=shared.finite,
-            help="Bound on the time for one decoder's cost. On demo sets times that do not fit are estimated from fewer steps.",
-        ),
+        float | None, typer.Option(min=0.1, help="Bound on one decoder's cost; on demo sets estimated from fewer steps.")
     ] = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Leave images that a decoder fails on out of every decoder's figures.")
     ] = False,
     resume: shared.Resume = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Write nothing: say what would be done, and estimate time, memory and disk.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate time, memory and disk.")] = False,
     columns: shared.Columns = "",
     offline: shared.Offline = False,
     as_json: shared.JsonFlag = False,
@@ -137,29 +123,26 @@ def show_record(record: Record, dataset: str, names: Sequence[str], save_images:
 
 def _show_figures(dataset: str, record: Record) -> None:
     """The table of quality as soon as it stands, then a line for each decoder's cost."""
-    from harness.metrics.registry import METRICS
     from harness.report.results import results_table
 
     timed = [row for row in record.results if record.data.decoders[row["label"]].cost]
-    if not timed:
-        table = results_table(record.rows_for_people(), f"{dataset}, quality (cost follows)", ())
-        metrics = [name for name in METRICS if table.has(name)]
-        shared.show(replace(select(table, metrics), notes=()), stderr=True)
-        return
-    times = [f"{significant(value)} ms/image at batch {size}" for size, value in timed[-1]["ms_per_image"].items()]
-    marks = " †" * timed[-1]["time_estimated"]
-    shared.say(f"{timed[-1]['label']}: {', '.join(times) or 'not timed'}{marks}", stderr=True)
+    if timed:
+        times = [f"{significant(value)} ms/image at batch {size}" for size, value in timed[-1]["ms_per_image"].items()]
+        marks = " †" * timed[-1]["time_estimated"]
+        shared.say(f"{timed[-1]['label']}: {', '.join(times) or 'not timed'}{marks}", stderr=True)
+    else:
+        table = results_table(record.rows_for_people(), f"{dataset}: quality; cost follows", ())
+        shared.show(replace(table, notes=()), stderr=True)
 
 
-def _show_plan(config: RunConfig, as_json: bool) -> None:
-    """What a run would do and take."""
+def _show_plan(request: RunConfig, as_json: bool) -> None:
+    """What a run would take."""
+    from harness.report.results import results_table
     from harness.run.plan import plan_run
 
-    plan = plan_run(config)
-    figures = attrgetter("steps", "noise_seeds", "seconds_per_image", "cost_seconds")
-    rows = [[Cell(one.label), *(number(value, "{:,.3g}".format) for value in figures(one))] for one in plan.decoders]
-    headers = ("decoder", "steps", "noise seeds", "s/image", "s for cost")
-    title = f"{plan.dataset}, n = {plan.n:,} at {plan.resolution} px: {', '.join(plan.metrics)}"
-    shared.show(listing(headers, rows, title, plan.lines()), stderr=as_json)
+    with shared.progress_bar() as progress:
+        plan = plan_run(request, progress)
+    table = results_table(plan.rows, f"{request.dataset}, n = {plan.n:,}: a dry run over two images", ())
+    shared.show(replace(table, notes=(plan.line(),)), stderr=as_json)
     if as_json:
         shared.print_json({"schema_version": 1, "status": "planned", **asdict(plan)})

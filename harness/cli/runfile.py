@@ -16,9 +16,8 @@ from typing import Any
 from harness.cli.command import FORMER
 from harness.errors import MsbenchError, UnknownNameError
 
-_OUTPUTS = ("output_dir", "save_images")
-_FLAGS = {"decoders": "decoder", "margins": "margin"}
-"""field of `RunConfig` -> the option that sets it, where the names differ"""
+_COST = {"batch_sizes": "cost_batch_sizes", "max_seconds": "cost_seconds", "decoder_seconds": "decoder_seconds"}
+_LEFT_OUT = ("output_dir", "save_images", "sheet_rows")
 
 
 def read_run_file(context: Any, path: Path | None) -> Path | None:
@@ -28,12 +27,15 @@ def read_run_file(context: Any, path: Path | None) -> Path | None:
         MsbenchError: the file cannot be read, or a value is of another type than the option's.
         UnknownNameError: a key is no option; the message suggests the nearest one.
     """
-    if path is None or context.resilient_parsing:
+    if path is None:
         return path
-    options = _of_record(path) if path.is_dir() or path.suffix == ".json" else _of_toml(path)
-    names = {flag.lstrip("-"): one.name for one in context.command.params for flag in one.opts if one.name != "config"}
-    names |= {old.lstrip("-"): names[new.lstrip("-")] for old, new in FORMER.items() if new.lstrip("-") in names}
-    names = {name.replace("-", "_"): parameter for name, parameter in names.items()}
+    try:
+        options = _of_record(path) if path.is_dir() or path.suffix == ".json" else tomllib.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise MsbenchError(f"{path} is no TOML file ({error})") from error
+    flags = {flag: one.name for one in context.command.params for flag in one.opts if one.name != "config"}
+    flags |= {old: flags[new] for old, new in FORMER.items() if new in flags}
+    names = {flag.lstrip("-").replace("-", "_"): name for flag, name in flags.items()}
     hints = typing.get_type_hints(inspect.unwrap(context.command.callback))
     for key, value in options.items():
         name = names.get(key.replace("-", "_"))
@@ -44,25 +46,17 @@ def read_run_file(context: Any, path: Path | None) -> Path | None:
 
 
 def _checked(where: str, value: Any, hint: Any) -> Any:
-    """The value as an option takes it."""
+    """The value as an option takes it: a list as "a,b", or "a,b" as a list."""
     from pydantic import TypeAdapter, ValidationError
 
     if "list" in str(hint):
         value = [value] if isinstance(value, str) else value
-    elif isinstance(value, list) and not any(isinstance(part, (dict, list)) for part in value):
+    elif isinstance(value, list) and all(isinstance(part, (str, int, float)) for part in value):
         value = ",".join(map(str, value))
     try:
         return TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise MsbenchError(f"{where} = {str(value)[:60]!r}: {first['msg']}") from error
-
-
-def _of_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise MsbenchError(f"{path} is no TOML file ({error})") from error
+        raise MsbenchError(f"{where} = {str(value)[:60]!r}: {error.errors()[0]['msg']}") from error
 
 
 def _of_record(path: Path) -> dict[str, Any]:
@@ -70,10 +64,7 @@ def _of_record(path: Path) -> dict[str, Any]:
     from harness.record.record import read_record
 
     config: dict[str, Any] = dict(read_record(path).data.config)
-    cost = config.pop("cost")
-    config |= {"cost": cost is not None}
-    if cost is not None:
-        sizes = ",".join(map(str, cost["batch_sizes"])) or "none"
-        config |= {"cost_batch_sizes": sizes, "cost_seconds": cost["max_seconds"], "decoder_seconds": cost["decoder_seconds"]}
-    found = {_FLAGS.get(key, key): value for key, value in config.items() if key not in (*_OUTPUTS, "sheet_rows")}
-    return {key: value for key, value in found.items() if value is not None}
+    cost = config.pop("cost") or {}
+    timed = {_COST[key]: value if value != [] else "none" for key, value in cost.items() if key in _COST}
+    config |= {"decoder": config.pop("decoders"), "margin": config.pop("margins"), "cost": bool(cost), **timed}
+    return {key: value for key, value in config.items() if value is not None and key not in _LEFT_OUT}

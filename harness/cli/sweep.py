@@ -36,9 +36,7 @@ _SHOWN = {
 def sweep_command(
     decoder: shared.DecoderList = ["ms-diffusion-cascade"],  # noqa: B006 - typer copies it
     scales: Annotated[str, typer.Option(help="Number of scales K. Several, separated by commas.")] = "1,2,3,4",
-    steps: Annotated[
-        str, typer.Option(help="Network calls per image over all scales. Several, separated by commas.")
-    ] = "4,10,20,50",
+    steps: Annotated[str, typer.Option(help="Network calls per image over all scales. Several: 4,10,20,50.")] = "4,10,20,50",
     beside: Annotated[
         str, typer.Option(help='Decoders measured beside the grid, as they ship; "" for none.')
     ] = "vae,ms-onestep,bicubic,jpeg",

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -167,9 +168,8 @@ def _pairs(everything: Sequence[_Row], rows: Sequence[_Row], baseline: str | Non
     """(row, its baseline); the rule is `compare`'s."""
     first_run = [row for row in rows if row.position == 0]
     if baseline is not None:
-        called = [{row.label: row for row in reversed(everything)}, {row.result.label: row for row in reversed(everything)}]
-        called.append({row.result.decoder: row for row in reversed(everything)})
-        named = [names[baseline] for names in called if baseline in names]
+        called = map(attrgetter, ("label", "result.label", "result.decoder"))
+        named = [row for name_of in called for row in everything if name_of(row) == baseline]
         if not named:
             raise UnknownNameError("baseline", baseline, [row.label for row in everything])
         return [(row, named[0]) for row in everything if row is not named[0]]

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -106,16 +105,6 @@ class Cost:
         """Batch size -> median milliseconds per image, where it was timed; of several modes the last."""
         return {cell.batch_size: cell.latency.ms_per_image(cell.batch_size) for cell in self.cells if cell.latency is not None}
 
-    @property
-    def disturbed(self) -> bool:
-        """Some of its times are."""
-        return any(cell.disturbed for cell in self.cells)
-
-    @property
-    def time_estimated(self) -> bool:
-        """Some of its times are."""
-        return any(cell.estimated is not None for cell in self.cells)
-
 
 def measure_cost(
     decoder: Decoder,
@@ -156,22 +145,56 @@ def measure_cost(
     counted = attempt(lambda: count_work(eager_of(decoder), latents[:1], noise_for(seed, 1, device)))
     work: Work | None = counted.value
     memory = attempt(peak) if protocol.batch_sizes else Outcome("ok")
-    single = (
-        attempt(timed_call, decode_call(decoder, latents, seed, 1), device, clock)
-        if protocol.decoder_seconds
-        else Outcome("ok")
-    )
+    single = attempt(timed_call, decode_call(decoder, latents, seed, 1), device, clock) if protocol.decoder_seconds else None
+
+    def cell(mode: Mode, batch_size: int, share: float) -> CostCell:
+        """Time of one call after the other, then, on an NVIDIA GPU, energy of as many calls as fill the same time."""
+        within = protocol
+        if single and single.value:
+            if 2 * batch_size * single.value > share:  # a warm-up and a call
+                return estimate(mode, batch_size)
+            parts = 3 if device.type == "cuda" else 2  # warm-up, calls, and there energy
+            within = replace(protocol, min_calls=1, max_seconds=min(protocol.max_seconds, share / parts))
+        chosen = decoder if mode == mode_of(decoder) else in_mode(decoder, mode, device)
+        call, seconds = decode_call(chosen, latents, seed, batch_size), within.max_seconds
+        calls = {"min_calls": within.min_calls, "max_calls": within.max_calls}
+        latency = measure_latency(call, device, **calls, max_seconds=seconds, clock=clock)
+        count, power = max(1, math.ceil(1000.0 * seconds / latency.median_ms)), None
+
+        def back_to_back() -> None:
+            for _ in range(count):
+                call()
+            synchronise(device)
+
+        if device.type == "cuda":
+            _, power = watch_power(back_to_back, gpu_index(device))
+        energy = power.joules_per_image(count * batch_size) if power else None
+        line = latency.disturbance()
+        return CostCell(batch_size, "ok", latency, mode, line, line is not None, energy, power)
+
+    def estimate(mode: Mode, batch_size: int) -> CostCell:
+        """Time of a call that does not fit, from fewer steps."""
+
+        def shorter(count: int) -> tuple[float | None, Latency]:
+            if fewer is None:
+                raise MsbenchError("times are estimated from fewer steps on demo sets alone")
+            built = fewer(count)
+            gflops = count_work(eager_of(built), latents[:1], noise_for(seed, 1, device)).gflops
+            call = decode_call(built, latents, seed, batch_size)
+            return gflops, measure_latency(call, device, min_calls=2, max_calls=2, max_seconds=1e-3, clock=clock)
+
+        found = attempt(estimate_latency, decoder.spec, work.gflops if work else None, shorter)
+        if found.value is None:
+            why = f"two decodes do not fit into --decoder-seconds {protocol.decoder_seconds:g}; {found.reason}"
+            return CostCell(batch_size, "skipped_budget", None, mode, why)
+        latency, how = found.value
+        return CostCell(batch_size, "ok", latency, mode, line := latency.disturbance(), line is not None, estimated=how)
+
     ways = [(mode, batch_size) for mode in modes or (mode_of(decoder),) for batch_size in protocol.batch_sizes]
     cells = []
     for place, (mode, batch_size) in enumerate(ways):
-        within, call = protocol, _cell
-        if protocol.decoder_seconds and single.value:
-            share = (protocol.decoder_seconds - (clock() - started)) / (len(ways) - place)
-            if 2 * batch_size * single.value <= share:  # a warm-up and a call
-                within = replace(protocol, min_calls=1, max_seconds=min(protocol.max_seconds, share / 2))
-            else:
-                call = partial(_estimated, fewer, work.gflops if work else None)
-        outcome = attempt(partial(call, decoder, mode, latents, seed, batch_size, within, device, clock))
+        left = (protocol.decoder_seconds or math.inf) - (clock() - started)
+        outcome = attempt(cell, mode, batch_size, left / (len(ways) - place))
         cells.append(outcome.value or CostCell(batch_size, outcome.status, None, mode, outcome.reason))
     notes = [f"{what}: {one.reason}" for what, one in (("FLOPs not counted", counted), ("no memory", memory)) if one.reason]
     return Cost(
@@ -182,65 +205,6 @@ def measure_cost(
         work.uncounted if work else (),
         tuple(notes),
     )
-
-
-def _cell(
-    decoder: Decoder,
-    mode: Mode,
-    latents: Tensor,
-    seed: int,
-    batch_size: int,
-    protocol: CostProtocol,
-    device: torch.device,
-    clock: Callable[[], float],
-) -> CostCell:
-    """Time of one call after the other, then, on an NVIDIA GPU, energy of as many calls as fill the same time."""
-    chosen = decoder if mode == mode_of(decoder) else in_mode(decoder, mode, device)
-    call = decode_call(chosen, latents, seed, batch_size)
-    limits = {"min_calls": protocol.min_calls, "max_calls": protocol.max_calls}
-    latency = measure_latency(call, device, **limits, max_seconds=protocol.max_seconds, clock=clock)
-    count, power = max(1, math.ceil(1000.0 * protocol.max_seconds / latency.median_ms)), None
-
-    def back_to_back() -> None:
-        for _ in range(count):
-            call()
-        synchronise(device)
-
-    if device.type == "cuda":
-        _, power = watch_power(back_to_back, gpu_index(device))
-    energy = power.joules_per_image(count * batch_size) if power else None
-    disturbance = latency.disturbance()
-    return CostCell(batch_size, "ok", latency, mode, disturbance, disturbance is not None, energy, power)
-
-
-def _estimated(
-    fewer: FewerSteps | None,
-    gflops: float | None,
-    decoder: Decoder,
-    mode: Mode,
-    latents: Tensor,
-    seed: int,
-    batch_size: int,
-    protocol: CostProtocol,
-    device: torch.device,
-    clock: Callable[[], float],
-) -> CostCell:
-    """Time of one call that takes too long, from decodes of fewer steps; skipped where they do not tell it."""
-    why = f"two decodes of {batch_size} do not fit into --decoder-seconds {protocol.decoder_seconds:g}"
-    if fewer is None:
-        return CostCell(batch_size, "skipped_budget", None, mode, why)
-
-    def measure(shorter: Decoder) -> tuple[float | None, Latency]:
-        counted = count_work(eager_of(shorter), latents[:1], noise_for(seed, 1, device)).gflops
-        call = decode_call(shorter, latents, seed, batch_size)
-        return counted, measure_latency(call, device, min_calls=2, max_calls=2, max_seconds=1e-3, clock=clock)
-
-    found = attempt(estimate_latency, decoder.spec, gflops, fewer, measure)
-    if found.value is None:
-        return CostCell(batch_size, "skipped_budget", None, mode, f"{why}; {found.reason}")
-    latency, how = found.value
-    disturbance = latency.disturbance()
-    return CostCell(batch_size, "ok", latency, mode, disturbance, disturbance is not None, estimated=how)
 
 
 def noise_for(seed: int, batch_size: int, device: torch.device) -> NoiseSource:

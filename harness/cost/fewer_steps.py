@@ -16,10 +16,7 @@ _SWEEPS = (1, 2, 3)  # steps at every scale
 
 
 def estimate_latency(
-    spec: DecoderSpec,
-    gflops: float | None,
-    fewer: FewerSteps,
-    measure: Callable[[Decoder], tuple[float | None, Latency]],
+    spec: DecoderSpec, gflops: float | None, measure: Callable[[int], tuple[float | None, Latency]]
 ) -> tuple[Latency, str]:
     """Latency of a decode of all steps, on the line through decodes of one to three steps a scale, and one line that says so.
 
@@ -28,8 +25,7 @@ def estimate_latency(
     Args:
         spec: of the decoder with all its steps.
         gflops: counted of it.
-        fewer: the same decoder with fewer steps.
-        measure: GFLOPs and latency of one.
+        measure: GFLOPs and latency with so many steps.
 
     Raises:
         MsbenchError: it has too few steps for that, takes no other number, or the three times are not on one line.
@@ -37,7 +33,7 @@ def estimate_latency(
     steps = [sweeps * spec.scales for sweeps in _SWEEPS]
     if spec.steps <= 2 * steps[-1]:
         raise MsbenchError(f"{spec.steps} steps are too few for an estimate from {steps[-1]}")
-    counted, latencies = zip(*(measure(fewer(count)) for count in steps), strict=True)
+    counted, latencies = zip(*map(measure, steps), strict=True)
     told = gflops and all(counted) and counted[0] < counted[-1]
     whole, *work = (gflops, *counted) if told else (spec.steps, *steps)
     first, middle, last = (one.median_ms for one in latencies)

@@ -96,7 +96,7 @@ class RunConfig:
         Raises:
             MsbenchError: no decoder, two rows of one label, or something that `requests.parse_request` refuses.
         """
-        if isinstance(self.decoders, Mapping):
+        if isinstance(self.decoders, Mapping) and self.decoders:
             pairs = self.decoders.items()
             rows = tuple(parse_request(one, label) if isinstance(one, str) else live_request(label) for label, one in pairs)
         else:
@@ -105,8 +105,10 @@ class RunConfig:
 
     def texts(self) -> tuple[str, ...]:
         """The decoders as texts; of those given as objects, their labels."""
-        given = self.decoders if isinstance(self.decoders, Mapping) else dict.fromkeys(self.decoders)
-        return tuple(f"{label}={one}" if isinstance(one, str) else label for label, one in given.items())
+        if not isinstance(self.decoders, Mapping):
+            return self.decoders
+        pairs = self.decoders.items()
+        return tuple(parse_request(one, label).text() if isinstance(one, str) else label for label, one in pairs)
 
     def live(self) -> Mapping[str, object]:
         """The decoders given as objects, by label."""

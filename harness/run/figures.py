@@ -86,7 +86,7 @@ def decoder_figures(
     )
     details = Details(
         spec=spec,
-        source_sha256=source_sha256(eager_of(decoder)),
+        source_sha256=getattr(eager_of(decoder), "source_sha256", None) or source_sha256(eager_of(decoder)),
         interval_level=LEVEL,
         interval_notes=notes,
         psnr_exact_images=int(np.isinf(measured.per_image["psnr"]).sum()),
@@ -113,7 +113,8 @@ def with_cost(result: Result, details: Details, cost: Cost) -> tuple[Result, Det
     """The same row with its cost."""
     times = {str(batch_size): value for batch_size, value in cost.ms_per_image.items()}
     row = replace(result, ms_per_image=times, gflops=cost.gflops, peak_memory_mb=cost.peak_memory_mb)
-    row = replace(row, disturbed=cost.disturbed, time_estimated=cost.time_estimated)
+    disturbed, estimated = any(cell.disturbed for cell in cost.cells), any(cell.estimated for cell in cost.cells)
+    row = replace(row, disturbed=disturbed, time_estimated=estimated)
     return row, replace(details, cost=cost)
 
 

@@ -1,189 +1,98 @@
-"""What a run would do and roughly take: everything is opened, an image goes through once, nothing is written or fetched."""
+"""What a run would roughly take, from a run over two images in a folder that is removed at once.
+
+Nothing is fetched for it, and nothing stays of it but features of the two references in the cache.
+"""
 
 from __future__ import annotations
 
-import io
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
-
-import torch
-from PIL import Image
-from torch import Tensor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from harness.cost.cost import CostProtocol
-from harness.cost.latency import timed_call
-from harness.cost.memory import held_mb, peak_memory_mb
+from harness.cost.memory import held_mb
 from harness.data.registry import open_dataset
-from harness.decoder import Decoder, Finished
-from harness.errors import MsbenchError
-from harness.metrics.metric import Batch
-from harness.metrics.registry import METRICS
-from harness.metrics.suite import MetricSuite
-from harness.noise import SampleNoise
-from harness.run.config import RunConfig, check_config, check_device, dataset_request
-from harness.run.reconstruct import Reconstruction, encoder_of, reconstruct
-from harness.run.runner import build_decoders, match_images
+from harness.run.config import RunConfig, check_device, dataset_request
+from harness.run.runner import evaluate
+from harness.stopwatch import Progress
 
-_FEATURES = 4 * 2048  # bytes of one image's Inception features
-_SAMPLE = 200  # bytes of one row of samples.parquet, about
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedRow:
-    """One decoder of the run."""
-
-    label: str
-    """its row"""
-    steps: int
-    """network calls per image"""
-    noise_seeds: int
-    """times each image is decoded"""
-    seconds_per_image: float
-    """estimate of encoding, decoding and metrics under all noise seeds"""
-    cost_seconds: float
-    """estimate of what measuring its cost takes"""
+_FEATURES, _SAMPLE = 4 * 2048, 200  # bytes an image and noise seed: Inception features; a row of samples.parquet, about
+_ROW = ("label", "decoder", "options", "ms_per_image", "gflops", "parameters", "peak_memory_mb")
+_ONCE = ("loading decoders", "loading metrics")
+_ELSEWHERE = ("decoding", "measuring cost", "statistics", "cache", "writing")
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What is known before a run."""
+    """What is known before a run; every number but `n` is an estimate."""
 
-    dataset: str
-    """as the user wrote it"""
     n: int
     """images"""
-    resolution: int
-    """side of each in pixels"""
-    metrics: tuple[str, ...]
-    """what is measured"""
-    metrics_timed: bool
-    """the estimates hold them; false where the networks' weights are not here"""
-    decoders: tuple[PlannedRow, ...]
-    """in the order of the table"""
+    rows: tuple[Mapping[str, Any], ...]
+    """each decoder with its time of one image, FLOPs, parameters and memory, keys as in a record's results"""
     seconds: float
-    """estimate for everything"""
+    """for everything, on this machine as it is now"""
     memory_mb: float | None
-    """estimate of the peak on the device; None where this platform cannot tell"""
+    """peak on the device; None where this platform cannot tell"""
     disk_mb: float
-    """estimate of the run's folder once it is complete; on the way features and samples are there twice"""
+    """the run's folder once it is complete; on the way features and samples are there twice"""
     images_mb: float
-    """estimate of the saved images"""
+    """the saved images"""
 
-    def lines(self) -> list[str]:
-        """The estimates in words."""
-        memory = "unknown here" if self.memory_mb is None else f"{self.memory_mb:,.0f} MiB"
-        images = f", saved images {self.images_mb:,.1f} MiB" * bool(self.images_mb)
-        lacking = (
-            "" if self.metrics_timed else " without the metrics, whose networks are not here yet (`msbench weights fetch`)"
-        )
-        return [
-            f"Estimate from one image a decoder on this machine as it is now: about {_words(self.seconds)}{lacking}; "
-            f"memory {memory}; disk {self.disk_mb:,.1f} MiB{images}.",
-            "Larger batches are often faster an image, other work slows all of it: take it for the order of magnitude.",
-        ]
+    def line(self) -> str:
+        """The sums in words."""
+        memory = "unknown" if self.memory_mb is None else f"{self.memory_mb:,.0f} MiB"
+        disk = f"disk {self.disk_mb:,.1f} MiB and {self.images_mb:,.1f} MiB of saved images"
+        return f"Estimates on this machine as it is now: {self.seconds / 60:,.1f} min, memory {memory}, {disk}."
 
 
-def plan_run(config: RunConfig) -> RunPlan:
-    """Open dataset, decoders and metrics, send one image through each decoder, and add up.
+def plan_run(config: RunConfig, progress: Progress | None = None) -> RunPlan:
+    """Measure two images and add up.
 
     Raises:
-        MsbenchError: what `evaluate` would refuse at once, or a decoder fails on the first image.
+        MsbenchError: as `evaluate`; or dataset or weights are not here yet.
     """
-    device = check_device(config.device)
-    check_config(config)
-    dataset = open_dataset(replace(dataset_request(config), offline=True))
-    decoders = build_decoders(config, device)
-    match_images(decoders, dataset)
-    example = next(islice(dataset, 1), None)
-    if example is None:
-        raise MsbenchError(f"{config.dataset}: its first images cannot be used ({dataset.skipped[0].reason})")
-    pixels = torch.from_numpy(example.image).permute(2, 0, 1)[None].to(device)
-    suite, n = _suite(config, device), len(dataset)
-    reference = timed_call(lambda: suite and suite.inception_features(pixels), device)
-    rows, rises, images = [], [0.0], _png_mb(pixels)
-    for label, decoder in decoders.items():
-        row, rise, decoded = _probe(label, decoder, suite, pixels, example.key, config, device)
-        rows.append(row)
-        rises.append(rise)
-        images += row.noise_seeds * _png_mb(decoded)
-    passes = 1 + sum(row.noise_seeds for row in rows)
-    held = held_mb(device)
+    n = len(open_dataset(replace(dataset_request(config), offline=True)))
+    few = min(2, n)
+    with TemporaryDirectory(prefix="msbench-") as place:
+        images = Path(place) / "images"
+        one = CostProtocol(batch_sizes=(1,), min_calls=1, max_calls=1, max_seconds=1e-3)
+        quick = replace(
+            config,
+            max_samples=few,
+            cost=None if config.as_given else one,
+            offline=True,
+            resume=False,
+            output_dir=Path(place) / "run",
+        )
+        data = evaluate(replace(quick, save_images=images if config.save_images else None), progress).data
+        saved = sum(file.stat().st_size for file in images.rglob("*.png")) / few
+    stages = {name: stage.seconds for name, stage in data.timing.stages.items()} if data.timing else {}
+    single = {row.label: row.ms_per_image.get("1", 0.0) / 1000.0 for row in data.results}
+    seeds = {label: len(details.noise.seeds) for label, details in data.decoders.items()}
+    seconds = sum(stages.get(name, 0.0) for name in _ONCE)
+    seconds += n * sum(value for name, value in stages.items() if name not in (*_ONCE, *_ELSEWHERE)) / few
+    seconds += sum(n * seeds[label] * value + _cost_seconds(config.cost, value) for label, value in single.items())
+    device, passes = check_device(config.device), 1 + sum(seeds.values())
+    held, rise = held_mb(device), max(row.peak_memory_mb or 0.0 for row in data.results)
     features = n * passes * _FEATURES / 2**20
     return RunPlan(
-        dataset=config.dataset,
-        n=n,
-        resolution=dataset.info.resolution,
-        metrics=tuple(one.name for one in METRICS.values() if not one.extra or one.name in config.extra_metrics),
-        metrics_timed=suite is not None,
-        decoders=tuple(rows),
-        seconds=n * (reference + sum(row.seconds_per_image for row in rows)) + sum(row.cost_seconds for row in rows),
-        memory_mb=None if held is None else held + config.batch_size * max(rises) + features * (device.type == "cpu"),
-        disk_mb=features + n * passes * _SAMPLE / 2**20,
-        images_mb=n * images if config.save_images else 0.0,
+        n,
+        tuple({key: getattr(row, key) for key in _ROW} for row in data.results),
+        seconds,
+        None if held is None else held + config.batch_size * rise + features * (device.type == "cpu"),
+        features + n * passes * _SAMPLE / 2**20,
+        n * saved / 2**20,
     )
-
-
-def _suite(config: RunConfig, device: torch.device) -> MetricSuite | None:
-    """The metric networks; None where their weights are not here."""
-    try:
-        return MetricSuite(device, offline=True, extra=config.extra_metrics)
-    except MsbenchError:
-        return None
-
-
-def _probe(
-    label: str,
-    decoder: Decoder,
-    suite: MetricSuite | None,
-    pixels: Tensor,
-    key: str,
-    config: RunConfig,
-    device: torch.device,
-) -> tuple[PlannedRow, float, Tensor]:
-    """A decoder's row, the MiB that memory rises over one image, and the image it gave."""
-    noise, found = SampleNoise.for_samples(config.seed, [key], device), []
-
-    def decode() -> None:
-        finished = isinstance(decoder, Finished)
-        found.append(Reconstruction.of(pixels) if finished else reconstruct(decoder, pixels, noise, [key]))
-
-    def measure() -> None:
-        batch = Batch(found[-1].pixels, pixels, (key,), (None,), found[-1].latents, encoder_of(decoder))
-        if suite:
-            suite.inception_features(batch.images)
-            for name in suite.names:
-                suite.measure(name, batch, suite.prepare(name, pixels))
-
-    decode()  # sets up what later calls have
-    seconds: list[float] = []
-    rise = peak_memory_mb(lambda: seconds.append(timed_call(decode, device)), device)
-    measure()
-    both = seconds[0] + timed_call(measure, device)
-    seeds, cost = config.noise_seeds if noise.used else 1, None if isinstance(decoder, Finished) else config.cost
-    row = PlannedRow(label, decoder.spec.steps, seeds, seeds * both, _cost_seconds(cost, seconds[0]))
-    return row, rise or 0.0, found[-1].pixels
 
 
 def _cost_seconds(protocol: CostProtocol | None, single: float) -> float:
     """What `measure_cost` takes for a decoder that takes `single` seconds an image: counting, memory, warm-ups, calls."""
     if protocol is None:
         return 0.0
-    total, most = 2 * single, protocol.max_seconds
+    total, most = 3 * single, protocol.max_seconds
     for call in (size * single for size in protocol.batch_sizes):
         total += max(call, min(4 * call, most)) + max(protocol.min_calls * call, min(protocol.max_calls * call, most))
-    total += single * bool(protocol.batch_sizes)
-    return total if protocol.decoder_seconds is None else min(total, max(protocol.decoder_seconds, 4 * single))
-
-
-def _png_mb(pixels: Tensor) -> float:
-    """Size of uint8 [1, 3, H, W] as PNG."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels[0].permute(1, 2, 0).cpu().numpy()).save(stream, format="PNG")
-    return len(stream.getvalue()) / 2**20
-
-
-def _words(seconds: float) -> str:
-    for size, unit in ((3600.0, "h"), (60.0, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
+    return min(total, max(protocol.decoder_seconds or total, 4 * single))

@@ -21,7 +21,7 @@ from harness.decoder import DTYPES, Decoder, Finished
 from harness.environment import Start
 from harness.errors import MsbenchError, UnknownNameError, plugin_boundary
 from harness.files import folder_lock, write_text
-from harness.foreign import ForeignDecoder
+from harness.foreign import ForeignDecoder, refuse_options
 from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
 from harness.record.protocol import DECODED, FINISHED, Protocol
@@ -81,8 +81,9 @@ def evaluate(
     rows = {row.label: row for row in config.requests()}
     stages = Stages(device)
     with stages.stage("loading decoders"):
-        decoders = build_decoders(config, device)
-        told = [*match_images(decoders, dataset), *name_clashes([row.name for row in rows.values()])]
+        decoders = {label: _built(config, row, device) for label, row in rows.items()}
+        told = [*_match(decoders, dataset), *name_clashes([row.name for row in rows.values()])]
+    _refuse_random_weights(decoders)
     with stages.stage("loading metrics"):
         suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
     data = _plan(config, dataset, start, command, decoders, told)
@@ -215,32 +216,22 @@ class _Run:
         return record
 
 
-def build_decoders(config: RunConfig, device: torch.device) -> dict[str, Decoder]:
-    """Every decoder of a run, by label.
-
-    Raises:
-        MsbenchError: one cannot be built, or has random weights and so no quality to measure.
-    """
-    decoders = {row.label: _built(config, row, device) for row in config.requests()}
-    _refuse_random_weights(decoders)
-    return decoders
-
-
-def _built(config: RunConfig, row: DecoderRequest, device: torch.device, steps: int | None = None) -> Decoder:
-    """The decoder of a row as the run uses it, with other steps where they are given."""
-    return in_mode(_build(config, replace(row, steps=steps or row.steps), device), config.mode, device)
-
-
 def _build(config: RunConfig, row: DecoderRequest, device: torch.device) -> Decoder:
     """The decoder of a row, by its name or from the object that the caller gave."""
     live = config.live()
     if row.label not in live:
         return row.build(device, config.dtype)
     options = replace(row.options(device, config.dtype), name=row.name)
+    refuse_options("an object", options)
     return build_by(partial(ForeignDecoder, live[row.label]), type(live[row.label]).__name__, options)
 
 
-def match_images(decoders: Mapping[str, Decoder], dataset: Dataset) -> list[str]:
+def _built(config: RunConfig, row: DecoderRequest, device: torch.device, steps: int | None = None) -> Decoder:
+    """The decoder of a row in the run's mode, with other steps where they are given."""
+    return in_mode(_build(config, replace(row, steps=steps or row.steps), device), config.mode, device)
+
+
+def _match(decoders: Mapping[str, Decoder], dataset: Dataset) -> list[str]:
     """Let decoders that have finished images find those of the dataset; returns what a reader must know.
 
     Raises:

@@ -130,7 +130,7 @@ def _request(cell: SweepCell, fit: Fit) -> DecoderRequest:
     """What is built for a cell."""
     if fit.request is not None:
         return fit.request
-    weights: Literal["trained", "random"] = "random" if fit.weights == "random" else "trained"
+    weights: Literal["random"] | None = "random" if fit.weights == "random" else None
     return DecoderRequest(fit.model, fit.model, cell.steps, cell.scales, fit.checkpoint, weights)
 
 
@@ -138,10 +138,7 @@ def _run(request: SweepRequest, cell: SweepCell, fit: Fit, folder: Path) -> Reco
     """The run of a cell; one that was finished before its cell was written is taken as it is."""
     if (folder / RECORD).is_file():
         return read_record(folder)
-    text, own = (fit.request.text(), None) if fit.request else (fit.model, fit.checkpoint)
-    steps, scales = (None, None) if cell.baseline else (cell.steps, cell.scales)
-    config = replace(request.run, decoders=(text,), checkpoint=own, steps=steps, scales=scales, output_dir=folder, cost=None)
-    return evaluate(config)
+    return evaluate(replace(request.run, decoders=(_request(cell, fit).text(),), output_dir=folder, cost=None))
 
 
 def _quality(record: Record) -> dict[str, Any]:

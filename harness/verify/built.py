@@ -32,9 +32,10 @@ def rebuild(result: Result) -> Decoder | str:
 
 
 def other_weights(run: Run, result: Result, built: Decoder) -> bool:
-    """The decoder at hand has other weights than the run's."""
-    spec = run.record.data.decoders[result.label].spec
-    return any(getattr(spec, name) != getattr(built.spec, name) for name in _HASHES)
+    """The decoder at hand has other weights than the run's, or comes from another file."""
+    details = run.record.data.decoders[result.label]
+    file = getattr(built, "source_sha256", details.source_sha256)
+    return file != details.source_sha256 or any(getattr(details.spec, n) != getattr(built.spec, n) for n in _HASHES)
 
 
 def built_checks(run: Run, result: Result, built: Decoder | str) -> list[Check]:
@@ -45,7 +46,7 @@ def built_checks(run: Run, result: Result, built: Decoder | str) -> list[Check]:
     if isinstance(built, str):
         why = built
     elif other_weights(run, result, built):
-        why = "the checkpoint here is another one (weights_sha256)"
+        why = "the checkpoint or the file here is another one (weights_sha256, source_sha256)"
     elif details.cost is not None:
         gflops = _gflops(run, built)
     numbers: dict[str, Any] = {

@@ -28,7 +28,7 @@ def kind(monkeypatch: pytest.MonkeyPatch) -> None:
         ("taef2@checkpoint=../some/folder", "taef2@checkpoint=folder", "taef2", {"checkpoint": Path("../some/folder")}),
         ("vae@dtype=bf16", "vae@dtype=bf16", "vae", {"dtype": "bf16"}),
         ("vae@weights=random@preset=small", "vae@weights=random@preset=small", "vae", {"weights": "random", "preset": "small"}),
-        ("vae@weights=trained", "vae@weights=trained", "vae", {}),
+        ("vae@weights=trained", "vae@weights=trained", "vae", {"weights": "trained"}),
         ("ours=vae@dtype=bf16", "ours", "vae", {"dtype": "bf16"}),
         ("two words = vae", "two words", "vae", {}),
         ("../../x=jpeg", "../../x", "jpeg", {}),

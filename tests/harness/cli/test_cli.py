@@ -42,6 +42,8 @@ def test_near_miss_is_suggested() -> None:
         (("compare", "x", "--format", "latx"), "latex"),
         (("run", "--decoder", "bicubic", "--margin", "lpips=-1"), "positive"),
         (("run", "--decoder", "bicubic", "--extra-metrics", "dist"), "dists"),
+        (("run", "--decoder", "bicubic", "--columns", "rfid,psnrr"), "'psnr'"),
+        (("run", "--decoder", "bicubik", "--dry-run"), "'bicubic'"),
         (("ls", "decoder"), "decoders"),
         (("train-decoder", "vea", "--max-steps", "1"), "vae"),
         (("train-decoder", "vae"), "--max-minutes"),
@@ -71,6 +73,8 @@ def test_run_and_compare_with_json(tmp_path: Path) -> None:
     assert set(document["results"][0]["ms_per_image"]) == {"1", "8"}
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name in done.stderr
+    assert done.stderr.index("quality; cost follows") < done.stderr.index("bicubic: ") < done.stderr.index("jpeg: ")
+    assert done.stderr.count(" ms/image at batch 8") == 2
 
     compared = json.loads(msbench("compare", f"{folder}:jpeg", str(folder), "--json").stdout)
     assert [row["decoder"] for row in compared["results"]] == ["jpeg", "bicubic", "jpeg"]
@@ -79,7 +83,10 @@ def test_run_and_compare_with_json(tmp_path: Path) -> None:
     assert "| `jpeg` " in markdown
     assert "Differences to bicubic" in markdown
     assert "never ranked" in markdown
+    narrow = msbench("compare", str(folder), "--format", "markdown", "--columns", "psnr,ms_per_image_b8").stdout
+    assert narrow.startswith("| decoder | PSNR ↑ | ms/image, batch 8 ↓ |\n")
     latex = msbench("compare", str(folder), "--format", "latex", "--baseline", "jpeg").stdout
+    assert r"\caption{Decoders on photos, n = 4.}" in latex
     assert "Differences to jpeg" in latex
     assert "50k figures" in latex
     with_itself = json.loads(msbench("compare", str(folder), str(folder), "--json").stdout)

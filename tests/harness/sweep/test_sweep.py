@@ -42,8 +42,9 @@ class Counter:
         self.cell = timed(1.0)
 
     def evaluate(self, config: RunConfig) -> Record:
-        (name,) = config.decoders
-        self.runs.append((name, config.scales, config.steps))
+        (asked,) = config.requests()
+        name = asked.name
+        self.runs.append((name, asked.scales, asked.steps))
         assert config.output_dir is not None
         row = result(name, n=config.max_samples, rfid=10.0, lpips=0.5, intervals={"rfid": (9.0, 11.0)})
         return write_record(config.output_dir, run_data([(row, details())]))
