@@ -202,7 +202,7 @@ class QualityPass:
             places.append(place)
             parts.append(torch.from_numpy(one.pixels).permute(2, 0, 1)[None].to(self._device))
             notes[one.note] = notes.get(one.note, 0) + bool(one.note)
-        return places, Reconstruction.of(torch.cat(parts))
+        return places, Reconstruction.of(torch.cat(parts).contiguous())
 
     def _exclude(self, key: str, reason: str) -> None:
         """Leave an image out of every decoder's figures; the first reason stays."""

@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
+from harness import registry
 from harness.compare.compare import compare
 from harness.cost.cost import CostProtocol
+from harness.cost.modes import in_mode
+from harness.decoder import DecoderOptions
 from harness.errors import MsbenchError, UnknownNameError
 from harness.record.record import Record
 from harness.record.run import FILE, open_run
@@ -295,3 +299,10 @@ def test_networks_give_the_same_of_saved_images(tmp_path: Path) -> None:
     assert found.disagreements == []
     agreed = {check.number for check in found.checks if check.agrees}
     assert {"samples.ssim.0", "samples.lpips.0", "features.reference", "dataset.reference_sha256", "rfid"} <= agreed
+
+
+def test_a_mode_does_nothing_to_finished_images(saved: Path) -> None:
+    decoder = registry.build_decoder(f"images:{saved / 'bicubic'}", DecoderOptions())
+    assert in_mode(decoder, "cudagraph", torch.device("cpu")) is decoder
+    with pytest.raises(MsbenchError, match="finished images have a quality, but no latents, time or FLOPs"):
+        decoder.encode(torch.zeros(1, 3, 32, 32))
