@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.compare.claim import candidate
 from harness.compare.compare import compare
 from harness.compare.comparison import Compared, Comparison
 from harness.compare.gate import update_reference
@@ -74,6 +75,27 @@ def test_a_label_says_how_many_steps_were_asked_for(tmp_path: Path, make_run: Ma
     assert labels == ["diffusion@steps=4", "diffusion@steps=10", "diffusion"]
     assert {one.decoder for one in comparison.comparisons} == {"diffusion@steps=4", "diffusion"}
     assert found(comparison, "lpips", "diffusion").difference == "worse"
+
+
+def labelled(run: Record, names: dict[str, str]) -> Record:
+    """The run with these labels as rows of other decoders."""
+    return replace(
+        run, data=replace(run.data, results=tuple(replace(row, decoder=names[row.label]) for row in run.data.results))
+    )
+
+
+def test_a_label_goes_before_the_name_of_a_decoder(tmp_path: Path, make_run: MakeRun) -> None:
+    names = {"half": "vae", "vae": "vae", "ours:2": "jpeg"}
+    runs = [labelled(make_run(tmp_path / place, {"half": 0.3, "vae": 0.0, "ours:2": 0.1}), names) for place in ("a", "b")]
+    assert [row["label"] for row in compare([(runs[0], "vae")]).results] == ["vae"]
+    assert [row["label"] for row in compare([(runs[0], "jpeg")]).results] == ["ours:2"]
+    assert {one.baseline for one in compare([(runs[0], None)], baseline="vae").comparisons} == {"vae"}
+    pairs = {(one.decoder, one.baseline) for one in compare([(one, None) for one in runs]).comparisons}
+    assert pairs == {(f"b:{label}", f"a:{label}") for label in names}
+    assert candidate(runs[0], "vae").result.label == "vae"
+    assert candidate(runs[0], "half").result.label == "half"
+    with pytest.raises(UnknownNameError, match=r"'vea'\. Did you mean 'vae'"):
+        compare([(runs[0], "vea")])
 
 
 def test_images_are_paired_by_key_not_by_order(tmp_path: Path, make_run: MakeRun) -> None:

@@ -11,7 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.cost.attempt import Outcome
+from harness.errors import MsbenchError
 from harness.requests import parse_requests
+from harness.speed.messages import Job
 from harness.speed.protocol import SpeedProtocol
 from harness.speed.run import AGAIN, SAMPLE_COLUMNS, SKIPPED, measure_speed
 
@@ -84,6 +87,31 @@ def test_everybodys_fastest_is_timed_in_the_same_turns() -> None:
     final = samples[samples["final"] & (samples["scope"] == "decode")]
     assert set(zip(final["decoder"], final["dtype"], strict=True)) == {("whole", "fp32"), ("half", "bf16")}
     assert len(final) == sum(cell.n_calls for cell in decoding)
+
+
+def test_a_row_runs_in_the_dtype_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[Job] = []
+
+    class Recorder:
+        alive, pid = True, 0
+
+        def __init__(self, job: Job, deadline: float | None) -> None:
+            jobs.append(job)
+
+        def ask(self, *_: object) -> Outcome:
+            return Outcome("failed", "no process")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("harness.speed.run.Client", Recorder)
+    contestants = parse_requests(["whole", "half@dtype=bf16", "my=sleeper"])
+    results = measure_speed(contestants, "cpu", QUICK)
+    dtypes = {cell.decoder: cell.dtype for cell in results.cells}
+    assert dtypes == {"whole": "fp32", "half@dtype=bf16": "bf16", "my": "fp32"}
+    assert [job.contestant.name for job in jobs] == ["whole", "half", "sleeper", "whole"]
+    with pytest.raises(MsbenchError, match="half@dtype=bf16 names its dtype: give one --dtype for the others, not 2"):
+        measure_speed(contestants, "cpu", replace(QUICK, dtypes=("fp32", "bf16")))
 
 
 def test_without_budget_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:

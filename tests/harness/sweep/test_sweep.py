@@ -38,10 +38,12 @@ class Counter:
 
     def __init__(self) -> None:
         self.runs: list[tuple[str, int | None, int | None]] = []
+        self.configs: list[RunConfig] = []
         self.costs: list[tuple[str, int, int]] = []
         self.cell = timed(1.0)
 
     def evaluate(self, config: RunConfig) -> Record:
+        self.configs.append(config)
         (asked,) = config.requests()
         name = asked.name
         self.runs.append((name, asked.scales, asked.steps))
@@ -131,6 +133,9 @@ def test_a_checkpoint_of_other_latents_is_an_error_and_not_passed_over(tmp_path:
         ({"decoders": ("vae",), "scales": (2,), "steps": (2,)}, MsbenchError, "--beside"),
         ({"decoders": ("ms-difusion",)}, UnknownNameError, "ms-diffusion"),
         ({"decoders": ()}, MsbenchError, "--decoder"),
+        ({"decoders": ("ms-diffusion@steps=4",)}, MsbenchError, "the grid takes decoders by name alone"),
+        ({"decoders": ("my_model.py",)}, MsbenchError, "--baselines takes files and options"),
+        ({"baselines": ("vae", "vae")}, MsbenchError, "names vae twice"),
         ({"baselines": ("vea",)}, UnknownNameError, "vae"),
         ({"modes": ("eagre",)}, UnknownNameError, "eager"),
         ({"modes": ()}, MsbenchError, "--mode"),
@@ -160,6 +165,27 @@ def test_a_second_sweep_measures_nothing(tmp_path: Path, counter: Counter) -> No
     assert (len(counter.runs), len(counter.costs)) == (3, 5)
     assert second.cells_run == 0
     assert second.cells == first.cells
+
+
+def test_baselines_have_options_and_labels_and_come_from_files(tmp_path: Path, counter: Counter) -> None:
+    model = tmp_path / "my_model.py"
+    model.write_text("class M:\n    def encode(self, x): return x[..., ::2, ::2]\n    def decode(self, z): return z\n")
+    names = ("vae", "vae@dtype=bf16", "../x=bicubic", str(model))
+    asked = request(tmp_path / "out", scales=(1,), steps=(1,), baselines=names)
+    cells = [cell.cell for cell in run_sweep(asked).cells if cell.cell.baseline]
+    assert [(cell.decoder, cell.scales, cell.steps) for cell in cells] == [
+        ("vae", 1, 1),
+        ("vae@dtype=bf16", 1, 1),
+        ("../x", 1, 0),
+        ("my_model", 1, 1),
+    ]
+    assert [name for name, *_ in counter.runs] == ["diffusion", "vae", "vae", "bicubic", str(model)]
+    assert [config.decoders for config in counter.configs[1:]] == [(name,) for name in names]
+    assert {path.name for path in tmp_path.iterdir()} == {"my_model.py", "out"}
+    assert run_sweep(asked).cells_run == 0
+    model.write_text(model.read_text().replace("return z", "return z * 1"))
+    assert run_sweep(asked).cells_run == 1
+    assert run_sweep(replace(asked, baselines=("vae@dtype=bf16", "../x=bicubic@dtype=bf16"))).cells_run == 1
 
 
 @pytest.mark.parametrize(
