@@ -8,7 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.errors import UnknownNameError
@@ -98,6 +100,34 @@ class Compilable(Protocol):
 
     def compiled(self, compiler: Compiler) -> Decoder:
         """The same decoder, sharing its weights, whose networks went through `compiler`; this one stays as it is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedImage:
+    """One reconstruction that was made elsewhere."""
+
+    pixels: NDArray[np.uint8]
+    """uint8 [H, W, 3], RGB"""
+    sha256: str
+    """SHA-256 of the file's bytes"""
+    note: str
+    """what a reader must know of the file, in a few words that many files share; may be empty"""
+
+
+@runtime_checkable
+class Finished(Protocol):
+    """Optional, beside `Decoder`: finished images by sample, in place of `encode` and `decode`, which are not called."""
+
+    def match(self, samples: Mapping[str, str]) -> list[str]:
+        """Find the image of each sample (key -> path of the file it was made from); returns warnings, one line each.
+
+        Raises `MsbenchError` where not one sample has an image. Called once, before any `image`.
+        """
+        ...
+
+    def image(self, key: str) -> FinishedImage:
+        """The image of one sample, from any thread; raises `MsbenchError` where there is none, or none that can be used."""
         ...
 
 

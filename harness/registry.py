@@ -72,6 +72,9 @@ KINDS: dict[str, DecoderEntry] = {
         _DIFFUSERS,
         own=("revision", "posterior", "tiling"),
     ),
+    "images": DecoderEntry(
+        "images", "finished reconstructions, images:DIR, a folder, a tar or an .npz", "baselines.images:images", own=("match",)
+    ),
 }
 """decoders asked for as KIND:LOCATION, by kind"""
 FILE = DecoderEntry(

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import check, claim, compare, doctor, explain, maintain, schema, speed, sweep, train, verify
+from harness.cli import check, claim, compare, doctor, explain, maintain, schema, score, speed, sweep, train, verify
 from harness.cli import run as run_
 from harness.cli.command import Command
 from harness.cli.shared import DEBUG, Commands, open_streams, say
@@ -55,6 +55,7 @@ def _everywhere(
 
 
 app.command("run", cls=Command)(run_.run_command)
+app.command("score", cls=Command)(score.score_command)
 app.command("compare", cls=Command)(compare.compare_command)
 app.command("claim", cls=Command)(claim.claim_command)
 app.command("verify", cls=Command)(verify.verify_command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -30,18 +31,16 @@ def run_command(
     resolution: shared.Resolution = None,
     max_samples: shared.MaxSamples = None,
     allow_upsampling: Annotated[bool, typer.Option("--allow-upsampling", help="Enlarge images that are too small.")] = False,
+    as_given: Annotated[
+        bool, typer.Option("--as-given", help="No crop: images of folder:PATH keep their own sizes. Needs --no-cost.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seeds all that is random. Here the subset and noise.")] = 0,
     noise_seeds: Annotated[
         int, typer.Option(min=1, help="Decode each image under this many noise seeds; figures are means, their spread is kept.")
     ] = 1,
-    margin: Annotated[
-        str,
-        typer.Option(help="Losses that count as none: lpips=0.01,rfid=5%. Stated before the run; others keep their default."),
-    ] = "",
-    extra_metrics: Annotated[
-        str, typer.Option(help="Metrics on request, separated by commas, as dists,pyiqa:gmsd; `msbench ls metrics` lists them.")
-    ] = "",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per call; changes no number beyond rounding.")] = 8,
+    margin: shared.Margin = "",
+    extra_metrics: shared.ExtraMetrics = "",
+    batch_size: shared.BatchSize = 8,
     device: shared.Device = "cpu",
     dtype: shared.Dtype = "fp32",
     mode: Annotated[str, typer.Option(help="How decoders run: eager, compile or cudagraph.")] = "eager",
@@ -53,9 +52,7 @@ def run_command(
         int | None, typer.Option(min=1, help="Number of scales K. The given checkpoint must be trained for it.")
     ] = None,
     output_dir: shared.NewFolder = None,
-    save_images: Annotated[
-        Path | None, typer.Option(help="Write every image the metrics saw as PNG below this folder.")
-    ] = None,
+    save_images: shared.SaveImages = None,
     cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Measure time, FLOPs and memory.")] = True,
     cost_batch_sizes: Annotated[
         str, typer.Option(help="Batch sizes to time, separated by commas. none = count FLOPs alone.")
@@ -67,7 +64,7 @@ def run_command(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Leave images that a decoder fails on out of every decoder's figures.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what lies in --output-dir.")] = False,
+    resume: shared.Resume = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate time, memory and disk.")] = False,
     columns: shared.Columns = "",
     offline: shared.Offline = False,
@@ -83,10 +80,9 @@ def run_command(
     """
     given = locals()
     from harness.cost.cost import CostProtocol
-    from harness.report.results import check_columns, results_table
+    from harness.report.results import check_columns
     from harness.run.config import RunConfig
     from harness.run.runner import evaluate
-    from harness.stopwatch import timing_line
 
     sizes = () if cost_batch_sizes == "none" else tuple(shared.parse_integers("--cost-batch-sizes", cost_batch_sizes))
     protocol = CostProtocol(batch_sizes=sizes, max_seconds=cost_seconds, decoder_seconds=decoder_seconds) if cost else None
@@ -100,6 +96,14 @@ def run_command(
     with shared.progress_bar() as progress:
         command = " ".join(["msbench", *sys.argv[1:]])
         record = evaluate(request, progress, command, partial(_show_figures, dataset) if sizes and cost else None)
+    show_record(record, dataset, names, save_images, as_json)
+
+
+def show_record(record: Record, dataset: str, names: Sequence[str], save_images: Path | None, as_json: bool) -> None:
+    """Print what a run found: the table (of the columns `names`, where any are), warnings, and where everything lies."""
+    from harness.report.results import results_table
+    from harness.stopwatch import timing_line
+
     demo = (dataset,) if record.data.dataset.info.demo else ()
     table = results_table(record.rows_for_people(), f"{dataset}, n = {record.results[0]['n']}", demo)
     shared.show(select(table, [name for name in names if table.has(name)]) if names else table, stderr=as_json)

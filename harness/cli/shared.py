@@ -63,6 +63,15 @@ Resolution = Annotated[
     int | None,
     typer.Option(min=MIN_RESOLUTION, max=MAX_RESOLUTION, help="Side of every image in pixels. Default: the dataset's own."),
 ]
+Margin = Annotated[
+    str, typer.Option(help="Losses that count as none: lpips=0.01,rfid=5%. Stated before the run; others keep their default.")
+]
+ExtraMetrics = Annotated[
+    str, typer.Option(help="Metrics on request, separated by commas, as dists,pyiqa:gmsd; `msbench ls metrics` lists them.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images per call; changes no number beyond rounding.")]
+SaveImages = Annotated[Path | None, typer.Option(help="Write every image the metrics saw as PNG below this folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what lies in --output-dir.")]
 MaxSamples = Annotated[int | None, typer.Option(min=1, help="Seeded, class-stratified subset of this size.")]
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seeds all that is random. Here the subset and noise.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]

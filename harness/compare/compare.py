@@ -220,7 +220,7 @@ def _compared(pairs: Sequence[_Pair], margins: Mapping[str, Margin], report: Pro
     estimates: list[Estimate] = []
     for done, (metric, row, base) in enumerate(wanted):
         report(f"comparing {metric}", done, len(wanted))
-        estimates.append(difference(row.measured.reordered(base.measured.keys), base.measured, metric))
+        estimates.append(difference(*_alike(row.measured, base.measured), metric))
     report("comparing", len(wanted), len(wanted))
     corrected = holm([estimate.p_value(0.0) for estimate in estimates])
     values = [(row.measured.value(metric), base.measured.value(metric)) for metric, row, base in wanted]
@@ -242,6 +242,14 @@ def _compared(pairs: Sequence[_Pair], margins: Mapping[str, Margin], report: Pro
         ratio = rate_ratio(row.result, base.result)
         found.append(Compared(metric, row.label, base.label, *figures, *words, *rest, rate_ratio=ratio))
     return tuple(found)
+
+
+def _alike(row: Measured, base: Measured) -> tuple[Measured, Measured]:
+    """Both in one order and with one clustering: that of the side that knows which images share a photograph."""
+    row = row.reordered(base.keys)
+    clusters = base.clusters or row.clusters
+    row, base = (one if one.clusters == clusters else replace(one, clusters=clusters, statistics={}) for one in (row, base))
+    return row, base
 
 
 def _inferiority(

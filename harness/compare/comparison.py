@@ -7,11 +7,17 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UnknownNameError
+from harness.record.protocol import FINISHED
 from harness.record.record import Record, plain
 from harness.record.schema import Result
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_OF_THE_REFERENCE = ("dataset", "split", "resolution", "preprocessing", "max_samples", "subset_seed", "subset", "partial")
+"""fields of the protocol that say how the reference's pixels came about, and no more than their hash"""
+_OF_DECODING = ("reconstructions", "noise_seed", "noise_seeds", "quantisation")
+"""fields of the protocol without a meaning for finished images"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +90,24 @@ def chosen_rows(record: Record, decoder: str | None) -> list[Result]:
 
 def side_by_side(first: Basis, other: Basis) -> Fit:
     """What keeps two bases apart in quality, metric by metric, and in time."""
-    quality = ""
+    quality, pixels = "", first.reference_sha256 == other.reference_sha256
+    finished = FINISHED in (first.protocol.get("reconstructions"), other.protocol.get("reconstructions"))
+    idle = (_OF_DECODING + _OF_THE_REFERENCE * pixels) * finished
     if first.protocol_hash != other.protocol_hash:
-        named = _differing("protocol field {}:", first.protocol, other.protocol)
-        quality = named or f"protocol hash: {first.protocol_hash} against {other.protocol_hash}"
-    elif first.source_sha256 != other.source_sha256:
+        sides = ({name: value for name, value in one.protocol.items() if name not in idle} for one in (first, other))
+        hashes = f"protocol hash: {first.protocol_hash} against {other.protocol_hash}" * (not finished)
+        quality = _differing("protocol field {}:", *sides) or hashes
+    if not quality and first.source_sha256 != other.source_sha256 and not (finished and pixels):
         quality = "the source files (source_sha256)"
+    if quality and finished and not pixels:
+        quality = f"the reference's pixels (reference_sha256); {quality}"
     shared = first.definitions.keys() & other.definitions.keys()
     changed = tuple(sorted(name for name in shared if first.definitions[name] != other.definitions[name]))
     warnings = [
         f"{name} is left out: {other.name} computes {other.definitions[name]!r}, {first.name} {first.definitions[name]!r}"
         for name in changed
     ]
-    if first.reference_sha256 != other.reference_sha256:
+    if not pixels:
         warnings.append(f"{other.name}: same files, other pixels than {first.name} (another image library version?)")
     return Fit(quality, changed, tuple(warnings), _differing("{}", first.timing, other.timing))
 

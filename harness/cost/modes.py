@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.cost.attempt import UnsupportedModeError, is_out_of_memory
-from harness.decoder import Compilable, Compiler, Decoder, NoiseSource
+from harness.decoder import Compilable, Compiler, Decoder, Finished, NoiseSource
 from harness.errors import UnknownNameError
 from harness.noise import SampleNoise
 
@@ -35,11 +35,14 @@ def parse_mode(name: str) -> Mode:
 
 
 def in_mode(decoder: Decoder, mode: Mode, device: torch.device) -> Decoder:
-    """`decoder` as it runs in `mode` on `device`; the decoder itself for `eager`. Its first call at a shape sets that shape up.
+    """`decoder` as it runs in `mode` on `device`; the decoder itself for `eager`, or where its images
+    are finished. Its first call at a shape sets that shape up.
 
     Raises:
         UnsupportedModeError: CUDA graphs anywhere but on a CUDA device.
     """
+    if isinstance(decoder, Finished):
+        return decoder
     match mode:
         case "eager":
             return decoder

@@ -12,7 +12,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.data.images import ADM_CROP, ADM_CROP_UPSAMPLE, ImageError, center_crop, decode, native_crop
+from harness.data.images import ADM_CROP, ADM_CROP_UPSAMPLE, AS_GIVEN, ImageError, as_given, center_crop, decode, native_crop
 from harness.data.sources import FolderSource, printable
 from harness.data.types import DatasetInfo, Entry, Example, Request, Skipped, Source
 from harness.errors import MsbenchError
@@ -84,7 +84,9 @@ class Dataset:
     def _read(self, entry: Entry) -> Example:
         data = self._source.read(entry.name)
         picture = decode(data)
-        if entry.corner is None:
+        if self.info.preprocessing == AS_GIVEN:
+            image = as_given(picture)
+        elif entry.corner is None:
             image = center_crop(picture, self.info.resolution, self._allow_upsampling)
         else:
             image = native_crop(picture, *entry.corner, self.info.resolution)
@@ -130,10 +132,11 @@ def build_dataset(
         picks = stratified_subset([identity(entry) for entry in chosen], labels, request.max_samples, request.seed)
         chosen = [chosen[index] for index in picks]
         notes = [*notes, f"subset {subset}" + ("" if any(labels) else ", drawn uniformly")]
+    crop = ADM_CROP_UPSAMPLE if request.allow_upsampling else ADM_CROP
     info = DatasetInfo(
         name=printable(request.name),
         split=split,
-        resolution=resolution,
+        resolution=0 if request.as_given else resolution,
         n_available=len(entries),
         n_selected=len(chosen),
         classes=len({entry.label for entry in entries if entry.label is not None}),
@@ -141,7 +144,7 @@ def build_dataset(
         subset=subset,
         demo=demo,
         note="; ".join(filter(None, notes)),
-        preprocessing=preprocessing or (ADM_CROP_UPSAMPLE if request.allow_upsampling else ADM_CROP),
+        preprocessing=AS_GIVEN if request.as_given else preprocessing or crop,
     )
     return Dataset(info, chosen, source, request.allow_upsampling)
 

@@ -1,4 +1,4 @@
-"""`folder:PATH`: any folder (searched to the bottom, the sub-folder is the label) or uncompressed tar of images."""
+"""`folder:PATH`: any folder (searched to the bottom, the sub-folder is the label), uncompressed tar or `.npz` of images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from harness.data.dataset import Dataset, build_dataset
+from harness.data.npz import open_npz
 from harness.data.sources import FolderSource, is_image_name, list_folder, make_keys, open_tar, printable
 from harness.data.types import Entry, Request, Source
 from harness.errors import MsbenchError
@@ -15,7 +16,7 @@ _NAMED = 5  # folders left out that a note names
 
 
 def list_source(path: Path, name: str) -> tuple[Source, list[str], str]:
-    """Source, sorted file names (images or not) and a note on folders left out; of a folder or tar.
+    """Source, sorted file names (images or not) and a note on folders left out; of a folder, a tar or an `.npz`.
 
     Raises:
         MsbenchError: `path` is neither.
@@ -26,6 +27,9 @@ def list_source(path: Path, name: str) -> tuple[Source, list[str], str]:
         return FolderSource(path), names, printable(f"left out: {', '.join(left_out[:_NAMED])}{more}") if left_out else ""
     if not path.is_file():
         raise MsbenchError(f"{name}: {path} {'is neither a folder nor a file' if path.exists() else 'does not exist'}")
+    if path.suffix == ".npz":
+        samples = open_npz(path)
+        return samples, samples.names, ""
     tar = open_tar(path)
     return tar, sorted(tar.members), ""
 

@@ -16,10 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
+
 ADM_CROP = "adm-center-crop-v1"
 """halve by box, bicubic to the short side, centre crop; images smaller than the resolution are left out"""
 ADM_CROP_UPSAMPLE = "adm-center-crop-v1-upsample"
 """the same, but images smaller than the resolution are enlarged, as ADM does"""
+AS_GIVEN = "as-given-v1"
+"""nothing: every image keeps its pixels and its own size"""
 
 # Pillow's readers raise these on damaged files, depending on the format and on where the damage is.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError)
@@ -27,6 +31,8 @@ _DAMAGE = (*_BROKEN, struct.error, zlib.error, Image.DecompressionBombError)
 _TURNS = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"]
 _UPRIGHT = {orientation: Image.Transpose[turn] for orientation, turn in enumerate(_TURNS, start=2)}
 """EXIF orientation -> what turns the picture upright"""
+_UNCHANGED = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
+"""modes of Pillow that become RGB without a change of a pixel, if nothing is transparent"""
 _MAX_PIXELS = 1 << 27  # an intermediate image larger than this comes from an absurd aspect ratio
 
 
@@ -58,6 +64,29 @@ def decode(data: bytes) -> Image.Image:
             return _to_rgb(image if upright is None else image.transpose(upright))
     except _DAMAGE as error:
         raise ImageError(_reason(error)) from error
+
+
+def decode_unchanged(data: bytes) -> npt.NDArray[np.uint8]:
+    """Any image file's bytes -> uint8 [H, W, 3], where RGB of 8 bits holds exactly what the file holds.
+
+    Raises:
+        ImageError: as `decode`; or the file has transparent pixels, more than 8 bits a channel or another colour space.
+    """
+    picture = decode(data)
+    with Image.open(BytesIO(data)) as image:
+        deep = image.format == "PNG" and data[24] == 16  # the depth stands in the header alone
+        if deep or image.mode not in _UNCHANGED:
+            raise ImageError(f"{'16-bit ' * deep}{image.mode} pixels: what is scored must be RGB of 8 bits, so save it as that")
+        if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+            raise ImageError("transparent pixels: which colour lies below them is not said, so save it without")
+    return np.array(picture, dtype=np.uint8)
+
+
+def as_given(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """RGB picture -> uint8 [H, W, 3], nothing changed; raises ImageError where the metrics cannot take its size."""
+    if min(image.size) < MIN_RESOLUTION or max(image.size) > MAX_RESOLUTION:
+        raise ImageError(f"{image.width}x{image.height}: sides of {MIN_RESOLUTION} to {MAX_RESOLUTION} pixels are possible")
+    return np.array(image, dtype=np.uint8)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -23,7 +23,7 @@ class Example:
     key: str
     """unique in the dataset, safe as a file name, the same on every machine"""
     image: npt.NDArray[np.uint8]
-    """uint8 [R, R, 3], RGB"""
+    """uint8 [R, R, 3], RGB; [H, W, 3] where images keep their own size"""
     label: str | None
     """class, where the dataset has classes"""
     source_photo: str
@@ -51,7 +51,7 @@ class DatasetInfo:
     split: str | None
     """which part, "val" or "train"; None where the dataset has no splits"""
     resolution: int
-    """side R of every image, in pixels"""
+    """side R of every image, in pixels; 0 where each has a size of its own"""
     n_available: int
     """images the dataset holds (`n_original` in a record)"""
     n_selected: int
@@ -114,3 +114,5 @@ class Request:
     """which part, "val" or "train"; datasets without parts ignore it"""
     offline: bool = False
     """never touch the network"""
+    as_given: bool = False
+    """nothing is cropped: every image keeps its pixels and its own size"""

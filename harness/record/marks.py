@@ -56,7 +56,7 @@ def row_marks(result: Result, details: Details, dataset: DatasetFacts) -> list[s
     if details.cost and details.cost.uncounted:
         marks.append(f"not counted in its GFLOPs: {', '.join(details.cost.uncounted)}")
     if dataset.excluded:
-        marks.append(f"{len(dataset.excluded)} images left out because a decoder failed on them")
+        marks.append(f"{len(dataset.excluded)} images left out: a decoder failed on them or has none of them")
     if dataset.info.partial:
         marks.append(f"a partial data set of {dataset.n_samples.original:,} images")
     if dataset.info.subset == "unlabelled":

@@ -13,6 +13,9 @@ from typing import Any
 
 from harness.metrics.registry import DEFAULT_MARGINS
 
+DECODED, FINISHED = "decoded", "finished images"
+"""where reconstructions come from"""
+
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
@@ -42,6 +45,8 @@ class Protocol:
     """how the subset was drawn: "stratified by class", "unlabelled", …; empty for everything"""
     partial: bool = False
     """the dataset should hold more images than it did"""
+    reconstructions: str = DECODED
+    """where they come from; finished images alone draw no noise, and compare with whatever has the same reference pixels"""
 
     def hash(self) -> str:
         """First 16 hex digits of the SHA-256 of the fields that differ from their defaults, as JSON."""

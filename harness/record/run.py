@@ -1,13 +1,15 @@
 """A finished run with all it left behind, checked as a whole: `open_run` is the one way in for whoever compares or verifies.
 
 `samples.parquet` has one row per decoder, noise seed and image: decoder (the row's label), noise_seed, key, label (of the
-image), source_photo, source_sha256, then the columns of the metrics. `features.safetensors` holds Inception features, float32
-[n, 2048] in the order of the images: "reference", and "LABEL/SEED" for each decoder and noise seed.
+image), source_photo, source_sha256, then the columns of the metrics, and `FILE` for finished images. `features.safetensors`
+holds Inception features, float32 [n, 2048] in the order of the images: "reference", and "LABEL/SEED" for each decoder and
+noise seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEATURES, REFERENCE = "features.safetensors", "reference"
+FILE = "reconstruction_sha256"
+"""column of the samples: SHA-256 of the file of a finished image; absent or null for decoders that decode"""
 Features = NDArray[np.float32]
 _TEXTS = ("decoder", "key", "source_photo", "source_sha256")
 
@@ -114,6 +118,11 @@ def open_run(run: Path | Record) -> Run:
     if opened.has_features:
         _check_features(record.folder / FEATURES, [feature_key(label, seed) for label, seed in wanted], len(keys))
     return opened
+
+
+def files_sha256(keys: Iterable[str], hashes: Iterable[str]) -> str:
+    """SHA-256 over keys and file hashes, a line each."""
+    return hashlib.sha256("".join(f"{key}\0{one}\n" for key, one in zip(keys, hashes, strict=True)).encode()).hexdigest()
 
 
 def feature_key(label: str, noise_seed: int) -> str:

@@ -165,6 +165,8 @@ class Details:
     """what the number of images does to rFID; null where there is nothing to say"""
     cost: Cost | None
     """null where cost was not measured"""
+    files_sha256: str | None = None
+    """of finished images: hash over keys and file hashes; null for decoders that decode"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ class DatasetFacts:
     skipped: tuple[Skipped, ...]
     """files that gave no image"""
     excluded: tuple[Skipped, ...]
-    """images left out of every decoder's figures because a decoder failed on them (--keep-going)"""
+    """images left out of every decoder's figures because a decoder failed on them (--keep-going) or has none of them"""
     source_sha256: str
     """hash over keys and file hashes"""
     reference_sha256: str

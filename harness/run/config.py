@@ -39,6 +39,8 @@ class RunConfig:
     """size of the stratified subset; None = everything"""
     allow_upsampling: bool = False
     """enlarge images that are too small"""
+    as_given: bool = False
+    """no crop: every image keeps its pixels and its own size; with folder:PATH and without cost alone"""
     seed: int = 0
     """seeds the subset and each sample's noise"""
     noise_seeds: int = 1
@@ -129,6 +131,9 @@ def check_config(config: RunConfig) -> None:
     if config.dtype not in DTYPES.values():
         raise MsbenchError(f"dtype {config.dtype}: decoders run in {', '.join(DTYPES)}")
     parse_mode(config.mode)
+    cropped = config.resolution is not None or not config.dataset.startswith("folder:")
+    if config.as_given and (cropped or config.cost is not None):
+        raise MsbenchError("--as-given takes images of folder:PATH in their own sizes: no other dataset, resolution or cost")
     if config.resume and config.output_dir is None:
         raise MsbenchError("--resume goes on with the run in --output-dir FOLDER: name it")
     for name in config.extra_metrics:
@@ -138,7 +143,7 @@ def check_config(config: RunConfig) -> None:
 
 def dataset_request(config: RunConfig) -> Request:
     """The images that a run is asked for."""
-    asked = ("data_dir", "resolution", "max_samples", "seed", "allow_upsampling", "split", "offline")
+    asked = ("data_dir", "resolution", "max_samples", "seed", "allow_upsampling", "split", "offline", "as_given")
     return Request(config.dataset, **{name: getattr(config, name) for name in asked})
 
 

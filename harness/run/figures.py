@@ -17,7 +17,7 @@ from harness.metrics.registry import METRICS
 from harness.metrics.spectral import OCTAVE_COLUMNS
 from harness.record.measured import Measured, clusters_of, mean_columns
 from harness.record.record import plain
-from harness.record.run import REFERENCE
+from harness.record.run import FILE, REFERENCE, files_sha256
 from harness.record.schema import Details, Interval, IntervalNote, NoiseFacts, Result, RfidLine
 from harness.requests import DecoderRequest
 from harness.run.journal import Journal
@@ -47,6 +47,7 @@ def decoder_figures(
     """
     label = request.label
     images, seeds, seen = journal.images(), journal.seeds(label), journal.state["decoders"][label]
+    rows = journal.rows(label, seeds[0])
     keys, references = tuple(images["key"]), journal.array(REFERENCE)
     clusters = clusters_of(keys, list(images["source_photo"]))
     wholes = tuple(Whole(references, journal.features(label, seed), journal.columns(label, seed)) for seed in seeds)
@@ -105,6 +106,7 @@ def decoder_figures(
         else RfidLine(line.infinity, line.value - line.infinity, line.sizes, line.means),
         rfid_warning=None if line is None else line.warning(),
         cost=None,
+        files_sha256=files_sha256(keys, rows[FILE]) if FILE in rows else None,
     )
     return result, details
 

@@ -135,6 +135,10 @@ class Journal:
         joined: NDArray[Any] = torch.cat(self.tensors[name]).numpy()
         return joined
 
+    def pictures(self, name: str) -> list[NDArray[np.uint8]]:
+        """The images of a tensor, uint8 [H, W, 3] each, of any sizes."""
+        return [image for part in self.tensors[name] for image in part.numpy()]
+
     def finish(self, labels: Iterable[str]) -> None:
         """Write samples.parquet and features.safetensors, decoders in the order of `labels`."""
         import pandas as pd
@@ -181,9 +185,10 @@ def seen_warnings(state: Mapping[str, Any]) -> list[str]:
     """What a reader must know of decoders that do not what the contract says, one line each."""
     found = []
     for label, seen in state["decoders"].items():
-        if range_ := another_range(seen["low"], seen["high"], state["darkest"]):
+        if seen["values"] and (range_ := another_range(seen["low"], seen["high"], state["darkest"])):
             seen_range = f"({seen['low']:.3g} to {seen['high']:.3g})"
             found.append(f"decoder {label}: output looks like {range_} instead of [-1, 1] {seen_range}")
+        found += [f"decoder {label}: {count:,} images {note}" for note, count in seen.get("notes", {}).items() if count]
         if seen["alone"]:
             found.append(f"decoder {label}: draws from a global random generator; it ran image by image, seeded by key")
         if seen["depends"]:

@@ -59,7 +59,14 @@ def plan_run(config: RunConfig, progress: Progress | None = None) -> RunPlan:
     with TemporaryDirectory(prefix="msbench-") as place:
         images = Path(place) / "images"
         one = CostProtocol(batch_sizes=(1,), min_calls=1, max_calls=1, max_seconds=1e-3)
-        quick = replace(config, max_samples=few, cost=one, offline=True, resume=False, output_dir=Path(place) / "run")
+        quick = replace(
+            config,
+            max_samples=few,
+            cost=None if config.as_given else one,
+            offline=True,
+            resume=False,
+            output_dir=Path(place) / "run",
+        )
         data = evaluate(replace(quick, save_images=images if config.save_images else None), progress).data
         saved = sum(file.stat().st_size for file in images.rglob("*.png")) / few
     stages = {name: stage.seconds for name, stage in data.timing.stages.items()} if data.timing else {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,14 @@ from torch import Tensor
 from harness.cost.modes import eager_of
 from harness.data.dataset import Dataset, prefetch
 from harness.data.types import Example
-from harness.decoder import Decoder
-from harness.errors import MsbenchError
+from harness.decoder import Decoder, Finished, FinishedImage
+from harness.errors import MsbenchError, plugin_boundary
 from harness.files import atomic_path, features_dir, safe_name
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.metric import Batch
 from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
-from harness.record.run import REFERENCE, feature_key
+from harness.record.run import FILE, REFERENCE, feature_key
 from harness.run.config import RunConfig
 from harness.run.independence import PROBED, callers_generators, largest_difference, seeded
 from harness.run.journal import Journal, new_state
@@ -59,6 +59,7 @@ class QualityPass:
     ) -> None:
         self._config, self._dataset, self._decoders, self._suite = config, dataset, decoders, suite
         self._device, self._journal, self._stages = device, journal, stages
+        self._finished = {label: one for label, one in decoders.items() if isinstance(one, Finished)}
         rows = min(config.sheet_rows, len(dataset))
         self._shown = set(np.linspace(0, len(dataset) - 1, rows).round().astype(int).tolist())
         self._latents = max(config.cost.batch_sizes, default=1) if config.cost else 0
@@ -90,7 +91,7 @@ class QualityPass:
         digest = hashlib.sha256()
         with self._stages.stage("cache"):
             cache = FeatureCache(features_dir(), _cached_set(dataset, self._suite))
-        batches = prefetch(_batches(dataset, self._config.batch_size))
+        batches = prefetch(_batches(dataset, self._config.batch_size, self._finished))
         try:
             while batch := self._next(batches):
                 report("measuring images", place, len(dataset))
@@ -125,6 +126,9 @@ class QualityPass:
         pixels = torch.from_numpy(batch.images).permute(0, 3, 1, 2).contiguous().to(self._device)
         found: dict[tuple[str, int], tuple[list[int], Reconstruction]] = {}
         for label in self._decoders:
+            if label in batch.finished:
+                found[label, self._config.seed] = self._given(label, keys, batch.finished[label], pixels[:0])
+                continue
             for index, seed in enumerate(self._config.noise_seed_list()):
                 if index == 0 or self._seen(label)["noisy"]:
                     with self._stages.stage("decoding"):
@@ -150,6 +154,9 @@ class QualityPass:
         frames = {}
         for (label, seed), one in kept.items():
             frames[label, seed] = self._columns(label, seed, one, pixels, examples, prepared)
+            if label in batch.finished:
+                files = [batch.finished[label][place] for place in good]
+                frames[label, seed][FILE] = [one.sha256 for one in files if isinstance(one, FinishedImage)]
             with self._stages.stage("inception"):
                 tensors[feature_key(label, seed)] = torch.from_numpy(self._suite.inception_features(one.pixels))
             decoded = one.pixels.permute(0, 2, 3, 1).contiguous().cpu()
@@ -157,7 +164,8 @@ class QualityPass:
                 count_code(self._seen(label)["code"], self._decoders[label], one.latents, pixels.shape[-2] * pixels.shape[-1])
                 if show:
                     tensors[f"shown:{label}"] = decoded[show]
-                if sum(map(len, self._journal.tensors.get(f"latents:{label}", []))) < self._latents:
+                wanted = 0 if label in batch.finished else self._latents
+                if sum(map(len, self._journal.tensors.get(f"latents:{label}", []))) < wanted:
                     tensors[f"latents:{label}"] = one.latents
             place = safe_name(label)
             self._save(place if seed == self._config.seed else f"{place}/noise-seed-{seed}", examples, decoded.numpy())
@@ -184,6 +192,26 @@ class QualityPass:
             parts, places = self._what_works(label, pixels, keys, seed, error)
         return places, self._noted(label, join(parts)) if parts else Reconstruction(pixels[:0], pixels[:0], 0, 0.0, 0.0)
 
+    def _given(
+        self, label: str, keys: Sequence[str], images: Sequence[FinishedImage | str], none: Tensor
+    ) -> tuple[list[int], Reconstruction]:
+        """Places of the images that have a finished one, and those; the others are excluded. `none` is uint8 [0, 3, H, W]."""
+        places, parts, notes = [], [none], self._seen(label).setdefault("notes", {})
+        for place, one in enumerate(images):
+            if isinstance(one, str):
+                self._exclude(keys[place], one)
+                continue
+            places.append(place)
+            parts.append(torch.from_numpy(one.pixels).permute(2, 0, 1)[None].to(self._device))
+            notes[one.note] = notes.get(one.note, 0) + bool(one.note)
+        return places, Reconstruction.of(torch.cat(parts).contiguous())
+
+    def _exclude(self, key: str, reason: str) -> None:
+        """Leave an image out of every decoder's figures; the first reason stays."""
+        excluded = self._journal.state["excluded"]
+        if key not in (one["name"] for one in excluded):
+            excluded.append({"name": key, "reason": " ".join(reason.split())})
+
     def _call(
         self, label: str, decoder: Decoder, pixels: Tensor, keys: Sequence[str], seed: int
     ) -> tuple[Reconstruction, bool]:
@@ -206,9 +234,7 @@ class QualityPass:
                 parts.append(self._call(label, self._decoders[label], pixels[place : place + 1], [key], seed)[0])
                 places.append(place)
             except MsbenchError as reason:
-                excluded = self._journal.state["excluded"]
-                if key not in (one["name"] for one in excluded):
-                    excluded.append({"name": key, "reason": " ".join(str(reason).split())})
+                self._exclude(key, str(reason))
         if len(places) == len(keys):
             raise error  # none fails alone: it is the batch that the decoder cannot do
         return parts, places
@@ -307,13 +333,37 @@ class _Batch:
     """their pixels, [B, H, W, 3]"""
     pixels_sha256: list[bytes]
     """hash of each one's pixels"""
+    finished: dict[str, list[FinishedImage | str]]
+    """decoders that have finished images -> each image's, or why there is none"""
 
 
-def _batches(dataset: Dataset, size: int) -> Iterator[_Batch]:
-    examples = iter(dataset)
-    while batch := list(islice(examples, size)):
-        images = np.stack([example.image for example in batch])
-        yield _Batch(batch, images, [pixels_sha256(image) for image in images])
+def _batches(dataset: Dataset, size: int, finished: Mapping[str, Finished]) -> Iterator[_Batch]:
+    """Images of one size each, in their order."""
+    for _, alike in groupby(dataset, lambda example: example.image.shape):
+        while batch := list(islice(alike, size)):
+            images = np.stack([example.image for example in batch])
+            given = {label: [_finished(label, one, example) for example in batch] for label, one in finished.items()}
+            yield _Batch(batch, images, [pixels_sha256(image) for image in images], given)
+
+
+def _finished(label: str, decoder: Finished, example: Example) -> FinishedImage | str:
+    """The finished image of an example, or why there is none.
+
+    Raises:
+        MsbenchError: it is of another size.
+    """
+    try:
+        with plugin_boundary(f"decoder {label}", "its image"):
+            found = decoder.image(example.key)
+    except MsbenchError as error:
+        return str(error)
+    sides, wanted = (f"{array.shape[1]}x{array.shape[0]}" for array in (found.pixels, example.image))
+    if sides != wanted:
+        raise MsbenchError(
+            f"decoder {label}, image {example.key}: its reconstruction is {sides}, the image {wanted}; sizes must agree "
+            "(`msbench score --preprocess --resolution R` crops the images)"
+        )
+    return found
 
 
 def _cached_set(dataset: Dataset, suite: MetricSuite) -> dict[str, str | int | None]:

@@ -29,6 +29,11 @@ class Reconstruction:
     high: float
     """largest value before rounding"""
 
+    @classmethod
+    def of(cls, pixels: Tensor) -> Reconstruction:
+        """Finished images, uint8 [B, 3, H, W]: nothing was decoded."""
+        return cls(pixels.new_empty(len(pixels), 0), pixels, 0, 0.0, 0.0)
+
 
 def reconstruct(decoder: Decoder, pixels: Tensor, noise: NoiseSource, keys: Sequence[str] = ()) -> Reconstruction:
     """Encode and decode a batch of any size: padded by repeating its edge to the decoder's factor, cropped after.

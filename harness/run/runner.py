@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -18,15 +17,16 @@ from harness.cost.modes import in_mode
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
 from harness.data.types import Skipped
-from harness.decoder import DTYPES, Decoder
+from harness.decoder import DTYPES, Decoder, Finished
 from harness.environment import Start
 from harness.errors import MsbenchError, UnknownNameError, plugin_boundary
 from harness.files import folder_lock, write_text
 from harness.foreign import ForeignDecoder, refuse_options
 from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
-from harness.record.protocol import Protocol
+from harness.record.protocol import DECODED, FINISHED, Protocol
 from harness.record.record import RECORD, Record, plain, read_record, write_record
+from harness.record.run import files_sha256
 from harness.record.schema import SCHEMA_VERSION, DatasetFacts, MetricFacts, RunData, SampleCounts, Setting
 from harness.registry import build_by, name_clashes
 from harness.report.progress import progress_bar
@@ -88,12 +88,13 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
     stages = Stages(device)
     with stages.stage("loading decoders"):
         decoders = {label: _built(config, row, device) for label, row in rows.items()}
+        told = [*_match(decoders, dataset), *name_clashes([row.name for row in rows.values()])]
     _refuse_random_weights(decoders)
     if any(one.spec.codebook_sizes for one in decoders.values()) and _OF_INDICES not in config.extra_metrics:
         config = replace(config, extra_metrics=(*config.extra_metrics, _OF_INDICES))
     with stages.stage("loading metrics"):
         suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
-    data = _plan(config, dataset, start, command)
+    data = _plan(config, dataset, start, command, decoders, told)
     with folder_lock(folder):
         journal = Journal(folder, new_state(decoders))
         if config.resume:
@@ -161,7 +162,6 @@ class _Run:
                 for label, decoder in self.decoders.items()
             ]
         images = journal.images()
-        lines = "".join(f"{key}\0{sha}\n" for key, sha in zip(images["key"], images["source_sha256"], strict=True))
         info = self.dataset.info
         with self.stages.stage("writing"):
             journal.finish(self.decoders)
@@ -174,11 +174,11 @@ class _Run:
                     SampleCounts(info.n_available, info.n_selected, len(images)),
                     tuple(self.dataset.skipped),
                     tuple(Skipped(**one) for one in journal.state["excluded"]),
-                    hashlib.sha256(lines.encode()).hexdigest(),
+                    files_sha256(images["key"], images["source_sha256"]),
                     reference_sha256,
                 ),
                 warnings=(
-                    *name_clashes([row.name for row in self.rows.values()]),
+                    *self.data.warnings,
                     *seen_warnings(journal.state),
                     *sorted({notice for one in extra if (notice := METRICS[one].notice)}),
                 ),
@@ -191,6 +191,8 @@ class _Run:
         if config.cost is None:
             return
         for index, (label, decoder) in enumerate(self.decoders.items()):
+            if isinstance(decoder, Finished):
+                continue
             report(f"timing {label}", index, len(self.decoders))
             latents = concatenate(self.journal.tensors[f"latents:{label}"]).to(device)
             try:
@@ -211,11 +213,11 @@ class _Run:
         """Originals beside every decoder, with each cell's PSNR and LPIPS."""
         if "shown:" not in self.journal.tensors:
             return
-        originals, keys, captions = list(self.journal.array("shown:")), self.journal.state["shown"], {}
+        originals, keys, captions = self.journal.pictures("shown:"), self.journal.state["shown"], {}
         for label in self.decoders:
             mine = self.journal.rows(label, self.config.seed).set_index("key").loc[keys]
             captions[label] = [_caption(*pair) for pair in zip(mine["psnr"], mine["lpips"], strict=True)]
-        decoded = {label: list(self.journal.array(f"shown:{label}")) for label in self.decoders}
+        decoded = {label: self.journal.pictures(f"shown:{label}") for label in self.decoders}
         with self.stages.stage("writing"):
             write_sheet(self.folder / "sheet.png", originals, decoded, keys, captions)
 
@@ -241,7 +243,23 @@ def _built(config: RunConfig, row: DecoderRequest, device: torch.device, steps: 
     return in_mode(_build(config, replace(row, steps=steps or row.steps), device), config.mode, device)
 
 
-def _plan(config: RunConfig, dataset: Dataset, start: Start, command: str) -> RunData:
+def _match(decoders: Mapping[str, Decoder], dataset: Dataset) -> list[str]:
+    """Let decoders that have finished images find those of the dataset; returns what a reader must know.
+
+    Raises:
+        MsbenchError: one has none of them.
+    """
+    samples, lines = {entry.key: entry.name for entry in dataset.entries}, list[str]()
+    for label, decoder in decoders.items():
+        if isinstance(decoder, Finished):
+            with plugin_boundary(f"decoder {label}", "matching its images"):
+                lines += decoder.match(samples)
+    return lines
+
+
+def _plan(
+    config: RunConfig, dataset: Dataset, start: Start, command: str, decoders: Mapping[str, Decoder], warnings: Sequence[str]
+) -> RunData:
     """The record of a run that has not measured anything yet."""
     info = dataset.info
     everything = config.max_samples is None or config.max_samples >= info.n_available
@@ -257,6 +275,7 @@ def _plan(config: RunConfig, dataset: Dataset, start: Start, command: str) -> Ru
         margins=merge_margins(DEFAULT_MARGINS, config.margins, METRICS),
         subset=info.subset,
         partial=info.partial,
+        reconstructions=FINISHED if all(isinstance(one, Finished) for one in decoders.values()) else DECODED,
     )
     measured = [one for one in METRICS.values() if not one.extra or one.name in config.extra_metrics]
     dtypes = {value: name for name, value in DTYPES.items()}
@@ -279,7 +298,7 @@ def _plan(config: RunConfig, dataset: Dataset, start: Start, command: str) -> Ru
         date=start.date,
         seconds=0.0,
         environment=plain(start.facts),
-        warnings=(),
+        warnings=tuple(warnings),
         timing=None,
     )
 

@@ -20,7 +20,7 @@ from harness.cost.roofline import Ceilings, measure_ceilings
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
 from harness.data.types import Request
-from harness.decoder import DTYPES
+from harness.decoder import DTYPES, Finished
 from harness.errors import MsbenchError
 from harness.run.reconstruct import to_uint8
 from harness.speed.messages import Burst, Facts, Job, Memory, Prepared, TurnTimes
@@ -55,6 +55,8 @@ class Bench:
         self.device = torch.device(job.device)
         self.dtype = DTYPES[job.dtype]
         self.decoder = job.contestant.build(self.device, self.dtype)
+        if isinstance(self.decoder, Finished):
+            raise MsbenchError(f"{self.decoder.spec.name} holds finished images, which take no time to make: leave it out")
         self._job, self._pinned, self._clock = job, pinned, clock
         self._latents: dict[int, Tensor] = {}
         self._decode: Callable[[], Tensor] | None = None

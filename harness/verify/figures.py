@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.metrics.metric import Whole
 from harness.metrics.registry import METRICS
-from harness.record.run import Run
+from harness.record.run import FILE, Run, files_sha256
 from harness.record.schema import Details, Result
 from harness.verify.check import Check, close, same, unchecked
 
@@ -22,6 +22,9 @@ def figure_checks(run: Run, result: Result) -> list[Check]:
     """Checks of one row's figures and of their spread over noise seeds."""
     label, details, mine = result.label, run.record.data.decoders[result.label], run.of(result.label)
     checks = [same(label, "n", result.n, mine["key"].nunique(), "images in samples.parquet")]
+    if details.files_sha256 is not None and FILE in mine:
+        digest = files_sha256(mine["key"], mine[FILE])
+        checks.append(same(label, "details.files_sha256", details.files_sha256, digest, "SHA-256 over keys and file hashes"))
     known = run.record.data.metrics
     for name in [*known, *(name for name in METRICS if name in mine and name not in known)]:
         if name in mine:

@@ -197,7 +197,8 @@ def _torch_fidelity_check(run: Run, group: Group, weights: Path) -> Check:
     if not weights.is_file():
         torch.save(torch_fidelity_state_dict(), weights)
     # save_cpu_ram: it reads in this process instead of several workers
-    options = {"cuda": False, "fid": True, "verbose": False, "cache": False, "batch_size": min(16, n), "save_cpu_ram": True}
+    batch = min(16, n) if run.record.data.protocol.resolution else 1  # it stacks images, which may differ in size
+    options = {"cuda": False, "fid": True, "verbose": False, "cache": False, "batch_size": batch, "save_cpu_ram": True}
     places = {"input1": str(group.reference), "input2": str(group.folder), "feature_extractor_weights_path": str(weights)}
     found = calculate_metrics(**options, **places)
     value, reason = float(found["frechet_inception_distance"]), "float32 features and means: 1e-4 of the value + 1e-3"

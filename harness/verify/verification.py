@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.decoder import Decoder
 from harness.record.images import find_images
 from harness.record.rebuilt import rebuild
-from harness.record.run import Run, open_run
+from harness.record.run import Run, files_sha256, open_run
 from harness.record.schema import SCHEMA_VERSION
 from harness.verify.built import built_checks, latency_checks
 from harness.verify.check import Check, same
@@ -96,8 +95,7 @@ def _run_checks(run: Run) -> list[Check]:
     """Numbers of the run as a whole."""
     data = run.record.data
     mine = run.of(data.results[0].label).drop_duplicates("key")
-    lines = "".join(f"{key}\0{digest}\n" for key, digest in zip(mine["key"], mine["source_sha256"], strict=True))
-    digest = hashlib.sha256(lines.encode()).hexdigest()
+    digest = files_sha256(mine["key"], mine["source_sha256"])
     facts = {
         "protocol_hash": (data.protocol_hash, data.protocol.hash(), "SHA-256 over the protocol's fields"),
         "dataset.source_sha256": (data.dataset.source_sha256, digest, "SHA-256 over keys and file hashes"),

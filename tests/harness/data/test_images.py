@@ -4,13 +4,14 @@ import contextlib
 import io
 import struct
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps, features
 
-from harness.data.images import ImageError, center_crop, decode, image_size, native_crop
+from harness.data.images import ImageError, center_crop, decode, decode_unchanged, image_size, native_crop
 from harness.data.registry import open_dataset
 from harness.data.types import Request
 
@@ -232,3 +233,43 @@ def test_native_crop_stays_inside(picture):
     assert np.array_equal(native_crop(image, 3, 5, 8), np.asarray(image)[5:13, 3:11])
     with pytest.raises(ImageError, match="does not hold"):
         native_crop(image, 13, 0, 8)
+
+
+def test_what_rgb_of_8_bits_holds_exactly_is_unchanged(encode, picture):
+    rgb = picture(16, 12)
+    assert np.array_equal(decode_unchanged(encode(rgb)), np.asarray(rgb))
+    assert np.array_equal(decode_unchanged(encode(rgb.convert("L"))), np.asarray(rgb.convert("L").convert("RGB")))
+    palette = rgb.quantize(16)
+    assert np.array_equal(decode_unchanged(encode(palette)), np.asarray(palette.convert("RGB")))
+    opaque = rgb.copy()
+    opaque.putalpha(255)
+    assert np.array_equal(decode_unchanged(encode(opaque)), np.asarray(rgb))
+    assert decode_unchanged(encode(rgb, "JPEG")).shape == (12, 16, 3)
+
+
+def test_what_would_change_pixels_is_refused(encode, picture):
+    rgb = picture(16, 12)
+    clear = rgb.copy()
+    clear.putalpha(254)
+    for data, words in (
+        (encode(clear), "transparent pixels"),
+        (encode(solid("P", 0), transparency=0), "transparent pixels"),
+        (encode(Image.fromarray(np.zeros((8, 8), np.uint16))), "16-bit I;16 pixels"),
+        (png_of_16_bits(), "16-bit RGB pixels"),
+        (encode(rgb.convert("CMYK"), "JPEG"), "^CMYK pixels"),
+        (b"", "empty file"),
+        (encode(rgb)[:80], "damaged"),
+    ):
+        with pytest.raises(ImageError, match=words):
+            decode_unchanged(data)
+
+
+def png_of_16_bits():
+    """2 x 2 pixels of 16-bit RGB, which Pillow cannot write and cuts to 8 bits on reading."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = (b"\0" + bytes(12)) * 2
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
