@@ -1,15 +1,12 @@
 """What the regression gate can tell apart: differences that mean nothing against checkpoints that were harmed a little.
 
-For each shipped decoder, on `photos`: a plain run (batch 8, one thread), then the same under benign changes (a second run,
-other batch sizes, two threads, older instruction sets as stand-ins for other machines, features of the reference that another
-run has cached), then with weights harmed by Gaussian noise of p % of each tensor's standard deviation. Decoders of many steps
-get fewer conditions, those without weights are not harmed. Writes one row a condition and metric:
+    python benchmarks/gate_sensitivity.py [--decoders direct] [--output FILE.csv]
 
-    python benchmarks/gate_sensitivity.py                       # all; what is already in the file is not run again
-    python benchmarks/gate_sensitivity.py --decoders direct
-    python benchmarks/gate_sensitivity.py --summary             # read the file only
-
-The largest benign difference of a metric is its floor; the tolerances of the metrics' entries hold ten times that, rounded up.
+Each shipped decoder on `photos`: a plain run (batch 8, one thread), then the same under benign changes (a second run, other
+batch sizes, two threads, older instruction sets as stand-ins for other machines), then with weights harmed by Gaussian noise of
+p % of each tensor's standard deviation. Decoders of many steps get fewer conditions, those without weights are not harmed. Writes
+a row a condition and metric, then prints each metric's floor, its largest benign difference: the tolerances of the metrics'
+entries hold ten times that, rounded up.
 """
 
 from __future__ import annotations
@@ -18,8 +15,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,66 +24,21 @@ import torch
 from benchmarks.plumbing import options, run_script, write_csv
 from decoders.checkpoint import load_autoencoder, load_denoiser, read_checkpoint, save_checkpoint, shipped_path
 from harness.compare.gate import gated_figures, tolerance_of, worsening
-from harness.errors import UnknownNameError
 from harness.files import sha256_file
 from harness.metrics.registry import METRICS
-from harness.record.record import Record, read_record
+from harness.record.record import read_record
 
 ROOT = Path(__file__).resolve().parent.parent
-OUTPUT = ROOT / "results" / "regression" / "sensitivity.csv"
-FAST = ("vae", "onestep", "ms-onestep", "direct")
-SLOW = ("diffusion", "ms-diffusion", "ms-diffusion-cascade")
+FAST, SLOW = ("vae", "onestep", "ms-onestep", "direct"), ("diffusion", "ms-diffusion", "ms-diffusion-cascade")
 UNTRAINED = ("bicubic", "jpeg", "identity")
-ALL = (*FAST, *UNTRAINED, *SLOW)
-INSTRUCTIONS = {
-    "": {},
-    "sse41": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
-    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-}
-COLUMNS = ("decoder", "change", "level", "seed", "metric", "plain", "worse_by", "protocol_hash", "weights_sha256")
-"""of a row, one metric of one condition: the plain run's figure, and how much worse this one is (negative = better)"""
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One way to run a decoder."""
-
-    change: str
-    """"plain", a benign change, or "noise" for harmed weights"""
-    level: float = 0.0
-    """noise in per cent of each tensor's standard deviation"""
-    seed: int = 0
-    """seed of that noise"""
-    batch_size: int = 8
-    """images per call"""
-    threads: int = 1
-    """threads of torch"""
-    instructions: str = ""
-    """"sse41" or "avx2" to hold torch and oneDNN back; empty = what the machine has"""
-    cached: bool = False
-    """only the reference's features are made this way, by a run before a plain one"""
-
-
-def conditions(decoder: str) -> list[Condition]:
-    """The plain run first, then what the decoder's speed allows."""
-    benign = [
-        Condition("plain"),
-        Condition("second run"),
-        Condition("batch 7", batch_size=7),
-        Condition("2 threads", threads=2),
-        Condition("sse41", instructions="sse41"),
-    ]
-    if decoder in SLOW:
-        return [*benign, *(Condition("noise", 1.0, seed) for seed in range(3))]
-    benign += [
-        Condition("batch 1", batch_size=1),
-        Condition("batch 32", batch_size=32),
-        Condition("sse41, batch 1, 2 threads", batch_size=1, threads=2, instructions="sse41"),
-        Condition("avx2", instructions="avx2"),
-    ]
-    if decoder in UNTRAINED:
-        return [*benign, *(replace(other, change=f"features of {other.change}", cached=True) for other in benign[2:])]
-    return [*benign, *(Condition("noise", level, seed) for level in (0.1, 0.2, 0.5, 1.0, 2.0) for seed in range(3))]
+SSE41 = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+TWO = {"OMP_NUM_THREADS": "2"}
+BENIGN: tuple[tuple[str, int, dict[str, str]], ...] = (
+    ("plain", 8, {}), ("second run", 8, {}), ("batch 7", 7, {}), ("2 threads", 8, TWO), ("sse41", 8, SSE41),
+    ("batch 1", 1, {}), ("batch 32", 32, {}), ("sse41, batch 1, 2 threads", 1, SSE41 | TWO), ("avx2", 8, AVX2),
+)  # fmt: skip
+"""change, images per call, environment of the process; decoders of many steps get the first five"""
 
 
 def harm(source: Path, target: Path, percent: float, seed: int) -> None:
@@ -103,111 +53,56 @@ def harm(source: Path, target: Path, percent: float, seed: int) -> None:
     save_checkpoint(target, module, manifest)
 
 
-def run(decoder: str, condition: Condition, folder: Path) -> Record:
-    """One run without cost, in a process of its own.
-
-    Its features of the reference are its own, or those of a run before it where the condition says so.
-    """
-    if condition.cached:
-        run("identity", replace(condition, cached=False), folder)
-        condition = Condition("plain")
-    command = [sys.executable, str(ROOT / "msbench.py"), "run", "--decoder", decoder, "--no-cost"]
-    command += ["--batch-size", str(condition.batch_size), "--output-dir", str(folder / decoder)]
-    if condition.change == "noise":
-        checkpoint = folder / f"{decoder}.safetensors"
-        harm(shipped_path(decoder), checkpoint, condition.level, condition.seed)
-        command += ["--checkpoint", str(checkpoint)]
-    own = {"MSBENCH_FEATURES": str(folder / "features"), "OMP_NUM_THREADS": str(condition.threads)}
-    environment = {**os.environ, **INSTRUCTIONS[condition.instructions], **own}
-    subprocess.run(command, env=environment, check=True, capture_output=True, cwd=ROOT)
-    return read_record(folder / decoder)
-
-
-def figures(decoder: str, condition: Condition) -> tuple[dict[str, float], str]:
-    """The gated figures of a run that were measured rather than counted, and its protocol hash."""
-    with tempfile.TemporaryDirectory() as folder:
-        record = run(decoder, condition, Path(folder))
+def figures(
+    decoder: str, batch: int = 8, environment: dict[str, str] | None = None, level: float = 0.0, seed: int = 0
+) -> tuple[dict[str, float], str]:
+    """The gated figures that were measured rather than counted, of one run in a process of its own, and its protocol hash."""
+    with tempfile.TemporaryDirectory() as place:
+        spec = decoder
+        if level:
+            harm(shipped_path(decoder), Path(place) / "harmed.safetensors", level, seed)
+            spec += f"@checkpoint={place}/harmed.safetensors"
+        command = [sys.executable, str(ROOT / "msbench.py"), "run", "--decoder", f"{decoder}={spec}", "--no-cost"]
+        own = {"MSBENCH_FEATURES": "off", "OMP_NUM_THREADS": "1", **(environment or {})}
+        command += ["--batch-size", str(batch), "--output-dir", f"{place}/run"]
+        subprocess.run(command, env=os.environ | own, check=True, capture_output=True, cwd=ROOT)
+        record = read_record(Path(place) / "run")
     found = gated_figures(record, record.data.results[0])
     return {name: value for name, value in found.items() if name in METRICS and value is not None}, record.protocol_hash
 
 
-def study(decoder: str, kept: list[dict[str, Any]], output: Path) -> list[dict[str, Any]]:
-    """Run what `kept` lacks of one decoder, writing the file after every condition.
-
-    Rows of other weights or of another protocol are dropped, and their conditions run again.
-    """
-    weights = "" if decoder in UNTRAINED else sha256_file(shipped_path(decoder))
-    kept = [row for row in kept if row["decoder"] != decoder or row["weights_sha256"] == weights]
-
-    def lacking() -> list[Condition]:
-        done = {(row["change"], row["level"], row["seed"]) for row in kept if row["decoder"] == decoder}
-        return [one for one in conditions(decoder) if (one.change, one.level, one.seed) not in done]
-
-    if not lacking():
-        print(f"{decoder}: complete; --again repeats it", flush=True)
-        return kept
-    plain, protocol = figures(decoder, Condition("plain"))
-    kept = [row for row in kept if row["decoder"] != decoder or (row["protocol_hash"] == protocol and row["change"] != "plain")]
-    for one in lacking():
-        found = plain if one.change == "plain" else figures(decoder, one)[0]
+def study(decoder: str) -> list[dict[str, Any]]:
+    """The rows of one decoder."""
+    levels = () if decoder in UNTRAINED else (1.0,) if decoder in SLOW else (0.1, 0.2, 0.5, 1.0, 2.0)
+    runs = [(change, 0.0, 0, figures(decoder, *how)) for change, *how in (BENIGN[:5] if decoder in SLOW else BENIGN)]
+    runs += [("noise", level, seed, figures(decoder, level=level, seed=seed)) for level in levels for seed in range(3)]
+    (plain, protocol), rows = runs[0][3], []
+    known = {"protocol_hash": protocol, "weights_sha256": "" if decoder in UNTRAINED else sha256_file(shipped_path(decoder))}
+    for change, level, seed, (found, _) in runs:
         for metric, value in found.items():
-            worse = worsening(plain[metric], value, METRICS[metric].direction)
-            label = (decoder, one.change, one.level, one.seed)
-            row = (*label, metric, plain[metric], worse, protocol, weights)
-            kept.append(dict(zip(COLUMNS, row, strict=True)))
-        write_csv(sorted(kept, key=lambda row: ALL.index(row["decoder"])), output)
-        print(f"{decoder}: {one.change}" + (f" {one.level} %, seed {one.seed}" if one.level else ""), flush=True)
-    return kept
-
-
-def summary(rows: pd.DataFrame) -> Iterator[str]:
-    """The study in a page: floors and tolerances, the effect of each level of harm, and what trips the gate."""
-    tolerances = [tolerance_of(metric) for metric in rows["metric"]]
-    amounts = [tolerance.amount(plain) for tolerance, plain in zip(tolerances, rows["plain"], strict=True)]
-    # Worsening in units of the figure's tolerance: above 1 the gate trips, and a figure without tolerance on any.
-    rows = rows.assign(limits=(rows["worse_by"] / amounts).fillna(0.0))
-    # Beside a figure of 0 no difference counts as a fraction of it.
-    rows["relative"] = [bool(tolerance.relative and plain) for tolerance, plain in zip(tolerances, rows["plain"], strict=True)]
-    rows["floor"] = (rows["worse_by"] / rows["plain"].where(rows["relative"], 1.0)).abs()
-    benign, harmed = rows[~rows["change"].isin(["plain", "noise"])], rows[rows["change"] == "noise"]
-    yield "metric: floor = largest benign difference (where), tolerance in use; effect of harm in tolerances, median (least)"
-    for metric in rows["metric"].unique():
-        tolerance, parts = tolerance_of(metric), []
-        for relative, here in benign[benign["metric"] == metric].groupby("relative", sort=False):
-            most = here.loc[here["floor"].idxmax()]
-            used = f"{tolerance.relative:g} of the figure" if relative else f"{tolerance.absolute:g}"
-            parts.append(f"{most['floor']:.2g} ({most['decoder']}, {most['change']}), {used}")
-        for level, here in harmed[harmed["metric"] == metric].groupby("level"):
-            parts.append(f"{level:g} %: {here['limits'].median():.1f} ({here['limits'].min():.1f})")
-        yield f"  {metric}: {'; '.join(parts)}"
-    tripping = benign[benign["limits"] > 1]
-    names = sorted({f"{decoder} {change}" for decoder, change in zip(tripping["decoder"], tripping["change"], strict=True)})
-    yield f"benign changes that trip the gate: {', '.join(names) or 'none'}"
-    yield "harmed checkpoints that trip the gate on any metric:"
-    for decoder, mine in harmed.groupby("decoder", sort=False):
-        worst = mine.groupby(["level", "seed"])["limits"].max() > 1
-        shares = worst.groupby("level").agg(["sum", "size"])
-        told = [f"{level:g} %: {tripped} of {seeds}" for level, (tripped, seeds) in shares.iterrows()]
-        caught = shares.index[shares["sum"] == shares["size"]]
-        least = f"{caught.min():g}" if len(caught) else "none"
-        yield f"  {decoder}: {', '.join(told)}; smallest level that trips with every seed: {least} %"
+            who = {"decoder": decoder, "change": change, "level": level, "seed": seed, "metric": metric, "plain": plain[metric]}
+            rows.append(who | {"worse_by": worsening(plain[metric], value, METRICS[metric].direction)} | known)
+    return rows
 
 
 def main() -> None:
-    """Run the study and print its summary."""
+    """Run the study and print the floors, and which share of harmed runs each level trips the gate with."""
     parser = options(__doc__)
-    parser.add_argument("--decoders", default=",".join(ALL), help="names separated by commas")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the CSV file, read and completed")
-    parser.add_argument("--again", action="store_true", help="run what is in the file again")
-    parser.add_argument("--summary", action="store_true", help="run nothing")
+    parser.add_argument("--decoders", default=",".join((*FAST, *UNTRAINED, *SLOW)), help="names separated by commas")
+    parser.add_argument("--output", type=Path, default=ROOT / "results" / "regression" / "sensitivity.csv", help="the CSV file")
     given = parser.parse_args()
-    rows = pd.read_csv(given.output, keep_default_na=False).to_dict("records") if given.output.is_file() else []
-    for name in [] if given.summary else given.decoders.split(","):
-        if name not in ALL:
-            raise UnknownNameError("decoder", name, ALL)
-        rows = study(name, [row for row in rows if not given.again or row["decoder"] != name], given.output)
-    for line in summary(pd.DataFrame(rows, columns=list(COLUMNS))):
-        print(line)
+    rows: list[dict[str, Any]] = []
+    for name in given.decoders.split(","):
+        rows += study(name)
+        write_csv(rows, given.output)
+    frame = pd.DataFrame(rows)
+    pairs = zip(frame["metric"], frame["plain"], strict=True)
+    frame["trips"] = frame["worse_by"] > [tolerance_of(metric).amount(plain) for metric, plain in pairs]
+    benign, harmed = (frame[(frame["change"] == "noise") == noisy] for noisy in (False, True))
+    print(benign.groupby("metric")["worse_by"].agg(lambda worse: worse.abs().max()).rename("floor").to_string())
+    print(f"benign runs that trip the gate: {int(benign.groupby(['decoder', 'change'])['trips'].any().sum())}")
+    if len(harmed):
+        print(harmed.groupby(["decoder", "level", "seed"])["trips"].any().groupby(["decoder", "level"]).mean().to_string())
 
 
 if __name__ == "__main__":
