@@ -31,11 +31,11 @@ def build(options: DecoderOptions) -> Decoder:
         MsbenchError: no such file, it raises, it offers nothing or several things, or an option is given that nothing takes.
         UnknownNameError: no such attribute.
     """
-    place, _, attribute = options.location.partition(".py:")
-    path = Path(place if attribute else options.location).expanduser()
-    path = path.with_name(f"{path.name}.py") if attribute else path
+    whole = options.location
+    place, _, attribute = (whole, "", "") if whole.endswith(".py") else whole.rpartition(":")
+    path = Path(place).expanduser()
     if not path.is_file():
-        raise MsbenchError(f"--decoder {options.location}: there is no file {path}")
+        raise MsbenchError(f"--decoder {whole}: there is no file {path}")
     code = path.read_bytes()
     module = _imported(path, code)
     offered = _offered(module)
@@ -70,10 +70,9 @@ def _imported(path: Path, code: bytes) -> ModuleType:
 
 def _offered(module: ModuleType) -> list[str]:
     """Names of what a file offers as its decoder."""
-    usual = [name for name in USUAL if hasattr(module, name)]
-    if usual:
-        return usual
     public = {name: one for name, one in vars(module).items() if not name.startswith("_") and not isinstance(one, ModuleType)}
+    if usual := [name for name in USUAL if name in public]:
+        return usual
     objects = {name: one for name, one in public.items() if has_codec(one) and not isinstance(one, type)}
     made = {type(one) for one in objects.values()}
     classes = [

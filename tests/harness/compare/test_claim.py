@@ -152,7 +152,7 @@ def test_runs_of_other_protocols_and_without_features_are_refused(runs: Runs, ma
     bare = make_run(tmp_path / "bare", {"s": 0.0}, features=False)
     with pytest.raises(MsbenchError, match="keeps no features"):
         candidate(bare, "s")
-    with pytest.raises(MsbenchError, match="unknown decoder of .* 'x'"):
+    with pytest.raises(MsbenchError, match=r"unknown decoder of .* 'x'"):
         candidate(other, "x")
     with pytest.raises(MsbenchError, match="no teacher given"):
         examine([], runs["direct"], runs["student"])
