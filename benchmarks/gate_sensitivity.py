@@ -4,9 +4,9 @@
 
 Each shipped decoder on `photos`: a plain run (batch 8, one thread), then the same under benign changes (a second run, other
 batch sizes, two threads, older instruction sets as stand-ins for other machines), then with weights harmed by Gaussian noise of
-p % of each tensor's standard deviation. Decoders of many steps get fewer conditions, those without weights are not harmed. A row
-is a condition and a metric; then each metric's floor is printed, its largest benign difference: the tolerances of the metrics'
-entries hold ten times that, rounded up.
+p % of each tensor's standard deviation. Decoders of many steps get fewer conditions, those without weights are not harmed. Rows
+hold a condition and a metric; then each metric's floor is printed, its largest benign difference: the tolerances of metrics
+hold ten times that, rounded up.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from harness.cost.flops import count_flops
 from harness.decoder import Decoder
@@ -15,6 +16,7 @@ from harness.noise import SampleNoise
 from harness.record.rebuilt import HASHES, other_weights
 from harness.record.run import Run
 from harness.record.schema import Result
+from harness.run.rate import count_code, new_count, rate_of
 from harness.verify.check import Check, close, same, unchecked
 
 _MAY_LACK = ("recipe_sha256", "teacher_sha256", "training_seed")  # older weights do not say
@@ -50,7 +52,7 @@ def built_checks(run: Run, result: Result, built: Decoder | str) -> list[Check]:
             checks.append(close(label, number, value, gflops, how, relative=1e-9, reason=reason))
         else:
             checks.append(same(label, number, value, facts.get(name), "the decoder built again"))
-    return checks
+    return checks + ([] if isinstance(built, str) or why else _rate_checks(run, result, built))
 
 
 def latency_checks(run: Run, result: Result) -> list[Check]:
@@ -66,10 +68,29 @@ def latency_checks(run: Run, result: Result) -> list[Check]:
     return checks
 
 
+def _rate_checks(run: Run, result: Result, built: Decoder) -> list[Check]:
+    """Bits of latents and of tokens, which do not depend on the pixels; those of files do."""
+    if result.rate is None or result.rate.kind == "files":
+        return []
+    count = new_count()
+    count_code(count, built, _black(run, built), run.record.data.protocol.resolution**2)
+    again = rate_of(count, built)
+    if again is None:
+        return []
+    pairs = {name: (getattr(result.rate, name), getattr(again, name)) for name in ("bits_per_image", "bits_per_pixel")}
+    pairs["tokens"] = result.rate.tokens, again.tokens * result.n
+    how = "latents of a black image"
+    return [close(result.label, f"rate.{name}", *pair, how, relative=1e-9, reason="float64") for name, pair in pairs.items()]
+
+
 def _gflops(run: Run, built: Decoder) -> float | None:
-    """Counted on a black image of the run's size: FLOPs do not depend on the pixels."""
+    """Counted on a black image: FLOPs do not depend on the pixels."""
+    return count_flops(built, _black(run, built), SampleNoise.for_samples(0, ["verify"]))
+
+
+def _black(run: Run, built: Decoder) -> Tensor:
+    """Latents of a black image of the run's size."""
     side = run.record.data.protocol.resolution
     side += -side % built.spec.down_factor
     with torch.inference_mode():
-        latents = built.encode(torch.full((1, 3, side, side), -1.0))
-    return count_flops(built, latents, SampleNoise.for_samples(0, ["verify"]))
+        return built.encode(torch.full((1, 3, side, side), -1.0))

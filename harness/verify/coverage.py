@@ -33,7 +33,7 @@ def uncovered(record: Record, checks: Iterable[Check]) -> list[Check]:
     found = [("", *one) for name in ("protocol_hash", "seconds", "dataset") for one in _numbers(data[name], name)]
     for row in record.results:
         label = row["label"]
-        own = {key: value for key, value in row.items() if key not in ("decoder", "label", "options", "dataset")}
+        own = {key: value for key, value in row.items() if key not in ("decoder", "label", "options", "dataset", "rate_ratio")}
         found += [(label, *one) for one in _numbers(own, "")]
         found += [(label, *one) for one in _numbers(data["decoders"][label], "details")]
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from PIL import Image
 from baselines.jpeg import budget_bytes, fit_to_budget
 from harness.errors import MsbenchError
 from harness.record.record import read_record
+from harness.record.run import open_run
 from harness.report.results import results_table
 from harness.report.table import csv_text, markdown
+from harness.verify.built import built_checks, rebuild
 from tests.harness.run.conftest import LightRun
 from tests.harness.run.token_decoders import COLOURS, LEVELS, Darker, Grid
 
@@ -109,3 +112,17 @@ def test_tables_show_the_rate_and_what_has_another(light: LightRun) -> None:
 def test_latents_that_are_no_such_indices_are_refused(light: LightRun, name: str, words: str) -> None:
     with pytest.raises(MsbenchError, match=words):
         light(f"odd-{name}")
+
+
+def test_bits_are_counted_again(light: LightRun) -> None:
+    record = light("bicubic,odd-vq,jpeg")
+    run = open_run(record)
+    for result in record.data.results:
+        found = {one.number: one for one in built_checks(run, result, rebuild(result)) if one.number.startswith("rate.")}
+        assert set(found) == (
+            set() if result.label == "jpeg" else {f"rate.{name}" for name in ("bits_per_image", "bits_per_pixel", "tokens")}
+        )
+        assert all(one.agrees for one in found.values())
+        changed = replace(result, rate=result.rate and replace(result.rate, bits_per_image=1.0))
+        again = [one.agrees for one in built_checks(run, changed, rebuild(result)) if one.number == "rate.bits_per_image"]
+        assert again == [False] * bool(found)
