@@ -17,7 +17,7 @@ from pydantic import Field, with_config
 from torch import Tensor, nn
 
 from decoders.autoencoder import Depth, Patch
-from decoders.blocks import Down, PixelNorm, ResidualBlock, Up, block_lists
+from decoders.blocks import Down, PixelNorm, ResidualBlock, Up, block_lists, zero
 from decoders.settings import Width
 
 Prediction = Literal["image", "velocity"]
@@ -87,9 +87,8 @@ class Denoiser(nn.Module):
         self.modulation = nn.Linear(config.embedding, 2 * sum(self._modulated))
         self.norm = PixelNorm(widths[0])
         self.head = nn.Conv2d(widths[0], image_channels, 3, padding=1)
-        for layer in (self.modulation, self.head):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        zero(self.modulation)
+        zero(self.head)
 
     def project(self, latents: Tensor) -> list[Tensor]:
         """The once-per-image part: latents [B, C, h, w] -> one condition per scale, coarse to fine.

@@ -26,6 +26,7 @@ from decoders.training.perceptual import PerceptualLoss
 from decoders.training.regression import RegressionLossConfig, RegressionObjective
 from decoders.training.request import TrainRequest
 from decoders.training.trainer import Objective
+from harness.cells import fit_pca
 from harness.errors import MsbenchError
 from harness.files import sha256_file
 from harness.metrics.lpips import Lpips
@@ -146,6 +147,10 @@ def assemble(
     perceptual = PerceptualLoss(lpips, request.perceptual, autocast_dtype(request.config.precision, device))
     if isinstance(loss, AutoencoderLossConfig):
         assert isinstance(module, Autoencoder)
+        if module.config.linear and request.decoder == "vae":
+            config = module.config
+            report(f"fitting {config.latent_channels} components of {config.down_factor()}-px cells")
+            module.start_linear(fit_pca(data.images, config.down_factor(), config.latent_channels))
         return AutoencoderObjective(module, data.resident(device), loss, perceptual)
     assert isinstance(module, Denoiser)
     assert built.encoder is not None
