@@ -81,7 +81,7 @@ SIZES: Mapping[str, SizePreset] = MappingProxyType(
                 decoder_depths=(4,),
                 linear=True,
             ),
-            DenoiserConfig(patch=8, widths=(160,), depths=(4,)),
+            DenoiserConfig(patch=8, widths=(160,), depths=(4,), linear=True),
         ),
         "nano-f16c16": SizePreset(
             AutoencoderConfig(

@@ -45,7 +45,9 @@ def fit_pca(images: Tensor, down_factor: int, channels: int) -> CellPca:
         MsbenchError: more numbers than a cell has values, or images smaller than a cell.
     """
     if not 1 <= channels <= 3 * down_factor**2:
-        raise MsbenchError(f"cells of {down_factor}×{down_factor} pixels have {3 * down_factor**2} values: {channels} components")
+        raise MsbenchError(
+            f"cells of {down_factor}×{down_factor} pixels have {3 * down_factor**2} values: {channels} components"
+        )
     mean, covariance = _moments(_rows(cells(images[part], down_factor)) for part in _parts(images, down_factor))
     variances, vectors = torch.linalg.eigh(covariance)
     components = vectors.flip(1).T[:channels]
@@ -64,14 +66,13 @@ def fit_linear_map(latents: Tensor, images: Tensor, down_factor: int) -> tuple[T
     Raises:
         MsbenchError: images smaller than a cell, or latents on another grid.
     """
-    if latents.shape[-2:] != cells(images[:1], down_factor).shape[-2:]:
-        raise MsbenchError(
-            f"latents on a grid of {tuple(latents.shape[-2:])} do not fit images of {tuple(images.shape[-2:])} px at f{down_factor}"
-        )
+    parts = _parts(images, down_factor)
+    grid, size = tuple(latents.shape[-2:]), tuple(images.shape[-2:])
+    if grid != tuple(side // down_factor for side in size):
+        raise MsbenchError(f"latents on a grid of {grid} do not fit images of {size} px in cells of {down_factor} px")
     channels = latents.shape[1]
     mean, covariance = _moments(
-        torch.cat([_rows(latents[part].cpu()), _rows(cells(images[part], down_factor))], dim=1)
-        for part in _parts(images, down_factor)
+        torch.cat([_rows(latents[part].cpu()), _rows(cells(images[part], down_factor))], dim=1) for part in parts
     )
     weight = covariance[channels:, :channels] @ torch.linalg.pinv(covariance[:channels, :channels], hermitian=True)
     return weight.float(), (mean[channels:] - weight @ mean[:channels]).float()
@@ -83,11 +84,12 @@ def cells(images: Tensor, down_factor: int) -> Tensor:
     return F.pixel_unshuffle(images[..., :height, :width].cpu().float() / 127.5 - 1.0, down_factor)
 
 
-def _parts(images: Tensor, down_factor: int) -> Iterable[Tensor]:
+def _parts(images: Tensor, down_factor: int) -> list[Tensor]:
     """Indices of the images of a fit, batch by batch."""
     if min(images.shape[-2:]) < down_factor:
         raise MsbenchError(f"images of {tuple(images.shape[-2:])} px are smaller than a cell of {down_factor} px")
-    return torch.linspace(0, len(images) - 1, min(len(images), FITTED_IMAGES)).long().split(_BATCH)
+    picks = torch.linspace(0, len(images) - 1, min(len(images), FITTED_IMAGES)).long()
+    return [picks[start : start + _BATCH] for start in range(0, len(picks), _BATCH)]
 
 
 def _rows(grid: Tensor) -> Tensor:
@@ -96,7 +98,7 @@ def _rows(grid: Tensor) -> Tensor:
 
 
 def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean [D] and covariance [D, D] of rows, float64. Products of a batch are float32: rows are centred on the first batch's mean."""
+    """Mean [D] and covariance [D, D] of rows, float64; products within a batch are float32, of rows centred on the first batch's mean."""
     count, shift = 0, torch.zeros(())
     total, products = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for rows in batches:

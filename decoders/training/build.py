@@ -26,7 +26,7 @@ from decoders.training.perceptual import PerceptualLoss
 from decoders.training.regression import RegressionLossConfig, RegressionObjective
 from decoders.training.request import TrainRequest
 from decoders.training.trainer import Objective
-from harness.cells import fit_pca
+from harness.cells import fit_linear_map, fit_pca
 from harness.errors import MsbenchError
 from harness.files import sha256_file
 from harness.metrics.lpips import Lpips
@@ -156,6 +156,10 @@ def assemble(
     assert built.encoder is not None
     assert preset is not None
     data = encode_cached(data, built.encoder, built.lineage["encoder_sha256"], device, report, writes).resident(device)
+    if module.config.linear and not {"teacher_sha256", "start_sha256"} & built.lineage.keys():
+        assert data.latents is not None
+        report("fitting the least-squares map from latents to cells")
+        module.start_linear(*fit_linear_map(data.latents, data.images, module.config.down_factor))
     flow = make_flow(preset.flow, preset.scales)
     if isinstance(loss, FlowLossConfig):
         return FlowObjective(module, flow, data, loss, perceptual)

@@ -14,6 +14,7 @@ arithmetic (the noise generator's) and whatever runs inside a compiled function 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -189,6 +190,29 @@ def _flops(func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any], re
         case "quantized", str() if re.match(r"conv[123]d(_relu|_dynamic)?$", name):
             multiply_adds = result.numel() * args[1].unpack()[0][0].numel()
     return None if multiply_adds is None else 2 * multiply_adds
+
+
+def convolution_backward_flops(
+    grad_output: Sequence[int],
+    x: Sequence[int],
+    weight: Sequence[int],
+    _bias: Any,
+    _stride: Any,
+    _padding: Any,
+    _dilation: Any,
+    transposed: bool,
+    _output_padding: Any,
+    _groups: int,
+    output_mask: Sequence[bool],
+    out_shape: Any = None,
+) -> int:
+    """FLOPs of a convolution's backward pass, by the shapes of its arguments, for a `FlopCounterMode`.
+
+    The gradients of input and weight each take the multiply-adds of the forward pass: every output value (of a transposed
+    convolution: every input value) meets the weights of its own group. torch's formula takes all groups for the weight's.
+    """
+    meeting = math.prod(x if transposed else grad_output) * math.prod(weight[1:])
+    return 2 * meeting * (int(output_mask[0]) + int(output_mask[1]))
 
 
 def _is_real(tensor: Tensor) -> bool:
