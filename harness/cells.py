@@ -98,7 +98,7 @@ def _rows(grid: Tensor) -> Tensor:
 
 
 def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean [D] and covariance [D, D] of rows, float64; products within a batch are float32, of rows centred on the first batch's mean."""
+    """Mean [D] and covariance [D, D] of rows, float64; products within a batch are float32, of rows less the first's mean."""
     count, shift = 0, torch.zeros(())
     total, products = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for rows in batches:
