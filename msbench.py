@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from harness.errors import MsbenchError
     from harness.metrics.metric import Batch, Check, Metric, PerImage, Tolerance, Whole
     from harness.record.record import Record
+    from harness.record.run import Run, open_run
     from harness.run.config import RunConfig
     from harness.run.runner import evaluate
 
@@ -24,20 +25,24 @@ __all__ = [
     "NoiseSource",
     "PerImage",
     "Record",
+    "Run",
     "RunConfig",
     "Tolerance",
     "Whole",
     "compare",
     "evaluate",
     "main",
+    "open_run",
 ]
 
 _HOMES = {
     "MsbenchError": "harness.errors",
     "Record": "harness.record.record",
+    "Run": "harness.record.run",
     "RunConfig": "harness.run.config",
     "compare": "harness.compare.compare",
     "evaluate": "harness.run.runner",
+    "open_run": "harness.record.run",
     **dict.fromkeys(("Decoder", "DecoderOptions", "DecoderSpec", "NoiseSource"), "harness.decoder"),
     **dict.fromkeys(("Batch", "Check", "Metric", "PerImage", "Tolerance", "Whole"), "harness.metrics.metric"),
 }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from harness.record.record import Record, plain
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,7 @@ class SeedSpread:
     """standard error of the mean over images: what other images would change"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Comparison:
     """Rows of several runs, what may be said of their differences, and what a reader must know."""
 
@@ -186,6 +189,16 @@ class Comparison:
     """one line each"""
     forced: bool = False
     """runs that do not compare were put side by side all the same: nothing is tested and every row says so"""
+
+    def __repr__(self) -> str:
+        rows = ", ".join(row["label"] for row in self.results)
+        return f"<Comparison of {rows}: {len(self.comparisons)} differences, {len(self.warnings)} warnings>"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a difference, with the fields of `Compared`."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(one) for one in self.comparisons], columns=[one.name for one in fields(Compared)])
 
     def table_rows(self) -> list[dict[str, Any]]:
         """The rows as tables show them, their label marked where the comparison was forced."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RECORD, SAMPLES = "record.json", "samples.parquet"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Record:
     """One run."""
 
@@ -32,6 +32,11 @@ class Record:
     """where it lies"""
     data: RunData
     """the content of record.json"""
+
+    def __repr__(self) -> str:
+        names = ", ".join(result.label for result in self.data.results) or "no results"
+        images = f"{self.data.dataset.info.name}, n = {self.data.dataset.n_samples.effective}"
+        return f"<Record {self.folder}: {names} on {images}, {self.data.status}>"
 
     @property
     def results(self) -> list[dict[str, Any]]:
@@ -48,6 +53,12 @@ class Record:
         """`results` with the infinite PSNR of exact reconstructions put back, which JSON cannot hold."""
         exact = {label: details.psnr_exact_images for label, details in self.data.decoders.items()}
         return [{**row, "psnr": math.inf} if exact[row["label"]] == row["n"] else row for row in self.results]
+
+    def to_frame(self) -> pd.DataFrame:
+        """`rows_for_people` as a table, one row a decoder, under its label."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows_for_people()).set_index("label")
 
     @property
     def protocol_hash(self) -> str:

@@ -28,7 +28,7 @@ Features = NDArray[np.float32]
 _TEXTS = ("decoder", "key", "source_photo", "source_sha256")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Run:
     """One complete run."""
 
@@ -38,6 +38,9 @@ class Run:
     """per-image values, one row per decoder, noise seed and image"""
     keys: tuple[str, ...]
     """its images, in order"""
+
+    def __repr__(self) -> str:
+        return f"<Run of {self.record!r}>"
 
     @property
     def has_features(self) -> bool:

@@ -418,3 +418,11 @@ def test_a_decoder_is_what_stands_after_the_last_colon(tmp_path: Path, make_run:
     done = CliRunner().invoke(app, ["compare", f"{run.folder}:vae", str(run.folder), "--json"])
     assert done.exit_code == 0, done.output
     assert [row["decoder"] for row in json.loads(done.stdout)["results"]] == ["vae", "vae", "other"]
+
+
+def test_a_comparison_is_a_short_line_and_a_table(tmp_path: Path, make_run: MakeRun) -> None:
+    comparison = compare([(make_run(tmp_path / "a", {"vae": 0.0, "jpeg": 0.1}), None)])
+    frame = comparison.to_frame()
+    assert repr(comparison).startswith("<Comparison of vae, jpeg: ")
+    assert len(frame) == len(comparison.comparisons)
+    assert frame.set_index(["metric", "decoder"]).loc[("psnr", "jpeg"), "diff"] == found(comparison, "psnr", "jpeg").diff

@@ -120,3 +120,11 @@ def test_provenance_names_command_and_machine_but_no_place(tmp_path: Path) -> No
     assert "Some CPU, 1 thread, torch 2.9" in line
     assert "abcdef0123 with local changes" in line
     assert "/home" not in line
+
+
+def test_a_record_is_a_short_line_and_a_table(tmp_path: Path) -> None:
+    record = make(tmp_path)
+    assert repr(record) == f"<Record {tmp_path}: vae, jpeg on photos, n = 15, complete>"
+    frame = record.to_frame()
+    assert frame.index.tolist() == ["vae", "jpeg"]
+    assert frame.loc["vae", "psnr"] == 20.0
