@@ -13,6 +13,8 @@ from harness.errors import MsbenchError
 
 FITTED_IMAGES = 4096
 """at most as many images, spread over the set, are read for a fit"""
+LARGEST_CELL = 32
+"""side in pixels: a fit decomposes a matrix of 3f² × 3f² numbers"""
 _BATCH = 32
 _LEAST_STD = 1e-3  # a component without spread is left unscaled by more than this, so that weights fit fp16
 
@@ -42,7 +44,7 @@ def fit_pca(images: Tensor, down_factor: int, channels: int) -> CellPca:
     """The components of the cells of uint8 images [N, 3, H, W], signs fixed so that the largest entry of each is positive.
 
     Raises:
-        MsbenchError: more numbers than a cell has values, or images smaller than a cell.
+        MsbenchError: more numbers than a cell has values, cells too large to fit, or images smaller than a cell.
     """
     if not 1 <= channels <= 3 * down_factor**2:
         raise MsbenchError(
@@ -64,7 +66,7 @@ def fit_linear_map(latents: Tensor, images: Tensor, down_factor: int) -> tuple[T
         images: uint8 [N, 3, H, W].
 
     Raises:
-        MsbenchError: images smaller than a cell, or latents on another grid.
+        MsbenchError: cells too large to fit, images smaller than a cell, or latents on another grid.
     """
     parts = _parts(images, down_factor)
     grid, size = tuple(latents.shape[-2:]), tuple(images.shape[-2:])
@@ -86,6 +88,8 @@ def cells(images: Tensor, down_factor: int) -> Tensor:
 
 def _parts(images: Tensor, down_factor: int) -> list[Tensor]:
     """Indices of the images of a fit, batch by batch."""
+    if down_factor > LARGEST_CELL:
+        raise MsbenchError(f"cells of {down_factor} px a side are too large to fit, at most {LARGEST_CELL} px")
     if min(images.shape[-2:]) < down_factor:
         raise MsbenchError(f"images of {tuple(images.shape[-2:])} px are smaller than a cell of {down_factor} px")
     picks = torch.linspace(0, len(images) - 1, min(len(images), FITTED_IMAGES)).long()

@@ -141,13 +141,14 @@ def assemble(
 ) -> Objective:
     """The objective over networks and data; `lpips` is the network `request.perceptual` names.
 
-    Images are encoded where that was not done before; without `writes` another process does it.
+    Images are encoded where that was not done before; without `writes` another process does it. A new run's linear path is
+    fitted.
     """
     loss, preset, module, device = planned.loss, planned.preset, built.module, request.device
     perceptual = PerceptualLoss(lpips, request.perceptual, autocast_dtype(request.config.precision, device))
     if isinstance(loss, AutoencoderLossConfig):
         assert isinstance(module, Autoencoder)
-        if module.config.linear and request.decoder == "vae":
+        if module.config.linear and request.decoder == "vae" and not request.resume:
             config = module.config
             report(f"fitting {config.latent_channels} components of {config.down_factor()}-px cells")
             module.start_linear(fit_pca(data.images, config.down_factor(), config.latent_channels))
@@ -156,7 +157,8 @@ def assemble(
     assert built.encoder is not None
     assert preset is not None
     data = encode_cached(data, built.encoder, built.lineage["encoder_sha256"], device, report, writes).resident(device)
-    if module.config.linear and not {"teacher_sha256", "start_sha256"} & built.lineage.keys():
+    begun = request.resume or {"teacher_sha256", "start_sha256"} & built.lineage.keys()
+    if module.config.linear and not begun:
         assert data.latents is not None
         report("fitting the least-squares map from latents to cells")
         module.start_linear(*fit_linear_map(data.latents, data.images, module.config.down_factor))

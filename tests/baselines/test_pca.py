@@ -145,7 +145,7 @@ def test_one_command_fits_any_rate_and_gives_the_same_file_twice(folder: Path, t
         ("pca-f8c16 --max-minutes 3", "--max-minutes has no meaning for pca-f8c16"),
         ("pca-f8c16 --set loss.l1=1", "--settings has no meaning for pca-f8c16"),
         ("pca-f2c13", "have 12 values: 13 components"),
-        ("pca-f128c4", "smaller than a cell of 128 px"),
+        ("pca-f128c4", "cells of 128 px a side are too large to fit"),
     ],
 )
 def test_the_command_refuses_in_one_line(folder: Path, tmp_path: Path, words: str, answer: str) -> None:

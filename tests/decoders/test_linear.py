@@ -201,6 +201,15 @@ def test_a_student_keeps_its_teachers_linear_path(linear_lab: Lab, monkeypatch: 
     assert torch.equal(before["linear.weight"], after["linear.weight"])
 
 
+def test_a_resumed_run_goes_on_from_its_state(linear_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = linear_lab.request("vae", steps=3)
+    begun = run_training(replace(request, config=replace(request.config, stop_after=1)), silent, None)
+    before = load_autoencoder(begun)[0].state_dict()
+    monkeypatch.setattr(build_module, "fit_pca", lambda *_: pytest.fail("fitted again"))
+    after = load_autoencoder(run_training(replace(request, resume=True), silent, None))[0].state_dict()
+    assert torch.equal(before["encoder.linear.weight"], after["encoder.linear.weight"])
+
+
 def test_velocity_prediction_beside_it_is_refused_before_anything_is_read(linear_lab: Lab) -> None:
     run_training(linear_lab.request("vae"), silent, None)
     request = replace(linear_lab.request("diffusion"), settings=("denoiser.prediction=velocity",))

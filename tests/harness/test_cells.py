@@ -86,7 +86,9 @@ def test_the_map_from_any_latents_is_that_of_least_squares(images: Tensor) -> No
 def test_what_cannot_be_fitted_is_refused(images: Tensor) -> None:
     with pytest.raises(MsbenchError, match="have 48 values: 49 components"):
         fit_pca(images, 4, 49)
-    with pytest.raises(MsbenchError, match="smaller than a cell of 64 px"):
+    with pytest.raises(MsbenchError, match="smaller than a cell of 8 px"):
+        fit_pca(images[..., :6, :6], 8, 4)
+    with pytest.raises(MsbenchError, match="cells of 64 px a side are too large"):
         fit_pca(images, 64, 4)
     with pytest.raises(MsbenchError, match=r"grid of \(4, 5\) do not fit"):
         fit_linear_map(torch.zeros(12, 2, 4, 5), images, 8)
