@@ -176,7 +176,8 @@ def _flops(func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any], re
             query, key, value = args[:3]  # [..., heads, length, width]; torch's own formula refuses fewer heads of keys
             multiply_adds = query.numel() // query.shape[-1] * key.shape[-2] * (query.shape[-1] + value.shape[-1])
         case "aten", "convolution_backward":
-            return convolution_backward_flops(*(value.shape if isinstance(value, Tensor) else value for value in args))
+            shapes: list[Any] = [value.shape if isinstance(value, Tensor) else value for value in args]
+            return convolution_backward_flops(*shapes)
         case "aten", str() if func._overloadpacket in flop_registry:
             return cast(int, flop_registry[func._overloadpacket](*args, **kwargs, out_val=result))
         case "aten", "mkldnn_rnn_layer" | "_cudnn_rnn" | "miopen_rnn":
