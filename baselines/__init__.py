@@ -1,4 +1,4 @@
-"""Decoders this project did not train: resampling, image codecs, the identity, and pretrained tokenizers.
+"""Decoders without training, or trained by others: resampling, PCA, image codecs, the identity, and pretrained tokenizers.
 
 One file each, one factory each (`harness.decoder.DecoderFactory`); `options` holds the checks they share.
 """

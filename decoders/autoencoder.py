@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from pydantic import Field, with_config
 from torch import Tensor, nn
 
-from decoders.blocks import Down, PixelNorm, ResidualBlock, Up, block_lists
+from decoders.blocks import Down, PixelNorm, ResidualBlock, Up, block_lists, set_linear, zero
 from decoders.settings import Width
+from harness.cells import CellPca
 
 Patch = Annotated[int, Field(ge=1, le=64)]
 Depth = Annotated[int, Field(ge=0, le=256)]
+START_LOG_VARIANCE = -10.0
+"""of the posterior of an encoder that begins as the principal components: far below the spread of its latents, which is 1"""
 
 
 @with_config(extra="forbid")
@@ -34,6 +37,8 @@ class AutoencoderConfig:
     """channels of each decoder grid, finest first"""
     decoder_depths: tuple[Depth, ...] = (2, 3)
     """residual blocks of each decoder grid"""
+    linear: bool = False
+    """a linear path beside both networks: cells to latents and back, started as their principal components"""
 
     def down_factor(self) -> int:
         """Pixels per latent a side."""
@@ -56,10 +61,14 @@ class Encoder(nn.Module):
         self.body = nn.Sequential(*layers)
         self.norm = PixelNorm(widths[-1])
         self.head = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+        self.down_factor = config.down_factor()
+        self.linear = nn.Conv2d(3 * self.down_factor**2, config.latent_channels, 1) if config.linear else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         h = self.body(self.stem(F.pixel_unshuffle(images, self.patch)))
         mean, log_variance = self.head(F.silu(self.norm(h))).chunk(2, dim=1)
+        if self.linear is not None:
+            mean = mean + self.linear(F.pixel_unshuffle(images, self.down_factor))
         return mean, log_variance.clamp(-20.0, 10.0)
 
 
@@ -75,6 +84,8 @@ class ImageDecoder(nn.Module):
         self.ups = nn.ModuleList(Up(widths[level + 1], widths[level]) for level in range(len(widths) - 1))
         self.norm = PixelNorm(widths[0])
         self.head = nn.Conv2d(widths[0], 3 * config.patch**2, 3, padding=1)
+        self.down_factor = config.down_factor()
+        self.linear = nn.Conv2d(config.latent_channels, 3 * self.down_factor**2, 1) if config.linear else None
 
     def forward(self, latents: Tensor) -> Tensor:
         h = self.stem(latents)
@@ -83,7 +94,8 @@ class ImageDecoder(nn.Module):
                 h = self.ups[level](h, (2 * h.shape[-2], 2 * h.shape[-1]))
             for block in self.blocks[level]:  # type: ignore[attr-defined]
                 h = block(h)
-        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
+        images = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
+        return images if self.linear is None else images + F.pixel_shuffle(self.linear(latents), self.down_factor)
 
 
 class Autoencoder(nn.Module):
@@ -100,6 +112,17 @@ class Autoencoder(nn.Module):
         shape = (1, config.latent_channels, 1, 1)
         self.register_buffer("latent_mean", torch.zeros(shape))
         self.register_buffer("latent_std", torch.ones(shape))
+
+    @torch.no_grad()
+    def start_linear(self, pca: CellPca) -> None:
+        """Begin as plain PCA: the linear path is the projection and its transpose, and both networks' outputs are zero."""
+        assert self.encoder.linear is not None
+        assert self.decoder.linear is not None
+        set_linear(self.encoder.linear, *pca.projection())
+        set_linear(self.decoder.linear, *pca.transpose())
+        zero(self.encoder.head)
+        zero(self.decoder.head)
+        self.encoder.head.bias[self.config.latent_channels :] = START_LOG_VARIANCE  # type: ignore[index]
 
     def encode(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1], H and W multiples of f -> normalised posterior means [B, C, H/f, W/f]."""

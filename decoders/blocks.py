@@ -34,8 +34,7 @@ class ResidualBlock(nn.Module):
         self.norm = PixelNorm(channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+        zero(self.conv2)
 
     def forward(self, x: Tensor, modulation: tuple[Tensor, Tensor] | None = None) -> Tensor:
         h = self.norm(x)
@@ -73,6 +72,19 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return F.pixel_shuffle(self.conv(x), 2)[..., : size[0], : size[1]]
+
+
+def zero(layer: nn.Conv2d | nn.Linear) -> None:
+    """Set weights and bias to zero."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def set_linear(layer: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+    """Give a 1×1 convolution this matrix [C_out, C_in] and bias [C_out]."""
+    layer.weight.copy_(weight[:, :, None, None])
+    layer.bias.copy_(bias)  # type: ignore[union-attr]
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

@@ -17,7 +17,7 @@ from pydantic import Field, with_config
 from torch import Tensor, nn
 
 from decoders.autoencoder import Depth, Patch
-from decoders.blocks import Down, PixelNorm, ResidualBlock, Up, block_lists
+from decoders.blocks import Down, PixelNorm, ResidualBlock, Up, block_lists, set_linear, zero
 from decoders.settings import Width
 
 Prediction = Literal["image", "velocity"]
@@ -46,6 +46,8 @@ class DenoiserConfig:
     """channels of the projected latents before they are folded to a scale's grid"""
     prediction: Prediction = "image"
     """what the output is: the scale's clean image, or the path's velocity"""
+    linear: bool = False
+    """the network predicts what the linear image of the latents misses; started as the least-squares map"""
 
     def latent_level(self) -> int:
         """The level whose grid is the latents' grid at the finest scale."""
@@ -66,6 +68,8 @@ class Denoiser(nn.Module):
         super().__init__()
         if config.patch * 2 ** config.latent_level() != config.down_factor:
             raise ValueError(f"down_factor {config.down_factor} is not patch {config.patch} times a power of two")
+        if config.linear and config.prediction != "image":
+            raise ValueError("the linear path gives images: prediction must be image")
         self.config = config
         widths, depths, image_channels = config.widths, config.depths, 3 * config.patch**2
         join = widths[config.latent_level()]
@@ -87,21 +91,41 @@ class Denoiser(nn.Module):
         self.modulation = nn.Linear(config.embedding, 2 * sum(self._modulated))
         self.norm = PixelNorm(widths[0])
         self.head = nn.Conv2d(widths[0], image_channels, 3, padding=1)
-        for layer in (self.modulation, self.head):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        zero(self.modulation)
+        zero(self.head)
+        self.linear = nn.Conv2d(config.latent_channels, 3 * config.down_factor**2, 1) if config.linear else None
+
+    def start_linear(self, weight: Tensor, bias: Tensor) -> None:
+        """Begin as a linear map from latents to cells, [3f², C] and [3f²]: the network's output is zero."""
+        assert self.linear is not None
+        set_linear(self.linear, weight, bias)
+        zero(self.head)
 
     def project(self, latents: Tensor) -> list[Tensor]:
         """The once-per-image part: latents [B, C, h, w] -> one condition per scale, coarse to fine.
 
-        Entry k is [B, width, h/2^j, w/2^j], j = K-1-k; h and w must be multiples of 2^(K-1).
+        Entry k is [B, width, h/2^j, w/2^j], j = K-1-k; h and w must be multiples of 2^(K-1). With a linear path its last 3f²
+        channels are the cells of the scale's linear image.
         """
         features = self.latent_block(self.latent_stem(latents))
-        return [self._fold(features, scale) for scale in range(self.config.scales)]
+        return [self._condition(latents, features, scale) for scale in range(self.config.scales)]
 
     def project_scale(self, latents: Tensor, scale: int) -> Tensor:
         """Entry `scale` of `project` alone, for training one scale."""
-        return self._fold(self.latent_block(self.latent_stem(latents)), scale)
+        return self._condition(latents, self.latent_block(self.latent_stem(latents)), scale)
+
+    def linear_image(self, latents: Tensor, scale: int) -> Tensor:
+        """What the linear path makes of latents [B, C, h, w] at a scale: [B, 3, f·h/2^j, f·w/2^j], 2×2 means of the finest."""
+        assert self.linear is not None
+        image = F.pixel_shuffle(self.linear(latents), self.config.down_factor)
+        shrink = self.config.scales - 1 - scale
+        return F.avg_pool2d(image, 2**shrink) if shrink else image
+
+    def _condition(self, latents: Tensor, features: Tensor, scale: int) -> Tensor:
+        folded = self._fold(features, scale)
+        if self.linear is None:
+            return folded
+        return torch.cat([folded, F.pixel_unshuffle(self.linear_image(latents, scale), self.config.down_factor)], dim=1)
 
     def _fold(self, features: Tensor, scale: int) -> Tensor:
         j = self.config.scales - 1 - scale
@@ -128,6 +152,10 @@ class Denoiser(nn.Module):
         embedding = embedding + self.corruption(_sinusoid(corruption, config.embedding).to(x.dtype))
         parts = self.modulation(F.silu(embedding))[:, :, None, None].split([2 * w for w in self._modulated], dim=1)
         modulations = iter([part.chunk(2, dim=1) for part in parts])
+        linear = None
+        if self.linear is not None:
+            cells = 3 * config.down_factor**2
+            condition, linear = condition[:, :-cells], condition[:, -cells:]
         h = self.stem(F.pixel_unshuffle(x, config.patch))
         skips: list[Tensor] = []
         for level, blocks in enumerate(self.down_blocks):
@@ -143,4 +171,5 @@ class Denoiser(nn.Module):
             h = skip + self.ups[level](h, (skip.shape[-2], skip.shape[-1]))
             for block in self.up_blocks[level]:  # type: ignore[attr-defined]
                 h = block(h, next(modulations))
-        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), config.patch)
+        image = F.pixel_shuffle(self.head(F.silu(self.norm(h))), config.patch)
+        return image if linear is None else image + F.pixel_shuffle(linear, config.down_factor)

@@ -71,6 +71,18 @@ SIZES: Mapping[str, SizePreset] = MappingProxyType(
             DenoiserConfig(patch=8, widths=(160,), depths=(4,)),
         ),
         "nano-grids": SizePreset(AutoencoderConfig(), DenoiserConfig(widths=(64, 128, 128), depths=(1, 2, 2))),
+        "nano-f8c16": SizePreset(
+            AutoencoderConfig(
+                latent_channels=16,
+                patch=8,
+                encoder_widths=(160,),
+                encoder_depths=(3,),
+                decoder_widths=(160,),
+                decoder_depths=(4,),
+                linear=True,
+            ),
+            DenoiserConfig(patch=8, widths=(160,), depths=(4,), linear=True),
+        ),
         "nano-f16c16": SizePreset(
             AutoencoderConfig(
                 latent_channels=16,

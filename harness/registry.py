@@ -38,7 +38,7 @@ class DecoderEntry:
     """options that only this decoder has, beside those of `DecoderOptions`; its factory checks their values"""
 
 
-_OURS, _DIFFUSERS = "decoders.models:build", "baselines.diffusers_model:build"
+_OURS, _DIFFUSERS, _PCA = "decoders.models:build", "baselines.diffusers_model:build", "baselines.pca:pca"
 _unshipped = partial(DecoderEntry, ships_weights=False)
 _NEEDS = "(no weights shipped: needs --checkpoint)"
 _ARCHITECTURE = "random weights: cost only (needs the extra `diffusers`)"
@@ -58,6 +58,9 @@ _BUILT_IN = (
     _unshipped("rate-bound", f"control: MSE alone, the PSNR these latents allow {_NEEDS}", _OURS),
     _unshipped("vae-ft", f"control: `vae` tuned on its frozen encoder {_NEEDS}", _OURS),
     DecoderEntry("bicubic", "8x down, bicubic up: the floor", "baselines.resampling:bicubic"),
+    DecoderEntry("pca-f8c4", "PCA of 8x8 cells to 4 numbers: the best linear code at f8c4's rate", _PCA),
+    DecoderEntry("pca-f8c16", "PCA of 8x8 cells to 16 numbers: the best linear code at f8c16's rate", _PCA),
+    _unshipped("pca", "PCA of cells at any rate (needs --checkpoint; `train-decoder pca-fFcC` fits one)", _PCA),
     DecoderEntry("jpeg", "JPEG at the latents' bits (16 bits a number)", "baselines.jpeg:jpeg"),
     DecoderEntry("identity", "the reference after its uint8 round trip: the error floor", "baselines.identity:identity"),
     _unshipped("taef2", "pretrained tiny autoencoder for FLUX.2 latents (needs --checkpoint FOLDER)", "baselines.tae:taef2"),

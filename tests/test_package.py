@@ -77,10 +77,11 @@ def test_holds_the_regression_references(wheel: Path) -> None:
     assert {f"harness/regression/{name}" for name in references} <= content(wheel)
 
 
-def test_holds_the_checkpoints(wheel: Path) -> None:
-    shipped = files_below(ROOT / "decoders" / "checkpoints")
+@pytest.mark.parametrize("package", ["decoders", "baselines"])
+def test_holds_the_checkpoints(wheel: Path, package: str) -> None:
+    shipped = files_below(ROOT / package / "checkpoints")
     assert any(name.endswith(".safetensors") for name in shipped)
-    assert {f"decoders/checkpoints/{name}" for name in shipped} <= content(wheel)
+    assert {f"{package}/checkpoints/{name}" for name in shipped} <= content(wheel)
 
 
 def test_metadata_says_what_pyproject_says(wheel: Path) -> None:

@@ -26,6 +26,7 @@ from decoders.training.perceptual import PerceptualLoss
 from decoders.training.regression import RegressionLossConfig, RegressionObjective
 from decoders.training.request import TrainRequest
 from decoders.training.trainer import Objective
+from harness.cells import fit_linear_map, fit_pca
 from harness.errors import MsbenchError
 from harness.files import sha256_file
 from harness.metrics.lpips import Lpips
@@ -140,17 +141,27 @@ def assemble(
 ) -> Objective:
     """The objective over networks and data; `lpips` is the network `request.perceptual` names.
 
-    Images are encoded where that was not done before; without `writes` another process does it.
+    Images are encoded where that was not done before; without `writes` another process does it. A new run's linear path is
+    fitted.
     """
     loss, preset, module, device = planned.loss, planned.preset, built.module, request.device
     perceptual = PerceptualLoss(lpips, request.perceptual, autocast_dtype(request.config.precision, device))
     if isinstance(loss, AutoencoderLossConfig):
         assert isinstance(module, Autoencoder)
+        if module.config.linear and request.decoder == "vae" and not request.resume:
+            config = module.config
+            report(f"fitting {config.latent_channels} components of {config.down_factor()}-px cells")
+            module.start_linear(fit_pca(data.images, config.down_factor(), config.latent_channels))
         return AutoencoderObjective(module, data.resident(device), loss, perceptual)
     assert isinstance(module, Denoiser)
     assert built.encoder is not None
     assert preset is not None
     data = encode_cached(data, built.encoder, built.lineage["encoder_sha256"], device, report, writes).resident(device)
+    begun = request.resume or {"teacher_sha256", "start_sha256"} & built.lineage.keys()
+    if module.config.linear and not begun:
+        assert data.latents is not None
+        report("fitting the least-squares map from latents to cells")
+        module.start_linear(*fit_linear_map(data.latents, data.images, module.config.down_factor))
     flow = make_flow(preset.flow, preset.scales)
     if isinstance(loss, FlowLossConfig):
         return FlowObjective(module, flow, data, loss, perceptual)

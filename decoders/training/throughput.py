@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.cost.flops import convolution_backward_flops
 from harness.cost.latency import timed_call
 
 COUNTED_STEPS = 32
@@ -18,7 +19,8 @@ SIDES = {"cpu": 1024, "cuda": 8192}
 
 def flop_counter() -> FlopCounterMode:
     """A context that counts what runs inside: products and convolutions, forward and backward; 2 FLOPs a multiply-add."""
-    return FlopCounterMode(display=False)
+    formulas = {torch.ops.aten.convolution_backward: convolution_backward_flops}
+    return FlopCounterMode(display=False, custom_mapping=formulas)
 
 
 def measure_peak(device: torch.device, dtype: torch.dtype | None) -> float:

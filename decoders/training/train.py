@@ -212,7 +212,8 @@ def recipe_sha256(request: TrainRequest, planned: Plan, built: Networks, data: T
     ignored = {"seed", "stop_after", "save_every_seconds", "log_every", "tensorboard", "snapshot", "compile"}
     facts = {
         "decoder": request.decoder,
-        "architecture": asdict(built.module.config),
+        # Left out where off, so that recipes from before there was a linear path keep their hash.
+        "architecture": {key: value for key, value in asdict(built.module.config).items() if (key, value) != ("linear", False)},
         "flow": planned.preset.flow if planned.preset else None,
         "encoder": built.lineage.get("encoder_sha256"),
         "teacher": built.lineage.get("teacher_recipe_sha256") or built.lineage.get("teacher_sha256"),

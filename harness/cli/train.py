@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,14 +15,19 @@ from harness.cli.shared import DataDir, DatasetName, Device, MaxSamples, Offline
 
 def train_command(
     decoder: Annotated[
-        str, typer.Argument(help="vae, vae-ft, rate-bound, [ms-]direct, [ms-]diffusion, ms-diffusion-cascade, [ms-]onestep.")
+        str,
+        typer.Argument(
+            help="vae, vae-ft, rate-bound, [ms-]direct, [ms-]diffusion, ms-diffusion-cascade, [ms-]onestep; "
+            "pca-fFcC fits a linear code, as pca-f8c16."
+        ),
     ],
     dataset: DatasetName = "imagenette",
     data_dir: DataDir = None,
     resolution: Resolution = None,
     max_samples: MaxSamples = None,
     preset: Annotated[
-        str | None, typer.Option(help="Size of the networks: nano (the default), nano-grids, nano-f16c16, small or base.")
+        str | None,
+        typer.Option(help="Size of the networks: nano (the default), nano-grids, nano-f8c16, nano-f16c16, small or base."),
     ] = None,
     scales: Annotated[int | None, typer.Option(help="Number of scales K. Default: the decoder's own.")] = None,
     settings: Annotated[
@@ -61,6 +68,9 @@ def train_command(
       msbench train-decoder vae --dataset folder:my-images --max-steps 1000 --set train.batch_size=16
     """
     given = locals()
+    if decoder.startswith("pca"):
+        _fit_pca(decoder, given)
+        return
     from decoders.training.config import TrainConfig
     from decoders.training.request import TrainRequest
     from decoders.training.train import run_training
@@ -85,3 +95,46 @@ def train_command(
     if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
         say(str(path))
         say(f"try it: msbench run --decoder {decoder} --checkpoint {path}")
+
+
+_PCA_OPTIONS = ("decoder", "dataset", "data_dir", "resolution", "max_samples", "subset_seed", "output_dir", "offline")
+
+
+def _fit_pca(name: str, given: dict[str, Any]) -> None:
+    """Fit a linear code to the training images; it has no budget and nothing to set."""
+    from baselines.pca import write_pca
+    from decoders.training.data import load_training_images
+    from harness.cells import FITTED_IMAGES
+    from harness.data.types import Request
+    from harness.errors import MsbenchError
+    from harness.run.config import runs_root
+
+    rate = re.fullmatch(r"pca-f([1-9]\d{0,2})c([1-9]\d{0,5})", name)
+    if rate is None:
+        raise MsbenchError(f"{name}: say which rate to fit, as pca-f8c16 (cells of 8x8 pixels, 16 numbers each)")
+    for option, parameter in inspect.signature(train_command).parameters.items():
+        if option not in _PCA_OPTIONS and given[option] != parameter.default:
+            raise MsbenchError(f"--{option.replace('_', '-')} has no meaning for {name}: it is fitted, not trained")
+    path = (given["output_dir"] or runs_root() / "train" / name) / f"{name}.safetensors"
+    if path.exists():
+        raise MsbenchError(f"{path} is there already: choose another --output-dir")
+    request = Request(
+        given["dataset"],
+        given["data_dir"],
+        given["resolution"],
+        given["max_samples"],
+        given["subset_seed"],
+        split="train",
+        offline=given["offline"],
+    )
+    say(f"reading {request.name}", stderr=True)
+    data = load_training_images(request)
+    facts = {
+        "trained_on": f"{data.name} ({len(data.images)} images, {data.images.shape[-1]} px)",
+        "fitted_images": min(len(data.images), FITTED_IMAGES),
+        "pixels_sha256": data.sha256,
+        "command": f"msbench train-decoder {name} --dataset {request.name}",
+    }
+    write_pca(path, data.images, int(rate[1]), int(rate[2]), facts)
+    say(str(path))
+    say(f"try it: msbench run --decoder pca --checkpoint {path}")

@@ -14,6 +14,7 @@ arithmetic (the noise generator's) and whatever runs inside a compiled function 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -174,6 +175,9 @@ def _flops(func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any], re
         case "aten", str() if name.startswith("_scaled_dot_product") and "backward" not in name:
             query, key, value = args[:3]  # [..., heads, length, width]; torch's own formula refuses fewer heads of keys
             multiply_adds = query.numel() // query.shape[-1] * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        case "aten", "convolution_backward":
+            shapes: list[Any] = [value.shape if isinstance(value, Tensor) else value for value in args]
+            return convolution_backward_flops(*shapes)
         case "aten", str() if func._overloadpacket in flop_registry:
             return cast(int, flop_registry[func._overloadpacket](*args, **kwargs, out_val=result))
         case "aten", "mkldnn_rnn_layer" | "_cudnn_rnn" | "miopen_rnn":
@@ -189,6 +193,29 @@ def _flops(func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any], re
         case "quantized", str() if re.match(r"conv[123]d(_relu|_dynamic)?$", name):
             multiply_adds = result.numel() * args[1].unpack()[0][0].numel()
     return None if multiply_adds is None else 2 * multiply_adds
+
+
+def convolution_backward_flops(
+    grad_output: Sequence[int],
+    x: Sequence[int],
+    weight: Sequence[int],
+    _bias: Any,
+    _stride: Any,
+    _padding: Any,
+    _dilation: Any,
+    transposed: bool,
+    _output_padding: Any,
+    _groups: int,
+    output_mask: Sequence[bool],
+    out_shape: Any = None,
+) -> int:
+    """FLOPs of a convolution's backward pass, by the shapes of its arguments, for a `FlopCounterMode`.
+
+    The gradients of input and weight each take the multiply-adds of the forward pass: every output value (of a transposed
+    convolution: every input value) meets the weights of its own group. torch's formula takes all groups for the weight's.
+    """
+    meeting = math.prod(x if transposed else grad_output) * math.prod(weight[1:])
+    return 2 * meeting * (int(output_mask[0]) + int(output_mask[1]))
 
 
 def _is_real(tensor: Tensor) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from decoders.training import trainer
 from decoders.training.config import TrainConfig
-from decoders.training.throughput import COUNTED_STEPS, Meter, measure_peak
+from decoders.training.throughput import COUNTED_STEPS, Meter, flop_counter, measure_peak
 from decoders.training.trainer import train
 from harness.errors import MsbenchError
 
@@ -68,6 +68,28 @@ def test_a_step_s_flops_are_those_of_the_formula(tmp_path: Path) -> None:
     assert result.pflops == pytest.approx(8 * STEP / 1e15, rel=1e-12)
     assert result.samples_per_s == pytest.approx(8 * ROWS / result.seconds, rel=0.2)
     assert result.mfu == pytest.approx(8 * STEP / result.seconds / result.peak, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("layer", "products"),
+    [
+        # outputs · weights a group meets, by hand: [2, 6, 5, 4] · (1 · 7 · 7)
+        (nn.Conv2d(6, 6, 7, padding=3, groups=6), 2 * 6 * 5 * 4 * 49),
+        (nn.Conv2d(6, 9, 3, padding=1, groups=3), 2 * 9 * 5 * 4 * 2 * 9),
+        (nn.Conv2d(6, 4, 3, padding=1, stride=2, groups=2), 2 * 4 * 3 * 2 * 3 * 9),
+        (nn.Conv2d(6, 9, 3, padding=1), 2 * 9 * 5 * 4 * 6 * 9),
+        # a transposed one: inputs · weights
+        (nn.ConvTranspose2d(6, 8, 2, stride=2, groups=2), 2 * 6 * 5 * 4 * 4 * 4),
+    ],
+)
+@pytest.mark.parametrize("needs_input", [True, False])
+def test_convolutions_cost_as_much_backward_as_forward_for_each_gradient(
+    layer: nn.Module, products: int, needs_input: bool
+) -> None:
+    x = torch.randn(2, 6, 5, 4, requires_grad=needs_input)
+    with flop_counter() as counter:
+        layer(x).sum().backward()
+    assert counter.get_total_flops() == 2 * products * (3 if needs_input else 2)
 
 
 class Uneven(Product):

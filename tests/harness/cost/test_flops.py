@@ -62,6 +62,17 @@ def test_layers_count_what_their_formulas_say(
     assert count_flops(FakeDecoder(layer), torch.zeros(shape), noise()) == work.gflops
 
 
+def test_a_decode_that_takes_gradients_of_grouped_layers_counts_each_group_apart() -> None:
+    layer = nn.Conv2d(6, 6, 5, padding=2, groups=6).requires_grad_(False)
+
+    def ascend(latents: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = latents.clone().requires_grad_()
+            return torch.autograd.grad(layer(x).square().sum(), x)[0]
+
+    assert work_of(ascend, 1, 6, 10, 12).gflops == pytest.approx(2 * 2 * 25 * 6 * 10 * 12 / 1e9, rel=1e-12)
+
+
 def test_attention_is_two_products_and_its_softmax_is_estimated() -> None:
     heads, length, width = 2, 16, 8
     work = work_of(lambda z: functional.scaled_dot_product_attention(z, z, z), 1, heads, length, width)
