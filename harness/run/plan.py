@@ -19,7 +19,7 @@ from harness.run.runner import evaluate
 from harness.stopwatch import Progress
 
 _FEATURES, _SAMPLE = 4 * 2048, 200  # bytes an image and noise seed: Inception features; a row of samples.parquet, about
-_ROW = ("label", "decoder", "options", "ms_per_image", "gflops", "parameters", "peak_memory_mb")
+_ROW = ("label", "decoder", "options", "ms_per_image", "gflops", "parameters", "peak_memory_mb", "trained_on")
 _ONCE = ("loading decoders", "loading metrics")
 _ELSEWHERE = ("decoding", "measuring cost", "statistics", "cache", "writing")
 
