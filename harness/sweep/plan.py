@@ -77,7 +77,8 @@ def plan_cells(request: SweepRequest) -> list[SweepCell]:
     found = find_checkpoints(request.checkpoint_dir) if request.checkpoint_dir else ()
     cells = []
     for decoder in dict.fromkeys(request.decoders):
-        if parse_request(decoder).label != decoder:
+        asked = parse_request(decoder)
+        if not asked.label == asked.name == decoder:
             raise MsbenchError(
                 f"--decoder {decoder}: the grid takes decoders by name alone; --baselines takes files and options"
             )
