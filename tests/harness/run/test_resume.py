@@ -107,7 +107,7 @@ def test_a_decoder_that_breaks_late_keeps_what_was_measured(
 
 
 def test_failing_cost_keeps_the_quality(light: LightRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(decoder: object, *_: object) -> None:
+    def broken(decoder: object, *_: object, fewer: object = None) -> None:
         raise RuntimeError("no such operator")
 
     monkeypatch.setattr(runner, "measure_cost", broken)
