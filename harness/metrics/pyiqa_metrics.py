@@ -62,7 +62,8 @@ def _load(name: str, device: torch.device, offline: bool) -> PerImage:
         model = pyiqa.create_metric(name, device=device)
 
     def measure(batch: Batch, _: None) -> Column:
-        values = model(batch.images.float() / 255, batch.references.float() / 255)
+        found = model(batch.images.float() / 255, batch.references.float() / 255)
+        values = found[0] if isinstance(found, tuple) else found  # one gives more beside the image's quality
         column: Column = values.reshape(len(batch.images)).double().cpu().numpy()
         return column
 

@@ -32,7 +32,7 @@ def create_metric(name, device=None):
     if name != "near":
         import urllib.request
         urllib.request.urlopen("http://weights.invalid/far.pth", timeout=5)
-    return lambda images, references: (images - references).abs().mean((1, 2, 3), keepdim=True)
+    return lambda images, references: ((images - references).abs().mean((1, 2, 3), keepdim=True), "a rank")
 """
 
 
