@@ -103,13 +103,14 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Outside:
 
 
 def torchvision(saved: Saved, *steps: object) -> Pictures:
-    chain = transforms.Compose(list(steps))
-    return [np.asarray(transforms.ToPILImage()(_whole(chain(Image.fromarray(image))))) for image in read(saved.originals)]
-
-
-def _whole(image: object) -> object:
-    """Tensors rounded, as ToPILImage would cut them off."""
-    return (image * 255).round().to(torch.uint8) if isinstance(image, Tensor) else image
+    """The originals through torchvision's transforms; tensors are rounded, not cut off."""
+    found, chain = [], transforms.Compose(list(steps))
+    for image in read(saved.originals):
+        done = chain(Image.fromarray(image))
+        found.append(
+            (done * 255).round().to(torch.uint8).permute(1, 2, 0).numpy() if isinstance(done, Tensor) else np.asarray(done)
+        )
+    return found
 
 
 RESIZES = {
