@@ -134,7 +134,7 @@ def test_a_checkpoint_of_other_latents_is_an_error_and_not_passed_over(tmp_path:
         ({"decoders": ("ms-difusion",)}, UnknownNameError, "ms-diffusion"),
         ({"decoders": ()}, MsbenchError, "--decoder"),
         ({"decoders": ("ms-diffusion@steps=4",)}, MsbenchError, "the grid takes decoders by name alone"),
-        ({"decoders": ("my_model.py",)}, MsbenchError, "--baselines takes files and options"),
+        ({"decoders": ("my_model.py",)}, MsbenchError, "--beside takes files and options"),
         ({"baselines": ("x=vae", "x=jpeg")}, MsbenchError, "names x twice"),
         ({"baselines": ("vea",)}, UnknownNameError, "vae"),
         ({"modes": ("eagre",)}, UnknownNameError, "eager"),
