@@ -75,11 +75,8 @@ def _offered(module: ModuleType) -> list[str]:
         return usual
     objects = {name: one for name, one in public.items() if has_codec(one) and not isinstance(one, type)}
     made = {type(one) for one in objects.values()}
-    classes = [
-        name
-        for name, one in public.items()
-        if isinstance(one, type) and has_codec(one) and one.__module__ == module.__name__ and one not in made
-    ]
+    own = {name: one for name, one in public.items() if isinstance(one, type) and one.__module__ == module.__name__}
+    classes = [name for name, one in own.items() if has_codec(one) and one not in made]
     return [*objects, *classes, *([_BOTH] if has_codec(module) else [])]
 
 
