@@ -12,11 +12,12 @@ from PIL import Image
 
 from baselines.jpeg import budget_bytes, fit_to_budget
 from harness.errors import MsbenchError
+from harness.record.rebuilt import rebuild
 from harness.record.record import read_record
 from harness.record.run import open_run
 from harness.report.results import results_table
 from harness.report.table import csv_text, markdown
-from harness.verify.built import built_checks, rebuild
+from harness.verify.built import built_checks
 from tests.harness.run.conftest import LightRun
 from tests.harness.run.token_decoders import COLOURS, LEVELS, Darker, Grid
 
