@@ -232,7 +232,7 @@ def test_the_decoder_again(saved: Saved, found: Explanation, network: Outside) -
     pictures = [np.ascontiguousarray(image) for image in cut.permute(0, 2, 3, 1).numpy()]
     theirs = network.of("tensorflow", saved.pictures("reference"), pictures)
     assert value(found, "rfid", "truncated instead of rounded") == pytest.approx(theirs, rel=1e-3)
-    assert "no option posterior" in needs(found, "rfid", "posterior sample instead of mode")
+    assert "option of decoder" in needs(found, "rfid", "posterior sample instead of mode")
     assert "the run's own fp32" in needs(found, "rfid", "decoder in fp32")
 
 
