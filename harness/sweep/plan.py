@@ -79,9 +79,7 @@ def plan_cells(request: SweepRequest) -> list[SweepCell]:
     for decoder in dict.fromkeys(request.decoders):
         asked = parse_request(decoder)
         if not asked.label == asked.name == decoder:
-            raise MsbenchError(
-                f"--decoder {decoder}: the grid takes decoders by name alone; --beside takes files and options"
-            )
+            raise MsbenchError(f"--decoder {decoder}: the grid takes decoders by name alone; --beside takes files and options")
         cells += _plan_decoder(decoder, sorted(set(request.scales)), sorted(set(request.steps)), found, not request.cost_only)
     for one in parse_requests(dict.fromkeys(request.baselines)) if request.baselines else ():
         fit = fit_baseline(one)
