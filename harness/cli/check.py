@@ -18,7 +18,7 @@ _TEMPLATES = Path(__file__).parent.parent / "check" / "templates"
 def check_command(
     decoder: Annotated[str, typer.Argument(help="A decoder, as `run --decoder` takes it.")],
     resolution: Annotated[
-        int, typer.Option(min=MIN_RESOLUTION, max=MAX_RESOLUTION, help="Side of the photographs in pixels.")
+        int, typer.Option(min=MIN_RESOLUTION, max=MAX_RESOLUTION, help="Side of every image in pixels.")
     ] = 256,
     device: shared.Device = "cpu",
     dtype: shared.Dtype = "fp32",

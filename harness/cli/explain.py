@@ -28,7 +28,9 @@ def explain_command(
     images: Annotated[
         Path | None, typer.Option(help="Folder of `run --save-images`; default: where the record says, if still there.")
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where the original files lie; default: where the record says.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the dataset lies: a folder or a tar. Default: where the record says.")
+    ] = None,
     statistics: Annotated[Path | None, typer.Option(help="An .npz with mu and sigma of somebody's reference.")] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Run the decoder again where a convention needs it.")] = False,
     as_json: shared.JsonFlag = False,
