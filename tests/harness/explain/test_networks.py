@@ -1,7 +1,11 @@
-"""Conventions that need the networks, on 64 pictures, against other people's code; and numbers that outside packages made."""
+"""Conventions that need the networks, against other people's code; and numbers that outside packages made.
+
+On 16 pictures, or as many as MSBENCH_TEST_PICTURES says: 64 take about a quarter of an hour on one core.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import lpips
@@ -21,15 +25,16 @@ from harness.explain.explanation import Explanation, explain
 from harness.explain.reported import PROTOCOL, joint, match
 from harness.metrics.inception import torch_fidelity_state_dict
 from harness.metrics.lpips import Lpips
-from tests.harness.explain.conftest import COUNT, RESOLUTION, Pictures, Saved, make_run, needs, read, value
+from tests.harness.explain.conftest import RESOLUTION, Pictures, Saved, make_run, needs, read, value
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("metric_weights")]
 DECODER = "vae"
+PICTURES = int(os.environ.get("MSBENCH_TEST_PICTURES", "16"))
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    return make_run(tmp_path_factory.mktemp("explain"), DECODER, None)
+    return make_run(tmp_path_factory.mktemp("explain"), DECODER, None, PICTURES)
 
 
 @pytest.fixture(scope="module")
@@ -269,4 +274,4 @@ def test_planted_numbers_are_named_and_unplanted_ones_are_not(
         match(found, "lpips", planted["lpips", "VGG"]),
     ]
     assert PROTOCOL in joint(together)
-    assert found.n == COUNT
+    assert found.n == PICTURES
