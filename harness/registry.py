@@ -81,7 +81,7 @@ KINDS: dict[str, DecoderEntry] = {
 }
 """decoders asked for as KIND:LOCATION, by kind"""
 FILE = DecoderEntry(
-    "FILE.py", "a model in a file of yours", "harness.model_file:build", own=("range", "trained_on", "down_factor")
+    "FILE.py", "a model in a file of yours", "harness.request.model_file:build", own=("range", "trained_on", "down_factor")
 )
 """decoders asked for by the path of a file, FILE.py or FILE.py:ATTRIBUTE"""
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.check.conformance import CHECKS, Finding, conformance
 from harness.errors import MsbenchError
-from harness.requests import DecoderRequest
+from harness.request.requests import DecoderRequest
 from harness.speed.client import obituary
 
 BUILD = "build"

@@ -13,10 +13,10 @@ from harness.check import causes
 from harness.cost.attempt import free_memory, is_out_of_memory
 from harness.decoder import Decoder, DecoderOptions
 from harness.errors import MsbenchError
-from harness.foreign import ForeignDecoder
 from harness.noise import SampleNoise
 from harness.registry import build_by
-from harness.requests import parse_request
+from harness.request.foreign import ForeignDecoder
+from harness.request.requests import parse_request
 from harness.run.config import check_device
 from harness.run.independence import callers_generators, largest_difference, seeded
 from harness.run.reconstruct import another_range, isolated, padded, to_uint8

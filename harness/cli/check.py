@@ -37,7 +37,7 @@ def check_command(
     from harness.check.conformance import WARNING
     from harness.decoder import parse_dtype
     from harness.registry import name_clashes
-    from harness.requests import parse_request
+    from harness.request.requests import parse_request
     from harness.run.config import check_device
     from harness.speed.bench import photo_pixels
 

@@ -165,7 +165,7 @@ def open_streams() -> None:
 
 def parse_names(*texts: str) -> tuple[str, ...]:
     """The parts of "a,b" of each text; commas of a path that exists separate nothing."""
-    from harness.requests import split_list
+    from harness.request.requests import split_list
 
     return tuple(part for text in texts for part in split_list(text))
 

@@ -45,7 +45,7 @@ def speed_command(
     from harness.cost.modes import parse_mode
     from harness.decoder import parse_dtype
     from harness.environment import Start
-    from harness.requests import parse_requests
+    from harness.request.requests import parse_requests
     from harness.run.config import check_device, runs_root
     from harness.speed.bench import open_photos
     from harness.speed.protocol import SpeedProtocol, parse_counts, parse_list

@@ -10,7 +10,7 @@ from harness.decoder import Decoder
 from harness.errors import MsbenchError
 from harness.record.run import Run
 from harness.record.schema import Result
-from harness.requests import request_of
+from harness.request.requests import request_of
 
 HASHES = ("weights_sha256", "encoder_sha256")
 """fields of a spec that say which weights a decoder has"""

@@ -16,7 +16,7 @@ from harness.decoder import DTYPES, parse_dtype
 from harness.errors import MsbenchError
 from harness.files import safe_name
 from harness.metrics.registry import METRICS, check_extra
-from harness.requests import DecoderRequest, live_request, parse_request, parse_requests, split_list
+from harness.request.requests import DecoderRequest, live_request, parse_request, parse_requests, split_list
 from harness.stats.verdict import parse_margins
 
 

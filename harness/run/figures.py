@@ -19,7 +19,7 @@ from harness.record.measured import Measured, clusters_of, mean_columns
 from harness.record.record import plain
 from harness.record.run import FILE, REFERENCE, files_sha256
 from harness.record.schema import Details, Interval, IntervalNote, NoiseFacts, Result, RfidLine
-from harness.requests import DecoderRequest
+from harness.request.requests import DecoderRequest
 from harness.run.journal import Journal
 from harness.run.rate import rate_of
 

@@ -21,7 +21,6 @@ from harness.decoder import DTYPES, Decoder, Finished
 from harness.environment import Start
 from harness.errors import MsbenchError, UnknownNameError, plugin_boundary
 from harness.files import folder_lock, write_text
-from harness.foreign import ForeignDecoder, refuse_options
 from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
 from harness.record.protocol import DECODED, FINISHED, Protocol
@@ -31,7 +30,8 @@ from harness.record.schema import SCHEMA_VERSION, DatasetFacts, MetricFacts, Run
 from harness.registry import build_by, name_clashes
 from harness.report.progress import progress_bar
 from harness.report.sheet import write_sheet
-from harness.requests import DecoderRequest
+from harness.request.foreign import ForeignDecoder, refuse_options
+from harness.request.requests import DecoderRequest
 from harness.run.config import RunConfig, check_config, check_device, dataset_request, new_run_folder
 from harness.run.figures import decoder_figures, with_cost
 from harness.run.journal import Journal, new_state, seen_warnings

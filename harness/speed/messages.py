@@ -8,7 +8,7 @@ from harness.cost.flops import Work
 from harness.cost.load import Load
 from harness.cost.power import PowerReport
 from harness.decoder import DecoderSpec
-from harness.requests import DecoderRequest
+from harness.request.requests import DecoderRequest
 from harness.speed.protocol import Scope
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from harness.environment import Start
 from harness.files import atomic_path, write_text
 from harness.record.record import plain
-from harness.requests import DecoderRequest
+from harness.request.requests import DecoderRequest
 from harness.speed.protocol import SpeedProtocol
 from harness.speed.run import SAMPLE_COLUMNS, Results, Sample
 

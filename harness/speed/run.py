@@ -18,7 +18,7 @@ from typing import Any
 from harness.cost.attempt import Outcome
 from harness.cost.roofline import Ceilings
 from harness.errors import MsbenchError
-from harness.requests import DecoderRequest
+from harness.request.requests import DecoderRequest
 from harness.speed.bench import Bench
 from harness.speed.cells import Fastest, NoiseFloor, SpeedRow, fastest, noise_floor, speed_row
 from harness.speed.client import Client

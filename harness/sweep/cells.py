@@ -24,7 +24,7 @@ from harness.files import safe_name
 from harness.metrics.registry import METRICS
 from harness.record.record import RECORD, Record, plain, read_record
 from harness.record.schema import SCHEMA_VERSION
-from harness.requests import DecoderRequest
+from harness.request.requests import DecoderRequest
 from harness.run.runner import evaluate
 from harness.sweep.plan import SweepCell, SweepRequest
 from harness.sweep.weights import Fit

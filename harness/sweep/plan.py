@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.cost.cost import CostProtocol
 from harness.cost.modes import MODES, parse_mode
 from harness.errors import MsbenchError, UnknownNameError
-from harness.requests import parse_request, parse_requests
+from harness.request.requests import parse_request, parse_requests
 from harness.run.config import RunConfig
 from harness.sweep.weights import Fit, Found, find_checkpoints, fit_baseline, fit_weights
 

@@ -18,7 +18,7 @@ from harness.decoder import DecoderOptions, DecoderSpec
 from harness.errors import MsbenchError
 from harness.files import sha256_file
 from harness.registry import build_decoder, decoder_entries
-from harness.requests import DecoderRequest
+from harness.request.requests import DecoderRequest
 
 
 @dataclass(frozen=True, slots=True)

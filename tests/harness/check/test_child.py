@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from harness.check.child import check_apart
 from harness.check.conformance import CHECKS, Finding
 from harness.cli import app
-from harness.requests import parse_request
+from harness.request.requests import parse_request
 from harness.speed.bench import photo_pixels
 
 PLUGIN = """

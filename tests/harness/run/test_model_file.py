@@ -20,8 +20,8 @@ from harness import registry
 from harness.cli import app
 from harness.decoder import Compilable, DecoderOptions, DecoderSpec
 from harness.errors import MsbenchError
-from harness.foreign import ForeignDecoder
 from harness.record.run import FEATURES, open_run
+from harness.request.foreign import ForeignDecoder
 from harness.run import runner
 from harness.verify.verification import verify
 from tests.harness.run.conftest import LightRun

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness import requests
 from harness.cost.attempt import UnsupportedModeError, attempt
 from harness.decoder import DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import MsbenchError
-from harness.requests import DecoderRequest
+from harness.request import requests
+from harness.request.requests import DecoderRequest
 from harness.speed.bench import Bench
 from harness.speed.messages import Job, Memory, Prepared
 from harness.speed.protocol import Batch, Setting

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.cost.attempt import Outcome
 from harness.errors import MsbenchError
-from harness.requests import parse_requests
+from harness.request.requests import parse_requests
 from harness.speed.messages import Job
 from harness.speed.protocol import SpeedProtocol
 from harness.speed.run import AGAIN, SAMPLE_COLUMNS, SKIPPED, measure_speed

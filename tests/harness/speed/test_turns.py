@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.cost.attempt import Outcome
-from harness.requests import DecoderRequest
+from harness.request.requests import DecoderRequest
 from harness.speed.bench import Bench
 from harness.speed.client import Client
 from harness.speed.messages import Burst, Job, Prepared, TurnTimes

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.decoder import Decoder, DecoderOptions
 from harness.errors import MsbenchError, UnknownNameError
-from harness.foreign import ForeignDecoder, has_codec, positional, refuse_options
+from harness.request.foreign import ForeignDecoder, has_codec, positional, refuse_options
 
 USUAL = ("decoder", "make", "build")
 """names that a file may give the one thing it offers"""

@@ -10,7 +10,7 @@ import torch
 from harness.errors import MsbenchError
 from harness.files import safe_name
 from harness.registry import KINDS, DecoderEntry
-from harness.requests import DecoderRequest, parse_request, parse_requests, request_of, split_list
+from harness.request.requests import DecoderRequest, parse_request, parse_requests, request_of, split_list
 from harness.run.config import RunConfig
 
 
