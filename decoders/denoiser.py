@@ -36,6 +36,8 @@ class DenoiserConfig:
     """pixels per latent a side; patch · 2^j for some level j"""
     patch: Patch = 4
     """space-to-depth factor of the stem"""
+    stem: Literal[1, 3] = 3
+    """kernel of the stem; what it misses of its neighbours the first block sees"""
     widths: tuple[Width, ...] = (64, 128, 160)
     """channels of each grid, finest first"""
     depths: tuple[Depth, ...] = (1, 2, 2)
@@ -80,7 +82,7 @@ class Denoiser(nn.Module):
         self.time = nn.Sequential(nn.Linear(config.embedding, config.embedding), nn.SiLU())
         self.corruption = nn.Linear(config.embedding, config.embedding)
         self.scale = nn.Embedding(config.scales, config.embedding)
-        self.stem = nn.Conv2d(image_channels, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(image_channels, widths[0], config.stem, padding=config.stem // 2)
         self.down_blocks = block_lists(widths, depths)
         self.up_blocks = block_lists(widths[:-1], depths[:-1])
         self.downs = nn.ModuleList(Down(a, b) for a, b in pairwise(widths))

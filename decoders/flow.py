@@ -61,8 +61,15 @@ class Flow(Protocol):
         """K"""
         ...
 
-    def training_pair(self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor) -> TrainingPair:
-        """Ends of the path of `scale` for clean images [B, 3, h, w] of it; `uniform` [B] in [0, 1) sets the corruption."""
+    def training_pair(
+        self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor, sampled: Tensor | None = None
+    ) -> TrainingPair:
+        """Ends of the path of `scale` for clean images [B, 3, h, w] of it.
+
+        Args:
+            uniform: [B] in [0, 1), sets the corruption.
+            sampled: coarse images [A, 3, h/2, w/2] that stand for those of the first A samples; a cascade alone reads them.
+        """
         ...
 
     def start(self, scale: int, previous: Tensor, normal: Normal) -> Tensor:
@@ -105,16 +112,21 @@ class CascadeFlow(_EndsClean):
 
     scales: int
     """K"""
-    bridge_noise: float = 0.2
+    bridge_noise: float = 0.05
     """s: noise added to the doubled coarse image at the start of scales k > 0"""
-    max_corruption: float = 0.3
+    max_corruption: float = 0.1
     """largest level of noise mixed into the coarse input in training"""
 
-    def training_pair(self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor) -> TrainingPair:
+    def training_pair(
+        self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor, sampled: Tensor | None = None
+    ) -> TrainingPair:
         if scale == 0:
             return TrainingPair(normal(sample_shape(clean)), clean, clean, torch.zeros_like(uniform))
         level = self.max_corruption * uniform
         coarse = halve(clean)
+        if sampled is not None:
+            coarse = torch.cat([sampled, coarse[len(sampled) :]])
+            level = torch.cat([torch.zeros_like(level[: len(sampled)]), level[len(sampled) :]])
         coarse = coarse + level[:, None, None, None] * normal(sample_shape(coarse))
         return TrainingPair(double(coarse) + self.bridge_noise * normal(sample_shape(clean)), clean, clean, level)
 
@@ -144,7 +156,9 @@ class PyramidFlow:
         sigma = self.end_noise(scale - 1)
         return 2.0 * sigma / (1.0 + sigma)
 
-    def training_pair(self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor) -> TrainingPair:
+    def training_pair(
+        self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor, sampled: Tensor | None = None
+    ) -> TrainingPair:
         noise = normal(sample_shape(clean))
         e, a = self.end_noise(scale), self.start_noise(scale)
         end = (1.0 - e) * clean + e * noise
@@ -196,7 +210,9 @@ class NoiseFreeFlow(_EndsClean):
     scales: int
     """K"""
 
-    def training_pair(self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor) -> TrainingPair:
+    def training_pair(
+        self, scale: int, clean: Tensor, normal: Normal, uniform: Tensor, sampled: Tensor | None = None
+    ) -> TrainingPair:
         start = torch.zeros_like(clean) if scale == 0 else double(halve(clean))
         return TrainingPair(start, clean, clean, torch.zeros_like(uniform))
 

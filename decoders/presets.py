@@ -75,13 +75,13 @@ SIZES: Mapping[str, SizePreset] = MappingProxyType(
             AutoencoderConfig(
                 latent_channels=16,
                 patch=8,
-                encoder_widths=(160,),
-                encoder_depths=(3,),
-                decoder_widths=(160,),
-                decoder_depths=(4,),
+                encoder_widths=(128,),
+                encoder_depths=(2,),
+                decoder_widths=(256,),
+                decoder_depths=(2,),
                 linear=True,
             ),
-            DenoiserConfig(patch=8, widths=(160,), depths=(4,), linear=True),
+            DenoiserConfig(patch=8, stem=1, widths=(256,), depths=(2,), latent_width=48, linear=True),
         ),
         "nano-f16c16": SizePreset(
             AutoencoderConfig(

@@ -8,20 +8,17 @@ import torch
 from torch import Tensor
 
 from decoders.autoencoder import Autoencoder, kl_divergence
-from decoders.settings import Count, Weight
+from decoders.settings import Weight
+from decoders.training.crops import CropConfig
 from decoders.training.data import TrainingImages, to_float, trim
 from decoders.training.perceptual import Perceptual
 from decoders.training.terms import Terms
 
 
 @dataclass(frozen=True, slots=True)
-class AutoencoderLossConfig:
-    """Weights and batch of the autoencoder's training."""
+class AutoencoderLossConfig(CropConfig):
+    """Weights and crops of the autoencoder's training."""
 
-    batch: Count = 8
-    """crops a step"""
-    crop: Count = 96
-    """side of a crop in pixels"""
     mse: Weight = 1.0
     """weight of the squared distance to the image"""
     l1: Weight = 0.0
@@ -44,14 +41,22 @@ class AutoencoderObjective:
         self, module: Autoencoder, data: TrainingImages, config: AutoencoderLossConfig, perceptual: Perceptual
     ) -> None:
         self.module, self.data, self.config, self.perceptual = module, data, config, perceptual
-        self.samples_per_step = config.batch
         if config.freeze_encoder:
             module.encoder.requires_grad_(False)
+
+    def samples(self, progress: float) -> int:
+        """Images of a step."""
+        return self.config.at(progress, self.data.images.shape[-1])[0]
+
+    def phase(self, progress: float) -> tuple[bool, bool]:
+        """See `CropConfig.phase`."""
+        return self.config.phase(progress)
 
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.loss`."""
         config, module = self.config, self.module
-        images, _ = self.data.crops(config.batch, config.crop, module.config.down_factor(), generator)
+        count, crop = config.at(progress, self.data.images.shape[-1])
+        images, _ = self.data.crops(count, crop, module.config.down_factor(), generator)
         device = next(module.parameters()).device
         images = images.to(device)
         mean, log_variance = module.encoder(images)
@@ -62,8 +67,8 @@ class AutoencoderObjective:
         output = module.decoder(latents)
         terms = Terms(device)
         terms.add_distances(config.mse, config.l1, output, images)
-        if config.lpips > 0:
-            terms.add("lpips", config.lpips, self.perceptual(output, images, generator))
+        late = progress >= config.lpips_from
+        terms.add_perceptual(config.lpips, late, lambda: self.perceptual(output, images, generator))
         if not config.freeze_encoder:
             terms.add("kl", config.kl, kl_divergence(mean.float(), log_variance.float()))
         return terms.total, terms.parts

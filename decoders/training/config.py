@@ -26,7 +26,9 @@ class TrainConfig:
     stop_after: Count | None = None
     """leave early after this many steps, as a killed run would; the schedule still aims at `max_steps`"""
     learning_rate: Rate = 4e-4
-    """peak, reached after `warmup` steps, then a cosine to zero over the budget"""
+    """peak, reached after `warmup` steps and held until `decay_from`"""
+    decay_from: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.75
+    """share of the budget after which the rate falls to zero as a cosine"""
     warmup: Annotated[int, Field(ge=0, le=2**31 - 1)] = 100
     """steps of linear warm-up"""
     weight_decay: Weight = 0.01
@@ -83,6 +85,7 @@ def ema_decay(step: int, power: float) -> float:
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
-    """Linear warm-up by steps, then a cosine over the budget."""
+    """Linear warm-up by steps, a constant, then a cosine to zero over the last part of the budget."""
     warm = min(1.0, (step + 1) / max(1, config.warmup))
-    return config.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+    decayed = max(0.0, min(1.0, progress) - config.decay_from) / (1.0 - config.decay_from)
+    return config.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * decayed))

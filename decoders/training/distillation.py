@@ -12,7 +12,8 @@ from torch import Tensor
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow
 from decoders.sampling import integrate, predict
-from decoders.settings import Count, Share, Weight
+from decoders.settings import Count, Weight
+from decoders.training.crops import CropConfig
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
 from decoders.training.scales import ScalesObjective
@@ -22,15 +23,11 @@ DistillationName = Literal["paired", "direct", "paired+direct"]
 
 
 @dataclass(frozen=True, slots=True)
-class DistillationLossConfig:
-    """Objective, batch, teacher and weights of distillation."""
+class DistillationLossConfig(CropConfig):
+    """Objective, crops, teacher and weights of distillation."""
 
     objective: DistillationName = "paired+direct"
     """paired (the teacher's end), direct (the real image), or both"""
-    batch: Count = 12
-    """crops a step"""
-    crop: Count = 128
-    """side of a crop in full-resolution pixels"""
     teacher_steps: Count = 4
     """Euler steps of the teacher at each scale"""
     paired: Weight = 1.0
@@ -38,9 +35,7 @@ class DistillationLossConfig:
     l1: Weight = 1.0
     """weight of the L1 distance to the real image"""
     lpips: Weight = 0.15
-    """weight of LPIPS to the real image, at every scale"""
-    joint_from: Share = 0.7
-    """progress from which the coarser outputs are no longer detached"""
+    """weight of LPIPS to the real image, at the finest scale"""
 
 
 class DistillationObjective(ScalesObjective):
@@ -58,7 +53,7 @@ class DistillationObjective(ScalesObjective):
         config: DistillationLossConfig,
         perceptual: Perceptual,
     ) -> None:
-        super().__init__(module, flow, data, config.batch, config.crop)
+        super().__init__(module, flow, data, config)
         self.teacher = teacher.eval().requires_grad_(False)
         self.config, self.perceptual = config, perceptual
 
@@ -75,7 +70,7 @@ class DistillationObjective(ScalesObjective):
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.loss`."""
         config = self.config
-        pyramid, latents, normal, zeros = self.draw(generator)
+        pyramid, latents, normal, zeros = self.draw(generator, progress)
         terms = Terms(zeros.device)
         paired, direct = config.objective != "direct", config.objective != "paired"
         with torch.no_grad():
@@ -91,6 +86,8 @@ class DistillationObjective(ScalesObjective):
                 terms.add(f"paired_{scale}", config.paired, F.mse_loss(end, target))
             if direct:
                 terms.add(f"l1_{scale}", config.l1, F.l1_loss(predicted.estimate, clean))
-                terms.add(f"lpips_{scale}", config.lpips, self.perceptual(predicted.estimate, clean, generator))
-            x = end if progress >= config.joint_from else end.detach()
+            x = end
+        if direct:
+            late, finest = progress >= config.lpips_from, predicted.estimate
+            terms.add_perceptual(config.lpips, late, lambda: self.perceptual(finest, pyramid[-1], generator))
         return terms.total, terms.parts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -10,24 +10,28 @@ from pydantic import Field
 from torch import Tensor
 
 from decoders.denoiser import Denoiser
-from decoders.flow import Flow, TrainingPair, halve
-from decoders.sampling import Prediction, predict
+from decoders.flow import CascadeFlow, Flow, TrainingPair, halve
+from decoders.sampling import Prediction, predict, sample
 from decoders.settings import Count, Positive, Share, Weight
+from decoders.training.crops import CropConfig
 from decoders.training.data import TrainingImages
 from decoders.training.distributed import Group
 from decoders.training.perceptual import Perceptual
+from decoders.training.scales import Draws
 
 
 @dataclass(frozen=True, slots=True)
-class FlowLossConfig:
-    """Crops, time sampling and weights of flow training."""
+class FlowLossConfig(CropConfig):
+    """Crops, time sampling and weights of flow training; coarser scales see whole images, twice the pixels at each."""
 
     batch: Count = 8
-    """crops of the finest scale a step; each coarser scale gets twice as many"""
+    """crops of the finest scale a step"""
     single_scale_batch: Count = 16
     """crops a step where there is one scale"""
-    crops: Annotated[tuple[Count, ...], Field(min_length=1)] = (128, 160, 192)
-    """crop side in full-resolution pixels, finest scale first (the last serves all coarser ones)"""
+    rollouts: Share = 0.5
+    """part of a cascade's coarse inputs that the network itself sampled; the others are the image's, corrupted"""
+    rollout_steps: Count = 2
+    """Euler steps of a rollout at each coarser scale"""
     lpips: Weight = 0.15
     """weight of LPIPS (VGG) on the clean-image estimate where τ > 0.5"""
     at_start: Share = 0.1
@@ -52,8 +56,6 @@ class FlowObjective:
         self.config, self.perceptual = config, perceptual
         self.running = [0.0] * flow.scales
         self.group: Group | None = None
-        counts = [config.batch * 2 ** (flow.scales - 1 - scale) for scale in range(flow.scales)]
-        self.samples_per_step = sum(counts) if flow.scales > 1 else config.single_scale_batch
 
     def use_group(self, group: Group) -> None:
         """Keep one running mean for all processes, so that a resumed run goes on with the same one everywhere."""
@@ -66,6 +68,20 @@ class FlowObjective:
     def load_extra_state(self, state: dict[str, list[float]]) -> None:
         """Inverse of `extra_state`."""
         self.running = list(state["running"])
+
+    def samples(self, progress: float) -> int:
+        """Images of a step, over all scales."""
+        return sum(self.crops_of(scale, progress)[0] for scale in range(self.flow.scales))
+
+    def phase(self, progress: float) -> tuple[bool, bool]:
+        """See `CropConfig.phase`."""
+        return self.config.phase(progress)
+
+    def crops_of(self, scale: int, progress: float) -> tuple[int, int]:
+        """Crops of a step at a scale, and their side."""
+        shrink, config, side = self.flow.scales - 1 - scale, self.config, self.data.images.shape[-1]
+        batch = config.single_scale_batch if self.flow.scales == 1 else config.batch * 2**shrink
+        return replace(config, batch=batch).at(1.0 if shrink else progress, side)
 
     def sample_time(self, scale: int, count: int, generator: torch.Generator) -> Tensor:
         """τ [count]: logit-normal from pure noise, uniform for bridges, a share at exactly 0."""
@@ -86,6 +102,14 @@ class FlowObjective:
         # Both velocities are taken at the capped time, so that their difference is exactly the estimate's error, weighted.
         return self.flow.velocity(scale, pair.at(capped), predicted.estimate, capped) - target
 
+    @torch.no_grad()
+    def rollout(self, scale: int, latents: Tensor, generator: torch.Generator) -> Tensor | None:
+        """What the network itself hands over to `scale`: the end of the scale before, or None for no latents."""
+        if len(latents) == 0:
+            return None
+        steps = (self.config.rollout_steps,) * scale
+        return sample(self.module, self.flow, latents, steps, Draws(len(latents), generator, latents.device))
+
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.loss`."""
         device = next(self.module.parameters()).device
@@ -93,18 +117,16 @@ class FlowObjective:
         total = torch.zeros((), device=device)
         parts: dict[str, float] = {}
         for scale in range(scales):
-            shrink = scales - 1 - scale
-            count = self.config.single_scale_batch if scales == 1 else self.config.batch * 2**shrink
-            crop = self.config.crops[min(shrink, len(self.config.crops) - 1)]
-            grid = self.module.config.down_factor
+            shrink, grid = scales - 1 - scale, self.module.config.down_factor
+            count, crop = self.crops_of(scale, progress)
             clean, latents = self.data.encoded_crops(count, crop, grid, generator, grid * 2**shrink, device)
             for _ in range(shrink):
                 clean = halve(clean)
 
-            def normal(shape: tuple[int, ...], count: int = count) -> Tensor:
-                return torch.randn((count, *shape), generator=generator).to(device)
-
-            pair = self.flow.training_pair(scale, clean, normal, torch.rand(count, generator=generator).to(device))
+            normal = Draws(count, generator, device).normal
+            uniform = torch.rand(count, generator=generator).to(device)
+            own = round(self.config.rollouts * count) if scale > 0 and isinstance(self.flow, CascadeFlow) else 0
+            pair = self.flow.training_pair(scale, clean, normal, uniform, self.rollout(scale, latents[:own], generator))
             time = self.sample_time(scale, count, generator).to(device)
             x = pair.at(time)
             condition = self.module.project_scale(latents, scale)
@@ -117,7 +139,7 @@ class FlowObjective:
             self.running[scale] = value if self.running[scale] == 0.0 else 0.95 * self.running[scale] + 0.05 * value
             total = total + matching / self.running[scale]
             parts[f"velocity_{scale}"] = value
-            if self.config.lpips > 0 and bool(late.any()):
+            if self.config.lpips > 0 and progress >= self.config.lpips_from and bool(late.any()):
                 lpips = self.perceptual(predicted.estimate[late], pair.clean[late], generator)
                 total = total + self.config.lpips * lpips
                 parts[f"lpips_{scale}"] = float(lpips.detach())

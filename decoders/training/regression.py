@@ -10,7 +10,8 @@ from torch import Tensor
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow
 from decoders.sampling import predict
-from decoders.settings import Count, Weight
+from decoders.settings import Weight
+from decoders.training.crops import CropConfig
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
 from decoders.training.scales import ScalesObjective, no_noise
@@ -18,34 +19,30 @@ from decoders.training.terms import Terms
 
 
 @dataclass(frozen=True, slots=True)
-class RegressionLossConfig:
-    """Batch and weights of the noise-free control."""
+class RegressionLossConfig(CropConfig):
+    """Crops and weights of the noise-free control."""
 
-    batch: Count = 16
-    """crops a step"""
-    crop: Count = 128
-    """side of a crop in full-resolution pixels"""
     mse: Weight = 0.0
     """weight of the squared distance to the image, at every scale; alone, it trains the rate-bound decoder"""
     l1: Weight = 1.0
     """weight of the L1 distance to the image, at every scale"""
     lpips: Weight = 0.15
-    """weight of LPIPS, at every scale; 0 leaves the perceptual network out"""
+    """weight of LPIPS, at the finest scale; 0 leaves the perceptual network out"""
 
 
 class RegressionObjective(ScalesObjective):
-    """MSE, L1 and λ·LPIPS of each scale's output, every scale fed by the network's own coarser output (detached)."""
+    """MSE and L1 of each scale's output, every scale fed by the network's own coarser output; λ·LPIPS of the finest."""
 
     def __init__(
         self, module: Denoiser, flow: Flow, data: TrainingImages, config: RegressionLossConfig, perceptual: Perceptual
     ) -> None:
-        super().__init__(module, flow, data, config.batch, config.crop)
+        super().__init__(module, flow, data, config)
         self.config, self.perceptual = config, perceptual
 
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.loss`."""
         config = self.config
-        pyramid, latents, _, zeros = self.draw(generator)
+        pyramid, latents, _, zeros = self.draw(generator, progress)
         terms = Terms(zeros.device)
         conditions = self.module.project(latents)
         x = torch.zeros_like(pyramid[0])
@@ -53,7 +50,7 @@ class RegressionObjective(ScalesObjective):
             start = self.flow.start(scale, x, no_noise)
             output = predict(self.module, self.flow, start, conditions[scale], scale, zeros, zeros).estimate
             terms.add_distances(config.mse, config.l1, output, clean, f"_{scale}")
-            if config.lpips > 0:
-                terms.add(f"lpips_{scale}", config.lpips, self.perceptual(output, clean, generator))
-            x = output.detach()
+            x = output
+        late = progress >= config.lpips_from
+        terms.add_perceptual(config.lpips, late, lambda: self.perceptual(x, pyramid[-1], generator))
         return terms.total, terms.parts

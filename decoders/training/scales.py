@@ -2,33 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow, Normal, halve
+from decoders.training.crops import CropConfig
 from decoders.training.data import TrainingImages
 
 
 class ScalesObjective:
     """Base of an objective whose step takes the same crops through all scales, coarse to fine."""
 
-    def __init__(self, module: Denoiser, flow: Flow, data: TrainingImages, batch: int, crop: int) -> None:
-        """`batch` crops a step, `crop` full-resolution pixels a side."""
-        self.module, self.flow, self.data = module, flow, data
-        self.samples_per_step, self.crop = batch, crop
+    def __init__(self, module: Denoiser, flow: Flow, data: TrainingImages, crops: CropConfig) -> None:
+        self.module, self.flow, self.data, self.crops = module, flow, data, crops
 
-    def draw(self, generator: torch.Generator) -> tuple[list[Tensor], Tensor, Normal, Tensor]:
+    def samples(self, progress: float) -> int:
+        """Images of a step."""
+        return self.crops.at(progress, self.data.images.shape[-1])[0]
+
+    def phase(self, progress: float) -> tuple[bool, bool]:
+        """See `CropConfig.phase`."""
+        return self.crops.phase(progress)
+
+    def draw(self, generator: torch.Generator, progress: float) -> tuple[list[Tensor], Tensor, Normal, Tensor]:
         """Crops for a step: the clean images of each scale, coarse to fine; their latents; further draws; and zeros [batch]."""
-        count, grid, scales = self.samples_per_step, self.module.config.down_factor, self.flow.scales
+        grid, scales = self.module.config.down_factor, self.flow.scales
+        count, crop = self.crops.at(progress, self.data.images.shape[-1])
         device = next(self.module.parameters()).device
         multiple = grid * 2 ** (scales - 1)
-        images, latents = self.data.encoded_crops(count, self.crop, grid, generator, multiple, device)
+        images, latents = self.data.encoded_crops(count, crop, grid, generator, multiple, device)
 
-        def normal(shape: tuple[int, ...]) -> Tensor:
-            return torch.randn((count, *shape), generator=generator).to(device)
+        draws = Draws(count, generator, device)
+        return image_pyramid(images, scales), latents, draws.normal, torch.zeros(count, device=device)
 
-        return image_pyramid(images, scales), latents, normal, torch.zeros(count, device=device)
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """N(0, 1) for a batch from a step's generator: the noise source of training."""
+
+    count: int
+    """samples"""
+    generator: torch.Generator
+    """of the step"""
+    device: torch.device
+    """where the numbers are needed"""
+
+    def normal(self, shape: Sequence[int], draw: int = 0) -> Tensor:
+        """[count, *shape]; every call draws anew, whatever its number."""
+        return torch.randn((self.count, *shape), generator=self.generator).to(self.device)
 
 
 def no_noise(shape: tuple[int, ...]) -> Tensor:

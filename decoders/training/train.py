@@ -31,6 +31,8 @@ from harness.errors import MsbenchError
 from harness.files import folder_lock, sha256_file, write_bytes
 from harness.metrics.lpips import Lpips
 
+_FORMER = (("linear", False), ("stem", 3))
+"""fields of architectures, at what stood there before there were such fields: left out of the hash of the recipe"""
 _NO_ADVERSARY = {"weight": 0.0, "network": "patch", "start": 0.5, "learning_rate": 2e-4, "betas": (0.5, 0.9), "crop": 64}
 """stays in the hash of the recipe, so that it is that of the trainings before the adversarial term was taken out"""
 
@@ -212,8 +214,7 @@ def recipe_sha256(request: TrainRequest, planned: Plan, built: Networks, data: T
     ignored = {"seed", "stop_after", "save_every_seconds", "log_every", "tensorboard", "snapshot", "compile"}
     facts = {
         "decoder": request.decoder,
-        # Left out where off, so that recipes from before there was a linear path keep their hash.
-        "architecture": {key: value for key, value in asdict(built.module.config).items() if (key, value) != ("linear", False)},
+        "architecture": {key: value for key, value in asdict(built.module.config).items() if (key, value) not in _FORMER},
         "flow": planned.preset.flow if planned.preset else None,
         "encoder": built.lineage.get("encoder_sha256"),
         "teacher": built.lineage.get("teacher_recipe_sha256") or built.lineage.get("teacher_sha256"),

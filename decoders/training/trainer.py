@@ -26,8 +26,9 @@ from harness.errors import MsbenchError
 class Objective(Protocol):
     """What is trained, and on what loss.
 
-    It may also have: `samples_per_step` (images of one step, for samples/s); `extra_state()` and `load_extra_state(state)`;
-    `use_group(group)`, which synchronises what it keeps beside `module`.
+    It may also have: `samples(progress)` (images of one step, for samples/s); `phase(progress)`, another value of which says
+    that steps cost something else from now on; `extra_state()` and `load_extra_state(state)`; `use_group(group)`, which
+    synchronises what it keeps beside `module`.
     """
 
     @property
@@ -57,7 +58,7 @@ class TrainResult:
     pflops: float
     """10^15 FLOPs of training so far, over all resumes and processes"""
     samples_per_s: float | None
-    """over the whole run; None where the objective has no `samples_per_step`"""
+    """over the whole run; None where the objective has no `samples`"""
     mfu: float
     """training FLOPs a second over the whole run, as a share of `peak`"""
     peak: float
@@ -116,6 +117,10 @@ def train(
     return run.result(run.step - first, progress >= 1.0)
 
 
+def _nothing(progress: float) -> None:
+    """What an objective says of what it does not know."""
+
+
 class _Run:
     """One run's state: live and averaged weights, optimiser, counters and log."""
 
@@ -149,9 +154,7 @@ class _Run:
             fused=True,
         )
         self.average = copy.deepcopy(self.module).requires_grad_(False)
-        samples = getattr(objective, "samples_per_step", None)
-        peak = group.sum(measure_peak(device, self.dtype))
-        self.meter = Meter(peak, None if samples is None else int(samples) * group.world)
+        self.meter = Meter(group.sum(measure_peak(device, self.dtype)))
         self.step = 0
         self.window: list[float] = []  # losses since the last row of the log
         self.guard = GradientGuard(config.max_grad_norm_ratio, config.warmup)
@@ -161,7 +164,7 @@ class _Run:
     def begin(self) -> None:
         """Start the clock and the log at the current step."""
         self._started = time.monotonic()
-        self.meter.mark(self.step, self._before)
+        self.meter.mark(self._before)
         if self.step == 0 and self.group.writes:
             self.state_path.with_name(SNAPSHOT).unlink(missing_ok=True)
         if self.log is not None:
@@ -183,7 +186,7 @@ class _Run:
     def result(self, new_steps: int, finished: bool) -> TrainResult:
         """What there is to say of the run."""
         meter, seconds = self.meter, self.seconds()
-        rates = meter.rates(self.step, meter.flops, seconds)
+        rates = meter.rates(seconds)
         return TrainResult(
             steps=self.step,
             seconds=seconds,
@@ -222,7 +225,8 @@ class _Run:
     def _backward(self, progress: float) -> tuple[Tensor, dict[str, float]]:
         """Loss and gradients of this step; the FLOPs of the first steps are counted."""
         generator = torch.Generator().manual_seed(step_seed(self.config.seed, self.step, self.group.draws))
-        counter = flop_counter() if self.meter.wants_count() else None
+        phase, samples = (getattr(self.objective, name, _nothing)(progress) for name in ("phase", "samples"))
+        counter = flop_counter() if self.meter.wants_count(phase) else None
         # A compiled network's operations are not seen by the counter: counted steps run uncompiled.
         stance = torch.compiler.set_stance("force_eager") if counter is not None else contextlib.nullcontext()
         with stance, counter or contextlib.nullcontext():
@@ -230,7 +234,8 @@ class _Run:
                 loss, parts = self.objective.loss(generator, progress)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-        self.meter.add(None if counter is None else int(self.group.sum(counter.get_total_flops())))
+        counted = None if counter is None else int(self.group.sum(counter.get_total_flops()))
+        self.meter.add(counted, (samples or 0) * self.group.world)
         if self.meter.per_step == 0 and self.config.max_steps is None and self.config.max_minutes is None:
             raise MsbenchError("no FLOPs were counted in a step, so --max-pflops would never end: give --max-steps")
         return loss, parts
@@ -241,7 +246,7 @@ class _Run:
         seconds = self.seconds()
         row = {"step": self.step, "loss": mean, "grad_norm": norm, "seconds": seconds, "skipped": self.guard.skipped}
         if self.log is not None:
-            self.log.write({**row, **self.meter.row(self.step, seconds), **parts})
+            self.log.write({**row, **self.meter.row(seconds), **parts})
 
     def _average(self) -> None:
         decay = ema_decay(self.step, self.config.ema_power)
