@@ -57,7 +57,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> set[str]:
 
 def test_losses_by_hand(make: Callable[..., AutoencoderObjective], pictures: TrainingImages) -> None:
     objective = make(replace(SMALL, mse=2.0, l1=3.0, lpips=0.0, kl=0.5))
-    assert objective.samples_per_step == 2
+    assert objective.samples(0.0) == 2
     loss, parts = objective.loss(generator(), 0.0)
     draws = generator()
     images, _ = pictures.crops(2, 32, 8, draws)

@@ -31,8 +31,6 @@ FLOPS = 2 * (2 * 4 * 8 * 6) + 3 * (2 * 4 * 6 * 1)
 class Regression:
     """A small network, started differently in each process, with a part that only odd draws use and one that none does."""
 
-    samples_per_step = 4
-
     def __init__(self, rank: int) -> None:
         torch.manual_seed(rank)
         self.module = nn.ModuleDict(
@@ -45,6 +43,9 @@ class Regression:
 
     def use_group(self, group: Group) -> None:
         self.group = group
+
+    def samples(self, progress: float) -> int:
+        return 4
 
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         x = torch.randn(4, 8, generator=generator)

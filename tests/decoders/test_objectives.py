@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from decoders.autoencoder import Autoencoder
 from decoders.denoiser import Denoiser
-from decoders.flow import FlowName, double, halve, make_flow
+from decoders.flow import CascadeFlow, FlowName, double, halve, make_flow
 from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObjective
 from decoders.training.data import TrainingImages
 from decoders.training.distillation import DistillationLossConfig, DistillationObjective
@@ -22,6 +23,8 @@ from decoders.training.scales import image_pyramid
 from harness.errors import MsbenchError
 
 MakeDenoiser = Callable[[int], Denoiser]
+PHASES = (0.0, 0.6, 0.9)
+"""progress: squared error alone, with LPIPS, on whole images"""
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -36,12 +39,12 @@ def untouched(module: nn.Module) -> set[str]:
 def test_autoencoder_objective(tiny_autoencoder: Autoencoder, pictures: TrainingImages, perceptual: Any) -> None:
     module = tiny_autoencoder.requires_grad_(True).train()
     config = AutoencoderLossConfig(batch=3, crop=32)
-    loss, parts = AutoencoderObjective(module, pictures, config, perceptual).loss(generator(), 0.0)
+    loss, parts = AutoencoderObjective(module, pictures, config, perceptual).loss(generator(), 0.6)
     assert loss.isfinite()
     assert float(loss.detach()) == pytest.approx(parts["mse"] + 0.1 * parts["lpips"] + 1e-6 * parts["kl"], rel=1e-5)
     loss.backward()
     assert untouched(module) == set()
-    again, _ = AutoencoderObjective(module, pictures, config, perceptual).loss(generator(), 0.0)
+    again, _ = AutoencoderObjective(module, pictures, config, perceptual).loss(generator(), 0.6)
     assert torch.equal(again, loss)
 
 
@@ -50,9 +53,9 @@ def test_flow_objective_trains_everything(
     flow: FlowName, scales: int, tiny_denoiser: MakeDenoiser, latent_pictures: TrainingImages, perceptual: Any
 ) -> None:
     module = tiny_denoiser(scales).train()
-    config = FlowLossConfig(batch=2, single_scale_batch=4, crops=(32, 64))
+    config = FlowLossConfig(batch=4, single_scale_batch=4, crop=32)
     objective = FlowObjective(module, make_flow(flow, scales), latent_pictures, config, perceptual)
-    loss, parts = objective.loss(generator(), 0.0)
+    loss, parts = objective.loss(generator(), 0.6)
     assert loss.isfinite()
     loss.backward()
     assert untouched(module) == set()
@@ -99,12 +102,12 @@ def test_a_perfect_estimate_has_no_velocity_loss(
     path = make_flow(flow, scales)
     original = type(path).training_pair
 
-    def spy(self: Any, scale: int, clean: Tensor, normal: Any, uniform: Tensor) -> Any:
+    def spy(self: Any, scale: int, clean: Tensor, normal: Any, uniform: Tensor, sampled: Tensor | None) -> Any:
         module.clean = clean
-        return original(self, scale, clean, normal, uniform)
+        return original(self, scale, clean, normal, uniform, sampled)
 
     monkeypatch.setattr(type(path), "training_pair", spy)
-    config = FlowLossConfig(batch=2, single_scale_batch=8, crops=(32, 64))
+    config = FlowLossConfig(batch=2, single_scale_batch=8, crop=32, rollouts=0.0)
     objective = FlowObjective(module, path, latent_pictures, config, perceptual)  # type: ignore[arg-type]
     for seed in range(5):  # among the times are 0 and ones near 1
         _, parts = objective.loss(generator(seed), 0.0)
@@ -136,9 +139,9 @@ def test_regression_objective(
     module = tiny_denoiser(scales).train()
     config = RegressionLossConfig(batch=2, crop=32)
     objective = RegressionObjective(module, make_flow("noise-free", scales), latent_pictures, config, perceptual)
-    loss, parts = objective.loss(generator(), 0.0)
+    loss, parts = objective.loss(generator(), 0.6)
     assert loss.isfinite()
-    assert float(loss.detach()) == pytest.approx(sum(parts[f"l1_{k}"] + 0.15 * parts[f"lpips_{k}"] for k in range(scales)))
+    assert float(loss.detach()) == pytest.approx(sum(parts[f"l1_{k}"] for k in range(scales)) + 0.15 * parts["lpips"])
     loss.backward()
     # From zeros the stem sees nothing: its weights (not its bias) have no gradient at scale 0.
     assert untouched(module) == ({"stem.weight"} if scales == 1 else set())
@@ -172,7 +175,8 @@ def test_distillation_objective(
     assert untouched(student) == set()
     assert all(p.grad is None for p in teacher.parameters())
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
-    assert set(parts) == {f"{name}_{scale}" for name in ("paired", "l1", "lpips") for scale in range(scales)}
+    assert set(parts) == {"lpips"} | {f"{name}_{scale}" for name in ("paired", "l1") for scale in range(scales)}
+    assert math.isfinite(parts["lpips"]) == (progress > 0.5)
 
 
 def test_teacher_and_student_start_from_one_tensor(
@@ -211,22 +215,66 @@ def test_a_student_that_equals_a_one_step_teacher_has_no_paired_loss(
     assert parts["l1_0"] > 0.01
 
 
-def test_coarse_outputs_are_detached_until_the_end(
+def test_the_finest_scale_s_lpips_reaches_the_coarsest_scale(
     tiny_denoiser: MakeDenoiser, latent_pictures: TrainingImages, perceptual: Any
 ) -> None:
-    """Early the finer scale's loss must not reach the coarsest scale's own embedding; late it must."""
+    """All scales are trained jointly: LPIPS stands at the finest alone, and changes the coarsest one's embedding."""
     grads = []
-    for progress in (0.0, 0.9):
+    for lpips_from in (0.0, 1.0):
         student = tiny_denoiser(2)
-        config = DistillationLossConfig(batch=2, crop=32, teacher_steps=1)
+        config = DistillationLossConfig(batch=2, crop=32, teacher_steps=1, lpips_from=lpips_from)
         objective = DistillationObjective(
             student, tiny_denoiser(2), make_flow("cascade", 2), latent_pictures, config, perceptual
         )
-        objective.loss(generator(), progress)[0].backward()
+        objective.loss(generator(), 0.0)[0].backward()
         assert student.scale.weight.grad is not None
         grads.append(student.scale.weight.grad.clone())
-    assert torch.allclose(grads[0][1], grads[1][1], atol=1e-6)
-    assert not torch.allclose(grads[0][0], grads[1][0], atol=1e-5)
+    assert not torch.allclose(grads[0][0], grads[1][0], atol=1e-6)
+
+
+def test_a_cascade_trains_on_what_it_samples_itself(
+    tiny_denoiser: MakeDenoiser, latent_pictures: TrainingImages, perceptual: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the coarse inputs are the network's own ends, uncorrupted; the coarsest scale has none."""
+    module, given = tiny_denoiser(3), {}
+    original = CascadeFlow.training_pair
+
+    def spy(self: Any, scale: int, clean: Tensor, normal: Any, uniform: Tensor, sampled: Tensor | None) -> Any:
+        pair = original(self, scale, clean, normal, uniform, sampled)
+        given[scale] = (clean, sampled, pair)
+        return pair
+
+    monkeypatch.setattr(CascadeFlow, "training_pair", spy)
+    config = FlowLossConfig(batch=16, crop=32)
+    objective = FlowObjective(module, CascadeFlow(3, bridge_noise=0.0), latent_pictures, config, perceptual)
+    objective.loss(generator(), 0.0)
+    assert given[0][1] is None
+    for scale in (1, 2):
+        clean, sampled, pair = given[scale]
+        own = len(clean) // 2
+        assert len(sampled) == own
+        assert not sampled.requires_grad
+        assert torch.equal(pair.start[:own], double(sampled))
+        assert pair.corruption[:own].eq(0).all()
+        assert pair.corruption[own:].gt(0).all()
+    monkeypatch.undo()
+    calls: list[bool] = []
+    module.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    FlowObjective(module, make_flow("cascade", 3), latent_pictures, config, perceptual).loss(generator(), 0.0)
+    assert (calls.count(False), calls.count(True)) == (2 + 4, 3)
+
+
+def test_crops_and_lpips_change_over_a_run(
+    tiny_denoiser: MakeDenoiser, latent_pictures: TrainingImages, perceptual: Any
+) -> None:
+    config = RegressionLossConfig(batch=8, crop=32, whole_from=0.8, lpips_from=0.5)
+    objective = RegressionObjective(tiny_denoiser(1), make_flow("noise-free", 1), latent_pictures, config, perceptual)
+    seen = [
+        (objective.samples(p), objective.phase(p), math.isfinite(objective.loss(generator(), p)[1]["lpips"])) for p in PHASES
+    ]
+    assert seen == [(8, (False, False), False), (8, (False, True), True), (2, (True, True), True)]
+    assert config.at(0.9, 64) == (2, 64)
+    assert config.at(0.0, 24) == (8, 24)
 
 
 def test_the_pyramid_of_clean_images() -> None:

@@ -32,11 +32,12 @@ STEP = 2 * FORWARD
 class Product:
     """‖x W‖² of random x: FLOPs that a formula gives."""
 
-    samples_per_step = ROWS
-
     def __init__(self) -> None:
         torch.manual_seed(0)
         self.module = nn.Linear(WIDE, NARROW, bias=False)
+
+    def samples(self, progress: float) -> int:
+        return ROWS
 
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         x = torch.randn(ROWS, WIDE, generator=generator)
@@ -170,11 +171,34 @@ def test_rates_in_the_log_fit_its_clock(tmp_path: Path) -> None:
 
 
 def test_meter_by_hand() -> None:
-    meter = Meter(peak=1e9, samples_per_step=4)
-    meter.mark(10, 5.0)
-    meter.flops += 3_000_000_000
-    assert meter.row(16, 9.0) == pytest.approx({"samples_per_s": 6.0, "gflops_per_s": 0.75, "mfu": 0.75})
-    assert meter.row(18, 10.0) == pytest.approx({"samples_per_s": 8.0, "gflops_per_s": 0.0, "mfu": 0.0})
+    meter = Meter(peak=1e9)
+    meter.mark(5.0)
+    for _ in range(6):
+        meter.add(500_000_000, samples=4)
+    assert meter.row(9.0) == pytest.approx({"samples_per_s": 6.0, "gflops_per_s": 0.75, "mfu": 0.75})
+    meter.add(0, samples=8)
+    assert meter.row(10.0) == pytest.approx({"samples_per_s": 8.0, "gflops_per_s": 0.0, "mfu": 0.0})
+    assert meter.rates(10.0) == pytest.approx({"samples_per_s": 3.2, "gflops_per_s": 0.3, "mfu": 0.3})
+
+
+class Phased(Product):
+    """Twice the products in the second half."""
+
+    def phase(self, progress: float) -> bool:
+        return progress >= 0.5
+
+    def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
+        loss, parts = super().loss(generator, progress)
+        return (loss + super().loss(generator, progress)[0] if self.phase(progress) else loss), parts
+
+
+def test_steps_are_counted_again_where_they_begin_to_cost_something_else(tmp_path: Path) -> None:
+    steps = 4 * COUNTED_STEPS
+    result = train(Phased(), replace(CONFIG, max_steps=steps), tmp_path / "whole", CPU)
+    assert result.pflops == pytest.approx(steps * 1.5 * STEP / 1e15, rel=1e-12)
+    train(Phased(), replace(CONFIG, max_steps=steps, stop_after=COUNTED_STEPS + 5), tmp_path / "parts", CPU)
+    parts = train(Phased(), replace(CONFIG, max_steps=steps), tmp_path / "parts", CPU, resume=True)
+    assert parts.pflops == result.pflops
 
 
 def test_the_peak_is_plausible_and_draws_nothing() -> None:

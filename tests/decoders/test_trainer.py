@@ -35,7 +35,7 @@ def make_objective(
     """A fresh flow objective on a tiny cascade, with state of its own (the running means) beside the network's."""
 
     def make() -> FlowObjective:
-        config = FlowLossConfig(batch=2, crops=(32, 64))
+        config = FlowLossConfig(batch=2, crop=32)
         return FlowObjective(tiny_denoiser(2), make_flow("cascade", 2), latent_pictures, config, perceptual)
 
     return make
@@ -259,8 +259,15 @@ def test_the_module_ends_averaged_frozen_in_place_and_in_eval_mode(tmp_path: Pat
     assert not module.training
 
 
+def test_learning_rate_is_held_and_falls_at_the_end() -> None:
+    config = TrainConfig(learning_rate=1e-3)
+    assert [learning_rate(config, 200, p) for p in (0.0, 0.5, 0.75)] == pytest.approx([1e-3] * 3)
+    assert learning_rate(config, 200, 0.875) == pytest.approx(5e-4)
+    assert learning_rate(config, 200, 1.0) == pytest.approx(0.0, abs=1e-12)
+
+
 def test_learning_rate_warms_up_and_falls_like_a_cosine() -> None:
-    config = TrainConfig(learning_rate=1e-3, warmup=10)
+    config = TrainConfig(learning_rate=1e-3, warmup=10, decay_from=0.0)
     assert learning_rate(config, 0, 0.0) == pytest.approx(1e-4)
     assert learning_rate(config, 4, 0.0) == pytest.approx(5e-4)
     assert learning_rate(config, 9, 0.0) == pytest.approx(1e-3)
