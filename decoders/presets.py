@@ -44,7 +44,8 @@ DIFFUSION: Mapping[str, DiffusionPreset] = MappingProxyType(
         "ms-diffusion": DiffusionPreset("pyramid", 3, 50, "flow"),
         "ms-diffusion-cascade": DiffusionPreset("cascade", 3, 50, "flow"),
         "onestep": DiffusionPreset("cascade", 1, 1, "distill", teacher="diffusion"),
-        "ms-onestep": DiffusionPreset("cascade", 3, 3, "distill", teacher="ms-diffusion-cascade"),
+        "ms-onestep": DiffusionPreset("pyramid", 3, 3, "distill", teacher="ms-diffusion"),
+        "ms-onestep-cascade": DiffusionPreset("cascade", 3, 3, "distill", teacher="ms-diffusion-cascade"),
         "direct": DiffusionPreset("noise-free", 1, 1, "regression"),
         "ms-direct": DiffusionPreset("noise-free", 3, 3, "regression"),
         "rate-bound": DiffusionPreset("noise-free", 1, 1, "regression", settings=("loss.mse=1", "loss.l1=0", "loss.lpips=0")),
@@ -63,45 +64,25 @@ class SizePreset:
     """the denoiser; `scales` is set by the decoder"""
 
 
-# All but "grids" and f16 keep every block on the latents' own grid: half the blocks and no resampling at equal multiply-adds.
+def _one_grid(channels: int, encoder: tuple[int, int], decoder: tuple[int, int], denoiser: DenoiserConfig) -> SizePreset:
+    """f8 latents with this many channels; width and depth of the autoencoder's halves, all blocks on the latents' own grid."""
+    (encoder_width, encoder_depth), (width, depth) = encoder, decoder
+    shape = AutoencoderConfig(channels, 8, (encoder_width,), (encoder_depth,), (width,), (depth,), linear=True)
+    return SizePreset(shape, replace(denoiser, patch=8, stem=1, linear=True))
+
+
+_NANO = DenoiserConfig(widths=(256,), depths=(2,), latent_width=48)
+# One grid: half the blocks and no resampling at equal multiply-adds. Every network starts as a linear code of cells.
 SIZES: Mapping[str, SizePreset] = MappingProxyType(
     {
-        "nano": SizePreset(
-            AutoencoderConfig(patch=8, encoder_widths=(160,), encoder_depths=(3,), decoder_widths=(160,), decoder_depths=(4,)),
-            DenoiserConfig(patch=8, widths=(160,), depths=(4,)),
-        ),
-        "nano-grids": SizePreset(AutoencoderConfig(), DenoiserConfig(widths=(64, 128, 128), depths=(1, 2, 2))),
-        "nano-f8c16": SizePreset(
-            AutoencoderConfig(
-                latent_channels=16,
-                patch=8,
-                encoder_widths=(128,),
-                encoder_depths=(2,),
-                decoder_widths=(256,),
-                decoder_depths=(2,),
-                linear=True,
-            ),
-            DenoiserConfig(patch=8, stem=1, widths=(256,), depths=(2,), latent_width=48, linear=True),
-        ),
+        "nano": _one_grid(16, (128, 2), (256, 2), _NANO),
+        "nano-f8c4": _one_grid(4, (128, 2), (256, 2), _NANO),
         "nano-f16c16": SizePreset(
-            AutoencoderConfig(
-                latent_channels=16,
-                patch=8,
-                encoder_widths=(128, 192),
-                encoder_depths=(1, 3),
-                decoder_widths=(128, 192),
-                decoder_depths=(1, 4),
-            ),
-            DenoiserConfig(patch=8, widths=(128, 192), depths=(1, 4)),
+            AutoencoderConfig(16, 8, (128, 192), (1, 2), (160, 256), (1, 2), linear=True),
+            DenoiserConfig(patch=8, stem=1, widths=(160, 256), depths=(1, 2), linear=True),
         ),
-        "small": SizePreset(
-            AutoencoderConfig(patch=8, encoder_widths=(256,), encoder_depths=(4,), decoder_widths=(320,), decoder_depths=(5,)),
-            DenoiserConfig(patch=8, widths=(320,), depths=(6,), embedding=256, latent_width=128),
-        ),
-        "base": SizePreset(
-            AutoencoderConfig(patch=8, encoder_widths=(384,), encoder_depths=(6,), decoder_widths=(512,), decoder_depths=(8,)),
-            DenoiserConfig(patch=8, widths=(640,), depths=(12,), embedding=512, latent_width=256),
-        ),
+        "small": _one_grid(16, (256, 4), (320, 5), DenoiserConfig(widths=(320,), depths=(6,), embedding=256, latent_width=128)),
+        "base": _one_grid(16, (384, 6), (512, 8), DenoiserConfig(widths=(640,), depths=(12,), embedding=512, latent_width=256)),
     }
 )
 

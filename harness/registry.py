@@ -43,7 +43,7 @@ _unshipped = partial(DecoderEntry, ships_weights=False)
 _NEEDS = "(no weights shipped: needs --checkpoint)"
 _ARCHITECTURE = "random weights: cost only (needs the extra `diffusers`)"
 _BUILT_IN = (
-    DecoderEntry("vae", "KL-VAE, f8c4: the autoencoder's own decoder, one pass", _OURS),
+    DecoderEntry("vae", "KL-VAE, f8c16: the autoencoder's own decoder, one pass", _OURS),
     DecoderEntry("diffusion", "full-resolution diffusion, 50 Euler steps", _OURS),
     DecoderEntry(
         "ms-diffusion", "multi-scale diffusion, the paper's pyramid flow, K = 3, 50 steps", _OURS, single_scale="diffusion"
@@ -52,8 +52,14 @@ _BUILT_IN = (
         "ms-diffusion-cascade", "multi-scale diffusion, our cascade, K = 3, 50 steps", _OURS, single_scale="diffusion"
     ),
     DecoderEntry("onestep", "one-step student of `diffusion` (K = 1)", _OURS),
-    DecoderEntry("ms-onestep", "one step a scale, student of `ms-diffusion-cascade` (K = 3)", _OURS, single_scale="onestep"),
+    DecoderEntry("ms-onestep", "one step a scale, student of `ms-diffusion` (K = 3)", _OURS, single_scale="onestep"),
     DecoderEntry("direct", "control: the same network without noise or teacher (K = 1)", _OURS),
+    _unshipped(
+        "ms-onestep-cascade",
+        f"one step a scale, student of `ms-diffusion-cascade` {_NEEDS}",
+        _OURS,
+        single_scale="onestep",
+    ),
     _unshipped("ms-direct", f"control: `direct` at three scales {_NEEDS}", _OURS, single_scale="direct"),
     _unshipped("rate-bound", f"control: MSE alone, the PSNR these latents allow {_NEEDS}", _OURS),
     _unshipped("vae-ft", f"control: `vae` tuned on its frozen encoder {_NEEDS}", _OURS),

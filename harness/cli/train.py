@@ -27,7 +27,7 @@ def train_command(
     max_samples: MaxSamples = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Size of the networks: nano (the default), nano-grids, nano-f8c16, nano-f16c16, small or base."),
+        typer.Option(help="Size of the networks: nano (the default), nano-f8c4, nano-f16c16, small or base."),
     ] = None,
     scales: Annotated[int | None, typer.Option(help="Number of scales K. Default: the decoder's own.")] = None,
     settings: Annotated[
@@ -65,7 +65,7 @@ def train_command(
     \b
     Examples:
       msbench train-decoder ms-onestep --dataset imagenette --max-minutes 30
-      msbench train-decoder vae --dataset folder:my-images --max-steps 1000 --set train.batch_size=16
+      msbench train-decoder vae --dataset folder:my-images --max-steps 1000 --set loss.batch=8
     """
     given = locals()
     if decoder.startswith("pca"):
