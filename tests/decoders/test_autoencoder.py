@@ -13,9 +13,11 @@ from decoders.training.autoencoder import set_latent_statistics
 from decoders.training.data import TrainingImages, to_float
 
 
-def test_nano_is_f8c4() -> None:
-    config = SIZES["nano"].autoencoder
-    assert (config.down_factor(), config.latent_channels) == (8, 4)
+@pytest.mark.parametrize(("preset", "grid"), [("nano", (8, 16)), ("nano-f8c4", (8, 4)), ("nano-f16c16", (16, 16))])
+def test_presets_have_the_latents_they_are_named_for(preset: str, grid: tuple[int, int]) -> None:
+    config = SIZES[preset].autoencoder
+    assert (config.down_factor(), config.latent_channels) == grid
+    assert config.linear
     with torch.device("meta"):
         network = Autoencoder(config)
     parameters = sum(p.numel() for p in network.parameters())

@@ -230,7 +230,7 @@ def test_shipped_weights_lie_in_the_package() -> None:
 
 
 @pytest.mark.parametrize(
-    ("student", "teacher"), [("ms-onestep", "ms-diffusion-cascade"), ("onestep", "diffusion"), ("vae", None)]
+    ("student", "teacher"), [("ms-onestep", "ms-diffusion"), ("onestep", "diffusion"), ("vae", None)]
 )
 def test_the_card_says_what_a_student_was_distilled_from(student: str, teacher: str | None) -> None:
     path = shipped_path(student)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -26,14 +27,14 @@ def inputs(network: Denoiser, scale: int, height: int, width: int, batch: int = 
     """An image of `scale` and the conditions of the latents of a full-resolution picture height × width."""
     generator = torch.Generator().manual_seed(1)
     shrink = 2 ** (network.config.scales - 1 - scale)
-    latents = torch.randn((batch, 4, height // 8, width // 8), generator=generator)
+    latents = torch.randn((batch, network.config.latent_channels, height // 8, width // 8), generator=generator)
     x = torch.randn((batch, 3, height // shrink, width // shrink), generator=generator)
     return x, network.project(latents)
 
 
 @pytest.mark.parametrize("scales", [1, 3])
 def test_a_new_network_predicts_zero(scales: int) -> None:
-    network = Denoiser(denoiser_config(SIZES["nano"], scales))
+    network = Denoiser(replace(denoiser_config(SIZES["nano"], scales), linear=False))
     x, conditions = inputs(network, scales - 1, 64, 64)
     with torch.no_grad():
         assert torch.equal(network(x, conditions[-1], scales - 1, torch.rand(2), torch.zeros(2)), torch.zeros_like(x))
@@ -102,11 +103,16 @@ def test_the_output_depends_on_everything_it_is_told(tiny_denoiser: Callable[[in
     assert torch.allclose(mixed[1], changed["time"][1], atol=1e-5)
 
 
+def latents(network: Denoiser, side: int) -> Tensor:
+    """Latents of a picture of side × side pixels, shapes only."""
+    return torch.zeros(1, network.config.latent_channels, side // 8, side // 8, device=META)
+
+
 def counted(network: Denoiser, scale: int, side: int) -> float:
     """F_k: GFLOPs of one forward at `scale` of a decode of side × side pixels."""
     shrink = 2 ** (network.config.scales - 1 - scale)
     x = torch.zeros(1, 3, side // shrink, side // shrink, device=META)
-    condition = network.project(torch.zeros(1, 4, side // 8, side // 8, device=META))[scale]
+    condition = network.project(latents(network, side))[scale]
     one = torch.zeros(1, device=META)
     with FlopCounterMode(display=False) as counter:
         network(x, condition, scale, one, one)
@@ -116,7 +122,7 @@ def counted(network: Denoiser, scale: int, side: int) -> float:
 def counted_once(network: Denoiser, side: int) -> float:
     """Z: GFLOPs of projecting the latents."""
     with FlopCounterMode(display=False) as counter:
-        network.project(torch.zeros(1, 4, side // 8, side // 8, device=META))
+        network.project(latents(network, side))
     return counter.get_total_flops() / 1e9
 
 
@@ -141,7 +147,7 @@ def decode_gflops(flow: FlowName, scales: int, steps: int, side: int = 256) -> f
     decoder = build_decoder(name, DecoderOptions(device=META, weights="random", scales=scales, steps=steps))
     noise = SampleNoise.for_samples(0, ["a"], META)
     with FlopCounterMode(display=False) as counter:
-        decoder.decode(torch.zeros(1, 4, side // 8, side // 8, device=META), noise)
+        decoder.decode(torch.zeros(1, decoder.spec.latent_channels, side // 8, side // 8, device=META), noise)
     return counter.get_total_flops() / 1e9
 
 

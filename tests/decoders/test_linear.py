@@ -15,7 +15,7 @@ from baselines.options import spec_of
 from baselines.pca import PcaDecoder
 from decoders.autoencoder import START_LOG_VARIANCE, Autoencoder
 from decoders.blocks import zero
-from decoders.checkpoint import Manifest, load_autoencoder, load_denoiser, save_checkpoint, shipped_path
+from decoders.checkpoint import Manifest, load_autoencoder, load_denoiser, save_checkpoint
 from decoders.denoiser import Denoiser
 from decoders.flow import halve, make_flow
 from decoders.presets import DIFFUSION, SizePreset
@@ -65,18 +65,23 @@ def test_both_networks_learn_from_the_first_step(started: Autoencoder, pictures:
         assert layer.weight.grad.abs().max() > 0
 
 
-def test_checkpoints_without_the_field_load_as_before() -> None:
-    autoencoder, manifest = load_autoencoder(shipped_path("vae"))
-    assert "linear" not in manifest.config
+def test_checkpoints_without_the_fields_load_as_before(tmp_path: Path) -> None:
+    """Files from before there was a linear path, or a choice of stem."""
+    for name, kind, module in (
+        ("vae", "autoencoder", Autoencoder(TINY_AUTOENCODER)),
+        ("direct", "denoiser", Denoiser(tiny_denoiser_config(1))),
+    ):
+        former = {key: value for key, value in asdict(module.config).items() if key not in ("linear", "stem")}
+        save_checkpoint(tmp_path / name, module, Manifest(name, kind, former, "pictures", None))  # type: ignore[arg-type]
+    autoencoder, _ = load_autoencoder(tmp_path / "vae")
     assert (autoencoder.encoder.linear, autoencoder.decoder.linear) == (None, None)
-    assert not [name for name in autoencoder.state_dict() if "linear" in name]
-    denoiser, manifest = load_denoiser(shipped_path("direct"))
-    assert "linear" not in manifest.config
-    assert denoiser.linear is None
+    denoiser, _ = load_denoiser(tmp_path / "direct")
+    assert (denoiser.linear, denoiser.stem.kernel_size) == (None, (3, 3))
 
 
 def test_a_linear_path_of_zeros_changes_no_bit(pictures: TrainingImages) -> None:
-    plain, _ = load_autoencoder(shipped_path("vae"))
+    torch.manual_seed(0)
+    plain = Autoencoder(TINY_AUTOENCODER).eval().requires_grad_(False)
     module = Autoencoder(replace(plain.config, linear=True)).eval().requires_grad_(False)
     assert {"encoder.linear.weight", "decoder.linear.bias"} <= set(
         module.load_state_dict(plain.state_dict(), strict=False).missing_keys
@@ -174,11 +179,18 @@ def test_trainings_begin_at_their_fits(linear_lab: Lab) -> None:
     assert error < 1.01 * (cells(data, 8) - F.pixel_unshuffle(expected, 8)).square().mean()
 
 
-def test_the_field_where_off_is_no_part_of_the_recipe(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """Checkpoints from before there was a linear path stay repetitions of those of today."""
+@pytest.mark.parametrize(("name", "field"), [("vae", "linear"), ("direct", "stem")])
+def test_fields_at_their_former_value_are_no_part_of_the_recipe(
+    lab: Lab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    field: str,
+) -> None:
+    """Checkpoints from before there was a linear path, or a choice of stem, stay repetitions of those of today."""
+    run_training(lab.request("vae"), silent, None)
 
     def digest() -> str:
-        request = lab.request("vae")
+        request = lab.request(name)
         planned = build_module.plan(request)
         return recipe_sha256(request, planned, build_module.networks(request, planned), data)
 
@@ -186,9 +198,10 @@ def test_the_field_where_off_is_no_part_of_the_recipe(lab: Lab, monkeypatch: pyt
     today = digest()
     fields = train_module.asdict
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "asdict", lambda one: {k: v for k, v in fields(one).items() if k != "linear"})
+        patch.setattr(train_module, "asdict", lambda one: {k: v for k, v in fields(one).items() if k != field})
         assert digest() == today
-    monkeypatch.setattr(build_module, "size_preset", lambda name: replace(TINY, autoencoder=LINEAR_AUTOENCODER))
+    other = SizePreset(replace(TINY.autoencoder, linear=True), replace(TINY.denoiser, stem=1))
+    monkeypatch.setattr(build_module, "size_preset", lambda name: other)
     assert digest() != today
 
 

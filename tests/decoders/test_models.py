@@ -201,8 +201,8 @@ def test_random_weights_serve_cost_measurements(name: str, scales: int, steps: i
     assert torch.equal(torch.get_rng_state(), before)
     spec = decoder.spec
     assert (spec.scales, spec.steps, spec.weights_sha256, spec.trained_on) == (scales, steps, None, "random weights")
-    assert decoder.encode(torch.zeros(1, 3, 64, 64)).shape == (1, 4, 8, 8)
-    assert decoder.decode(random_latents(1, 3, 2), noise(1)).shape == (1, 3, 24, 16)
+    assert decoder.encode(torch.zeros(1, 3, 64, 64)).shape == (1, 16, 8, 8)
+    assert decoder.decode(torch.randn(1, 16, 3, 2), noise(1)).shape == (1, 3, 24, 16)
     again = build_decoder(name, options)
     assert isinstance(decoder, models.DiffusionDecoder)
     assert isinstance(again, models.DiffusionDecoder)
