@@ -101,9 +101,7 @@ def name_clashes(names: Iterable[str]) -> list[str]:
     for point in entry_points(group=GROUP):
         used, wanted = entries.get(point.name), (point.value, _origin(point))
         if point.name in names and used is not None and (used.target, used.origin) != wanted:
-            lines.append(
-                f"decoder {point.name}: the plug-in of {wanted[1]} ({point.value}) is not used: {used.origin} has the name"
-            )
+            lines.append(f"decoder {point.name}: {wanted[1]}'s plug-in ({point.value}) is not used: {used.origin} has the name")
     return lines
 
 

@@ -52,9 +52,7 @@ def explain_command(
         shared.say(str(one), as_json)
     ways = joint(matches)
     if len(matches) > 1:
-        shared.say(
-            f"together they fit: {'; '.join(ways)}" if ways else "no one way of making the images fits them all", as_json
-        )
+        shared.say(f"together they fit: {'; '.join(ways)}" if ways else "no way of making the images fits them all", as_json)
     if as_json:
         shared.print_json({**found.document(), "reported": [asdict(one) for one in matches], "joint": ways})
 

@@ -88,9 +88,7 @@ class ForeignDecoder:
         other = copy.deepcopy(thing)
         mine = _networks(other)
         if any(one is another for one in mine for another in networks):
-            raise MsbenchError(
-                f"decoder {self._options.name}: a function's networks stay in their dtype: give an object instead"
-            )
+            raise MsbenchError(f"decoder {self._options.name}: a function's networks stay in their dtype: give an object")
         for network in mine:
             network.to(wanted)
         return other
