@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from baselines.options import refuse_sampling_options, require_multiple
 from harness.decoder import DecoderOptions, DecoderSpec, NoiseSource
-from harness.errors import MsbenchError
+from harness.errors import MsbenchError, plugin_boundary
 from harness.files import sha256_file
 
 _CONFIG, _WEIGHTS = "config.json", "diffusion_pytorch_model"
@@ -255,25 +255,10 @@ def _load(name: str, kind: Any, folder: Path, dtype: torch.dtype) -> tuple[Any, 
             f"decoder {name!r}: no {_WEIGHTS}.safetensors in {folder}; pickles (.bin) are not read: convert them once with "
             "diffusers, model.save_pretrained(FOLDER)"
         )
-    try:
-        model, found = kind.from_pretrained(
-            folder, use_safetensors=True, torch_dtype=dtype, low_cpu_mem_usage=False, output_loading_info=True
-        )
-        problem = (
-            f"{len(found['missing_keys'])} tensors are missing, first {found['missing_keys'][0]}"
-            if found["missing_keys"]
-            else ""
-        )
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        importlib.import_module("safetensors").SafetensorError,
-    ) as error:
-        problem = " ".join(str(error).split())[:300]
-    if problem:
-        raise MsbenchError(f"decoder {name!r}: {folder} does not hold a whole {kind.__name__} ({problem}): fetch it again")
+    options = {"use_safetensors": True, "torch_dtype": dtype, "low_cpu_mem_usage": False, "output_loading_info": True}
+    with plugin_boundary(f"decoder {name!r}", f"reading {folder} as a {kind.__name__}"):
+        model, found = kind.from_pretrained(folder, **options)
+    if missing := found["missing_keys"]:
+        raise MsbenchError(f"decoder {name!r}: {folder} lacks {len(missing)} tensors, first {missing[0]}: fetch it again")
     hashes = [sha256_file(file) for file in files]
     return model, hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
