@@ -248,7 +248,7 @@ def test_update_never_mixes_protocols(regression_folder: Path, tmp_path: Path) -
 
 def test_a_new_name_needs_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate_reference, "checkout_folder", lambda: None)
-    with pytest.raises(MsbenchError, match=r"give a path such as \./r\.json"):
+    with pytest.raises(MsbenchError, match=r"give a path, \./r\.json"):
         update_reference([record()], None, "r")
 
 
