@@ -31,12 +31,15 @@ def check_command(
     from harness.check.child import check_apart
     from harness.check.conformance import WARNING
     from harness.decoder import parse_dtype
-    from harness.registry import name_clashes
+    from harness.registry import FILE, find_entry, name_clashes
+    from harness.request.model_file import find_file
     from harness.request.requests import parse_request
     from harness.run.config import check_device
     from harness.speed.bench import photo_pixels
 
     request = parse_request(decoder)
+    if find_entry(request.name)[0] is FILE:
+        find_file(request.name)  # a mistyped path is no fault of a decoder
     for line in name_clashes([request.name]):
         shared.say(f"warning: {line}", stderr=True)
     found = []
