@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,11 +54,8 @@ def compare_command(
     from harness.report.results import paper_columns, results_table
     from harness.report.table import csv_text, latex, markdown, select
 
-    if sys.stderr.isatty():
-        with progress_bar() as progress:
-            comparison = compare(chosen, force, baseline, margin, progress, same_rate)
-    else:
-        comparison = compare(chosen, force, baseline, margin, same_rate=same_rate)
+    with progress_bar() if sys.stderr.isatty() else nullcontext() as progress:
+        comparison = compare(chosen, force, baseline, margin, progress, same_rate)
     for warning in comparison.warnings:
         say(f"warning: {warning}", stderr=True)
     sets = dict.fromkeys(f"Decoders on {row['dataset']}, n = {row['n']:,}" for row in comparison.results)
