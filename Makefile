@@ -27,10 +27,10 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install -e '.[dev]'
 	@touch $@
 
-# Ten seconds for the cost of a decoder: times of 50 steps that do not fit are estimated from fewer, and marked.
+# Six seconds for the cost of a decoder: times of 50 steps that do not fit are estimated from fewer, and marked.
 demo: setup ## fetch the metric weights, run every decoder on the built-in photographs, show the table
 	$(BIN)/msbench weights fetch
-	$(BIN)/msbench run --decoder $(DEMO_DECODERS) --dataset photos --decoder-seconds 10 $(DEMO_ARGS)
+	$(BIN)/msbench run --decoder $(DEMO_DECODERS) --dataset photos --decoder-seconds 6 $(DEMO_ARGS)
 
 # A fresh folder each time: a run's folder is never overwritten.
 results: setup ## measure again what results/ holds for a CPU: the demo table, and the sweep over scales and steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,53 +16,31 @@ if TYPE_CHECKING:
     from harness.run.config import RunConfig
     from harness.run.runner import evaluate
 
-__all__ = [
-    "Batch",
-    "Check",
-    "Decoder",
-    "DecoderOptions",
-    "DecoderSpec",
-    "Finding",
-    "Metric",
-    "MsbenchError",
-    "NoiseSource",
-    "PerImage",
-    "Record",
-    "Run",
-    "RunConfig",
-    "Tolerance",
-    "Whole",
-    "check",
-    "compare",
-    "evaluate",
-    "main",
-    "open_run",
-]
+__all__ = ["Batch", "Check", "Decoder", "DecoderOptions", "DecoderSpec", "Finding", "Metric", "MsbenchError", "NoiseSource"]
+__all__ += ["PerImage", "Record", "Run", "RunConfig", "Tolerance", "Whole", "check", "compare", "evaluate", "main", "open_run"]
 
 _HOMES = {
-    "MsbenchError": "harness.errors",
-    "Record": "harness.record.record",
-    "Run": "harness.record.run",
-    "RunConfig": "harness.run.config",
-    **dict.fromkeys(("Finding", "check"), "harness.check.conformance"),
-    "compare": "harness.compare.compare",
-    "evaluate": "harness.run.runner",
-    "open_run": "harness.record.run",
-    **dict.fromkeys(("Decoder", "DecoderOptions", "DecoderSpec", "NoiseSource"), "harness.decoder"),
-    **dict.fromkeys(("Batch", "Check", "Metric", "PerImage", "Tolerance", "Whole"), "harness.metrics.metric"),
+    "harness.check.conformance": ("Finding", "check"),
+    "harness.compare.compare": ("compare",),
+    "harness.decoder": ("Decoder", "DecoderOptions", "DecoderSpec", "NoiseSource"),
+    "harness.errors": ("MsbenchError",),
+    "harness.metrics.metric": ("Batch", "Check", "Metric", "PerImage", "Tolerance", "Whole"),
+    "harness.record.record": ("Record",),
+    "harness.record.run": ("Run", "open_run"),
+    "harness.run.config": ("RunConfig",),
+    "harness.run.runner": ("evaluate",),
 }
+"""module -> what is imported from it on first use, so that `msbench --help` stays fast"""
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use, so that `msbench --help` stays fast."""
-    if name in _HOMES:
-        import importlib
-
-        return getattr(importlib.import_module(_HOMES[name]), name)
     if name == "__version__":
         from harness.environment import msbench_version
 
         return msbench_version() or "unknown"
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'msbench' has no attribute {name!r}")
 
 

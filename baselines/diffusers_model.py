@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from baselines.options import refuse_sampling_options, require_multiple
 from harness.decoder import DecoderOptions, DecoderSpec, NoiseSource
-from harness.errors import MsbenchError
+from harness.errors import MsbenchError, plugin_boundary
 from harness.files import sha256_file
 
 _CONFIG, _WEIGHTS = "config.json", "diffusion_pytorch_model"
@@ -171,9 +171,7 @@ def build(options: DecoderOptions) -> DiffusersDecoder:
     called = config.get("_class_name")
     kind: Any = getattr(diffusers, str(called), None)
     if called in _OTHER_RANGE:
-        raise MsbenchError(
-            f"decoder {name!r}: a {called} takes images in [0, 1]: wrap it in a file of your own, FILE.py@range=01"
-        )
+        raise MsbenchError(f"decoder {name!r}: a {called} takes images in [0, 1]: wrap it in a file of yours, FILE.py@range=01")
     if not {"encode", "decode", "from_pretrained"} <= {*dir(kind)}:
         raise MsbenchError(
             f"decoder {name!r}: its {_CONFIG} names {called!r}, which is no autoencoder of diffusers {diffusers.__version__}: "
@@ -226,9 +224,7 @@ def _folder(options: DecoderOptions, revision: str | None) -> Path:
             raise MsbenchError(f"decoder {name!r}: {where} is a folder: revision={revision} goes with a repository's name")
         return folder / subfolder
     if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", where):
-        raise MsbenchError(
-            f"decoder {name!r}: there is no folder {where or '(empty)'}, and no repository is called so (OWNER/NAME)"
-        )
+        raise MsbenchError(f"decoder {name!r}: there is no folder {where or '(empty)'}, nor is that a repository (OWNER/NAME)")
     files = [f"{_WEIGHTS}.safetensors", f"{_WEIGHTS}-*-of-*.safetensors", f"{_WEIGHTS}.safetensors.index.json", _CONFIG]
     wanted = [f"{subfolder}/{file}" if subfolder else file for file in files]
     hub = _package(name, "huggingface_hub")
@@ -245,9 +241,7 @@ def _config(name: str, folder: Path) -> Mapping[str, Any]:
     try:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise MsbenchError(
-            f"decoder {name!r}: no {_CONFIG} in {folder}: name the subfolder that has it, as {name}#vae"
-        ) from error
+        raise MsbenchError(f"decoder {name!r}: no {_CONFIG} in {folder}: name its subfolder, as {name}#vae") from error
     except (OSError, ValueError) as error:
         raise MsbenchError(f"decoder {name!r}: {folder / _CONFIG} cannot be read ({error})") from error
     return config if isinstance(config, dict) else {}
@@ -261,27 +255,10 @@ def _load(name: str, kind: Any, folder: Path, dtype: torch.dtype) -> tuple[Any, 
             f"decoder {name!r}: no {_WEIGHTS}.safetensors in {folder}; pickles (.bin) are not read: convert them once with "
             "diffusers, model.save_pretrained(FOLDER)"
         )
-    try:
-        model, found = kind.from_pretrained(
-            folder, use_safetensors=True, torch_dtype=dtype, low_cpu_mem_usage=False, output_loading_info=True
-        )
-        problem = (
-            f"{len(found['missing_keys'])} tensors are missing, first {found['missing_keys'][0]}"
-            if found["missing_keys"]
-            else ""
-        )
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        importlib.import_module("safetensors").SafetensorError,
-    ) as error:
-        problem = " ".join(str(error).split())[:300]
-    if problem:
-        raise MsbenchError(
-            f"decoder {name!r}: {folder} does not hold the weights of a {kind.__name__} ({problem}): fetch it again"
-        )
+    options = {"use_safetensors": True, "torch_dtype": dtype, "low_cpu_mem_usage": False, "output_loading_info": True}
+    with plugin_boundary(f"decoder {name!r}", f"reading {folder} as a {kind.__name__}"):
+        model, found = kind.from_pretrained(folder, **options)
+    if missing := found["missing_keys"]:
+        raise MsbenchError(f"decoder {name!r}: {folder} lacks {len(missing)} tensors, first {missing[0]}: fetch it again")
     hashes = [sha256_file(file) for file in files]
     return model, hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -43,6 +43,4 @@ def require_multiple(name: str, images: Tensor, factor: int) -> None:
     """Raise `MsbenchError` unless `images` [B, 3, H, W] has H and W in multiples of `factor`."""
     height, width = images.shape[-2:]
     if height % factor or width % factor:
-        raise MsbenchError(
-            f"decoder {name!r} needs sides in multiples of {factor}, got {height}x{width}; choose another --resolution"
-        )
+        raise MsbenchError(f"decoder {name!r} needs sides in multiples of {factor}, got {height}x{width}; change --resolution")

@@ -74,20 +74,17 @@ def read_grid(path: Path) -> list[Training]:
     known = [entry.name for entry in fields(Training)]
     cells: list[Training] = []
     for table in document.get("cell", []):
-        row = {**document.get("defaults", {}), **table}
-        for key in row:
-            if key not in known:
-                raise UnknownNameError(f"field of a cell in {path}", key, known)
-        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-        values = {key: value for key, value in values.items() if value != "none"}
-        if not {"name", "decoder"} <= values.keys():
+        row = {key: value for key, value in {**document.get("defaults", {}), **table}.items() if value != "none"}
+        if unknown := row.keys() - set(known):
+            raise UnknownNameError(f"field of a cell in {path}", min(unknown), known)
+        if not {"name", "decoder"} <= row.keys():
             raise MsbenchError(f"{path}: every cell needs a name and a decoder; {table} lacks one")
-        cell = Training(**values)
+        cell = Training(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
         before = [other.name for other in cells]
         if cell.name in before:
             raise MsbenchError(f"{path}: two cells are called {cell.name!r}")
-        for reference in (cell.teacher, cell.start, cell.vae):
-            if reference is not None and reference not in before:
+        for reference in filter(None, (cell.teacher, cell.start, cell.vae)):
+            if reference not in before:
                 raise UnknownNameError(f"cell before {cell.name!r}", reference, before)
         cells.append(cell)
     if not cells:

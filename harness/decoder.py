@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from harness.errors import UnknownNameError
@@ -25,15 +26,15 @@ class DecoderSpec:
 
     name: str
     """registry name"""
-    down_factor: int
+    down_factor: Annotated[int, Field(strict=True, ge=1, le=1024)]
     """pixels per latent position along one axis (8 for f8)"""
-    latent_channels: int | None
+    latent_channels: Annotated[int, Field(strict=True, ge=1, le=2**20)] | None
     """channels of the latents; None where they are indices, or no latents at all (jpeg, identity)"""
-    steps: int
+    steps: Annotated[int, Field(strict=True, ge=0, le=10**6)]
     """network calls per image over all scales (NFE); 0 where there is no network"""
-    scales: int
+    scales: Annotated[int, Field(strict=True, ge=1, le=64)]
     """number of resolutions visited, coarse to fine; 1 = full resolution only"""
-    parameters: int
+    parameters: Annotated[int, Field(strict=True, ge=0, le=10**15)]
     """parameters used by `decode` (the encoder is not counted)"""
     weights_sha256: str | None
     """SHA-256 of the decoder's weights file; None where there are no weights"""
@@ -41,13 +42,13 @@ class DecoderSpec:
     """SHA-256 of the weights the latents come from; decoders that share it decode the same latents"""
     trained_on: str
     """training data in a few words; "nothing" for decoders without training, "random weights" for cost-only models"""
-    training_seed: int | None = None
+    training_seed: Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)] | None = None
     """seed the weights were trained under; None where unknown"""
     recipe_sha256: str | None = None
     """hash of all that training was told but the seed: decoders that share it differ in their training seed alone"""
     teacher_sha256: str | None = None
     """SHA-256 of the weights it was distilled from; None without a teacher, or where unknown"""
-    codebook_sizes: tuple[int, ...] | None = None
+    codebook_sizes: Annotated[tuple[Annotated[int, Field(strict=True, ge=2)], ...], Field(min_length=1)] | None = None
     """where latents are indices: how many entries each codebook has (FSQ: the product of its levels); None for other latents"""
 
 

@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+LONGEST = 500
+"""characters of a message of code from outside that are told"""
+
 
 class MsbenchError(Exception):
     """Bad input or a missing resource; the message is shown to the user as it is."""
@@ -43,5 +46,5 @@ def plugin_boundary(who: str, what: str) -> Iterator[None]:
     except MsbenchError:
         raise
     except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split()) or "no message"
+        text = " ".join(str(error).split())[:LONGEST] or "no message"
         raise MsbenchError(f"{who}: {what} raised {type(error).__name__}: {text}") from error

@@ -7,11 +7,16 @@ import os
 import re
 import secrets
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from harness.errors import MsbenchError
+
+if sys.platform != "win32":
+    import fcntl
 
 LOCK = ".lock"
 _LONGEST_NAME = 60
@@ -65,60 +70,45 @@ def sha256_file(path: Path) -> str:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Be the only writer of `folder`, which is made if need be: its file `.lock` names host, process and that process's start.
+    """Be the only writer of `folder`, which is made if need be: holds the system's lock on its file `.lock`, which says who.
 
-    The lock of a process of this host that has ended is taken over.
+    The system lets go of it when the process ends, however that comes about. On Windows nothing is held.
 
     Raises:
         MsbenchError: another process is writing there, or the folder cannot be written to.
     """
-    lock = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        while not _take(lock, f"{socket.gethostname()} {os.getpid()} {_birth(os.getpid())}"):
+        while (stream := _held(folder / LOCK)) is None:
             pass
     except OSError as error:
         raise MsbenchError(f"cannot write to {folder} ({error.strerror or error}); choose another folder") from error
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
+    with stream:
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
 
 
-def _take(lock: Path, mine: str) -> bool:
-    """Write the lock; False where another has just gone and one should try again."""
-    try:
-        with lock.open("x") as stream:
-            stream.write(mine)
-        return True
-    except FileExistsError:
-        pass
-    try:
-        holder = lock.read_text(errors="replace")
-        host, pid, birth = holder.split() if len(holder.split()) == 3 else ("an unknown host", "0", "")
-        if host != socket.gethostname() or not pid.isdecimal() or _birth(int(pid)) in (birth, "unknown"):
-            hint = "wait for it or choose another folder; if it is gone, delete that file"
-            raise MsbenchError(f"{lock.parent} is being written by process {pid} on {host} ({lock}): {hint}")
-        moved = lock.with_name(f"{LOCK}.{os.getpid()}")
-        lock.rename(moved)
-        if moved.read_text(errors="replace") != holder:  # another process took the ended one's place first
-            os.link(moved, lock)
-        moved.unlink()
-    except FileNotFoundError:
-        pass
-    return False
-
-
-def _birth(pid: int) -> str:
-    """When a process of this host began, in ticks since boot; "ended" without such a process, "unknown" without /proc."""
-    try:
-        os.kill(pid, 0)
-        state, *_, start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:20]
-    except (ProcessLookupError, OverflowError):
-        return "ended"
-    except OSError:
-        return "unknown"
-    return "ended" if state == "Z" else start
+def _held(lock: Path) -> TextIO | None:
+    """The file, locked; None where its last holder has just removed it."""
+    with ExitStack() as stack:
+        stream = stack.enter_context(lock.open("a+"))
+        try:
+            if sys.platform != "win32":
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
+                stream.truncate(0)
+                print(f"process {os.getpid()} on {socket.gethostname()}", end="", file=stream, flush=True)
+                stack.pop_all()
+                return stream
+        except BlockingIOError as error:
+            stream.seek(0)
+            holder = stream.read() or "another process"
+            raise MsbenchError(f"{lock.parent} is being written by {holder}: wait for it or choose another folder") from error
+        except FileNotFoundError:
+            pass
+    return None
 
 
 def cache_dir() -> Path:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, cast
+from typing import cast
+
+from pydantic import TypeAdapter, ValidationError
 
 from harness.decoder import Decoder, DecoderFactory, DecoderOptions, DecoderSpec
 from harness.errors import MsbenchError, UnknownNameError, plugin_boundary
@@ -107,9 +109,7 @@ def name_clashes(names: Iterable[str]) -> list[str]:
     for point in entry_points(group=GROUP):
         used, wanted = entries.get(point.name), (point.value, _origin(point))
         if point.name in names and used is not None and (used.target, used.origin) != wanted:
-            lines.append(
-                f"decoder {point.name}: the plug-in of {wanted[1]} ({point.value}) is not used: {used.origin} has the name"
-            )
+            lines.append(f"decoder {point.name}: {wanted[1]}'s plug-in ({point.value}) is not used: {used.origin} has the name")
     return lines
 
 
@@ -172,33 +172,19 @@ def checked_spec(name: str, spec: object) -> DecoderSpec:
     Raises:
         MsbenchError: a field is missing, or is not what it must be.
     """
-    values: dict[str, Any] = {one.name: getattr(spec, one.name, one.default) for one in fields(DecoderSpec)}
-    if missing := [key for key, value in values.items() if value is MISSING]:
-        raise MsbenchError(f"decoder {name}: its spec lacks {', '.join(missing)}")
-    for key, (kind, low, high) in _SPEC.items():
-        value = values[key]
-        if value is None and key in _OPTIONAL:
-            continue
-        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and not low <= value <= high):
-            wanted = "a text" if kind is str else f"a whole number from {low:,} to {high:,}"
-            raise MsbenchError(f"decoder {name}: its spec has {key} = {value!r}, wanted {wanted}")
-    sizes = values["codebook_sizes"]
-    if sizes is not None and not (isinstance(sizes, tuple) and sizes and all(type(one) is int and one > 1 for one in sizes)):
-        raise MsbenchError(f"decoder {name}: its spec has codebook_sizes = {sizes!r}, wanted a tuple of whole numbers from 2")
-    return spec if isinstance(spec, DecoderSpec) else DecoderSpec(**values)
+    told = {one.name: getattr(spec, one.name) for one in fields(DecoderSpec) if hasattr(spec, one.name)}
+    try:
+        found = _SPEC.validate_python(told)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        if missing := [str(one["loc"][0]) for one in problems if one["type"] == "missing"]:
+            raise MsbenchError(f"decoder {name}: its spec lacks {', '.join(missing)}") from error
+        field, value, why = problems[0]["loc"][0], problems[0]["input"], problems[0]["msg"]
+        raise MsbenchError(f"decoder {name}: its spec has {field} = {value!r}: {why}") from error
+    return spec if isinstance(spec, DecoderSpec) and spec == found else found
 
 
-_OPTIONAL = ("latent_channels", "weights_sha256", "encoder_sha256", "training_seed", "recipe_sha256", "teacher_sha256")
-_SPEC: dict[str, tuple[type, int, int]] = {
-    "down_factor": (int, 1, 1024),
-    "latent_channels": (int, 1, 2**20),
-    "steps": (int, 0, 10**6),
-    "scales": (int, 1, 64),
-    "parameters": (int, 0, 10**15),
-    "training_seed": (int, -(2**63), 2**63 - 1),
-    **dict.fromkeys(("name", "weights_sha256", "encoder_sha256", "trained_on", "recipe_sha256", "teacher_sha256"), (str, 0, 0)),
-}
-"""field of a spec -> its type, and least and largest number"""
+_SPEC = TypeAdapter(DecoderSpec)
 
 
 def _origin(point: EntryPoint) -> str:

@@ -79,7 +79,7 @@ def test_what_a_reader_must_know_is_in_every_output(
     assert str(out) in done.stderr
     assert re.search(r" files skipped, first: (a\[red\]|caf\\xe9)\.jpg \(not an image\)", done.stderr)
     told = (
-        "decoder jpeg: the plug-in of unknown distribution (elsewhere:jpeg) is not used: msbench has the name",
+        "decoder jpeg: unknown distribution's plug-in (elsewhere:jpeg) is not used: msbench has the name",
         "decoder odd-torch_noise: draws from a global random generator",
         "decoder odd-batchy: an image depends on its batch",
         "decoder odd-range01: output looks like [0, 1]",

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from harness.cli import shared
-from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
 from harness.errors import MsbenchError
 
 _TEMPLATES = Path(__file__).parent.parent / "check" / "templates"
@@ -17,14 +16,10 @@ _TEMPLATES = Path(__file__).parent.parent / "check" / "templates"
 
 def check_command(
     decoder: Annotated[str, typer.Argument(help="A decoder, as `run --decoder` takes it.")],
-    resolution: Annotated[
-        int, typer.Option(min=MIN_RESOLUTION, max=MAX_RESOLUTION, help="Side of every image in pixels.")
-    ] = 256,
-    device: shared.Device = "cpu",
-    dtype: shared.Dtype = "fp32",
-    timeout: Annotated[
-        float, typer.Option(min=1.0, max=86_400.0, callback=shared.finite, help="Seconds a check may take.")
-    ] = 900.0,
+    resolution: shared.Side = 256,
+    device: str = "cpu",
+    dtype: str = "fp32",
+    timeout: Annotated[float, typer.Option(min=1.0, max=86_400.0, callback=shared.finite)] = 900.0,
     as_json: shared.JsonFlag = False,
 ) -> None:
     """Try whether a decoder keeps the contract: what fails, why, and how to mend it; exit 1 where a check fails.
@@ -36,12 +31,15 @@ def check_command(
     from harness.check.child import check_apart
     from harness.check.conformance import WARNING
     from harness.decoder import parse_dtype
-    from harness.registry import name_clashes
+    from harness.registry import FILE, find_entry, name_clashes
+    from harness.request.model_file import find_file
     from harness.request.requests import parse_request
     from harness.run.config import check_device
     from harness.speed.bench import photo_pixels
 
     request = parse_request(decoder)
+    if find_entry(request.name)[0] is FILE:
+        find_file(request.name)  # a mistyped path is no fault of a decoder
     for line in name_clashes([request.name]):
         shared.say(f"warning: {line}", stderr=True)
     found = []
@@ -58,7 +56,7 @@ def check_command(
         raise typer.Exit(1)
 
 
-def new_decoder_command(file: Annotated[Path, typer.Argument(help="The file to write, as my_model.py.")]) -> None:
+def new_decoder_command(file: Path) -> None:
     """Write a decoder that works, to put your own model into, and a test beside it; nothing is overwritten.
 
     \b

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.shared import Columns, JsonFlag, parse_names, parse_run, print_json, progress_bar, say, show
+from harness.cli.shared import JsonFlag, parse_names, parse_run, print_json, progress_bar, say, show
 from harness.errors import MsbenchError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -18,36 +19,17 @@ _FORMATS = ("table", "markdown", "csv", "latex")
 
 
 def compare_command(
-    runs: Annotated[list[str], typer.Argument(help="Run folders, each RUN or RUN:DECODER.")],
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            help="What the others are held against: a decoder or a row's label. Default: the decoder of the same name in the "
-            "first run, or else the first row."
-        ),
-    ] = None,
-    margin: Annotated[
-        str,
-        typer.Option(
-            help="Losses that count as none: lpips=0.01,rfid=5%. Others than the run's own are marked as chosen late."
-        ),
-    ] = "",
-    force: Annotated[bool, typer.Option("--force", help="Show runs of different protocols side by side all the same.")] = False,
-    same_rate: Annotated[
-        bool, typer.Option("--same-rate", help="Leave out rows whose code takes other bits than their baseline's (beyond 1 %).")
-    ] = False,
-    table_format: Annotated[str, typer.Option("--format", help="table, markdown, csv or latex.")] = "table",
-    published: Annotated[
-        bool, typer.Option("--published", help="Show figures from papers below, apart and never ranked.")
-    ] = False,
-    against: Annotated[
-        str | None, typer.Option(help="Hold the runs against a reference: a name in results/regression or a path.")
-    ] = None,
-    fail_on_regression: Annotated[
-        bool, typer.Option("--fail-on-regression", help="Exit 1 where a figure is worse than the reference allows.")
-    ] = False,
-    update: Annotated[bool, typer.Option("--update", help="Write the runs' figures into the reference, on purpose.")] = False,
-    columns: Columns = "",
+    runs: list[str],
+    baseline: str | None = None,
+    margin: str = "",
+    force: Annotated[bool, typer.Option("--force")] = False,
+    same_rate: Annotated[bool, typer.Option("--same-rate")] = False,
+    table_format: Annotated[str, typer.Option("--format")] = "table",
+    published: Annotated[bool, typer.Option("--published")] = False,
+    against: str | None = None,
+    fail_on_regression: Annotated[bool, typer.Option("--fail-on-regression")] = False,
+    update: Annotated[bool, typer.Option("--update")] = False,
+    columns: str = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Put runs of one protocol side by side: differences with intervals and verdicts, or a gate against a reference.
@@ -72,11 +54,8 @@ def compare_command(
     from harness.report.results import paper_columns, results_table
     from harness.report.table import csv_text, latex, markdown, select
 
-    if sys.stderr.isatty():
-        with progress_bar() as progress:
-            comparison = compare(chosen, force, baseline, margin, progress, same_rate)
-    else:
-        comparison = compare(chosen, force, baseline, margin, same_rate=same_rate)
+    with progress_bar() if sys.stderr.isatty() else nullcontext() as progress:
+        comparison = compare(chosen, force, baseline, margin, progress, same_rate)
     for warning in comparison.warnings:
         say(f"warning: {warning}", stderr=True)
     sets = dict.fromkeys(f"Decoders on {row['dataset']}, n = {row['n']:,}" for row in comparison.results)

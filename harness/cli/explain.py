@@ -15,24 +15,14 @@ if TYPE_CHECKING:
 
 
 def explain_command(
-    run: Annotated[str, typer.Argument(help="A run's folder: RUN or RUN:DECODER.")],
-    reported: Annotated[
-        list[str] | None, typer.Option(help="A number as printed elsewhere, NAME=VALUE such as rfid=2.2; may be repeated.")
-    ] = None,
-    reported_n: Annotated[
-        int | None, typer.Option(min=2, help="Images behind the reported numbers; default: the run's.")
-    ] = None,
-    metric: Annotated[
-        str, typer.Option(help="Metrics to look at, separated by commas; default: those reported, else all.")
-    ] = "",
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of `run --save-images`; default: where the record says, if still there.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where the dataset lies: a folder or a tar. Default: where the record says.")
-    ] = None,
-    statistics: Annotated[Path | None, typer.Option(help="An .npz with mu and sigma of somebody's reference.")] = None,
-    redo: Annotated[bool, typer.Option("--redo", help="Run the decoder again where a convention needs it.")] = False,
+    run: str,
+    reported: Annotated[list[str] | None, typer.Option()] = None,
+    reported_n: Annotated[int | None, typer.Option(min=2)] = None,
+    metric: str = "",
+    images: Path | None = None,
+    data_dir: Path | None = None,
+    statistics: Path | None = None,
+    redo: Annotated[bool, typer.Option("--redo")] = False,
     as_json: shared.JsonFlag = False,
 ) -> None:
     """Why two numbers differ: a run's metrics under the field's conventions, and which of them a reported number fits.
@@ -62,9 +52,7 @@ def explain_command(
         shared.say(str(one), as_json)
     ways = joint(matches)
     if len(matches) > 1:
-        shared.say(
-            f"together they fit: {'; '.join(ways)}" if ways else "no one way of making the images fits them all", as_json
-        )
+        shared.say(f"together they fit: {'; '.join(ways)}" if ways else "no way of making the images fits them all", as_json)
     if as_json:
         shared.print_json({**found.document(), "reported": [asdict(one) for one in matches], "joint": ways})
 

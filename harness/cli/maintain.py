@@ -12,7 +12,7 @@ from harness.errors import UnknownNameError
 from harness.report.table import listing
 
 
-def ls_command(what: Annotated[str, typer.Argument(help="decoders, datasets or metrics.")], as_json: JsonFlag = False) -> None:
+def ls_command(what: str, as_json: JsonFlag = False) -> None:
     """List what there is: decoders, datasets or metrics.
 
     \b
@@ -27,7 +27,7 @@ def ls_command(what: Annotated[str, typer.Argument(help="decoders, datasets or m
 
 
 def weights_fetch_command(
-    names: Annotated[list[str] | None, typer.Argument(help="inception, lpips-alex, lpips-vgg, dists; default: all.")] = None,
+    names: Annotated[list[str] | None, typer.Argument()] = None,
     offline: Offline = False,
 ) -> None:
     """Bring the metric networks' weights into the cache, checked.

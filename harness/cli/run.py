@@ -22,51 +22,35 @@ if TYPE_CHECKING:
 
 def run_command(
     decoder: shared.DecoderList,
-    config: Annotated[
-        Path | None, typer.Option(is_eager=True, callback=read_run_file, help="TOML file or record.json with further options.")
-    ] = None,
-    dataset: shared.DatasetName = "photos",
-    data_dir: shared.DataDir = None,
-    split: Annotated[str, typer.Option(help="Part of the dataset: val or train.")] = "val",
-    resolution: shared.Resolution = None,
-    max_samples: shared.MaxSamples = None,
-    allow_upsampling: Annotated[bool, typer.Option("--allow-upsampling", help="Enlarge images that are too small.")] = False,
-    as_given: Annotated[
-        bool, typer.Option("--as-given", help="No crop: images of folder:PATH keep their own sizes. Needs --no-cost.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Seeds all that is random. Here the subset and noise.")] = 0,
-    noise_seeds: Annotated[
-        int, typer.Option(min=1, help="Decode each image under this many noise seeds; figures are means, their spread is kept.")
-    ] = 1,
-    margin: shared.Margin = "",
-    extra_metrics: shared.ExtraMetrics = "",
-    batch_size: shared.BatchSize = 8,
-    device: shared.Device = "cpu",
-    dtype: shared.Dtype = "fp32",
-    mode: Annotated[str, typer.Option(help="How decoders run: eager, compile or cudagraph.")] = "eager",
-    checkpoint: Annotated[Path | None, typer.Option(help="Weights instead of the shipped ones (one decoder only).")] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Network calls per image over all scales. For diffusion decoders.")
-    ] = None,
-    scales: Annotated[
-        int | None, typer.Option(min=1, help="Number of scales K. The given checkpoint must be trained for it.")
-    ] = None,
-    output_dir: shared.NewFolder = None,
-    save_images: shared.SaveImages = None,
-    cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Measure time, FLOPs and memory.")] = True,
-    cost_batch_sizes: Annotated[
-        str, typer.Option(help="Batch sizes to time, separated by commas. none = count FLOPs alone.")
-    ] = "1,8",
+    config: Annotated[Path | None, typer.Option(is_eager=True, callback=read_run_file)] = None,
+    dataset: str = "photos",
+    data_dir: Path | None = None,
+    split: str = "val",
+    resolution: shared.SideIfAny = None,
+    max_samples: shared.CountIfAny = None,
+    allow_upsampling: Annotated[bool, typer.Option("--allow-upsampling")] = False,
+    as_given: Annotated[bool, typer.Option("--as-given")] = False,
+    seed: int = 0,
+    noise_seeds: shared.Count = 1,
+    margin: str = "",
+    extra_metrics: str = "",
+    batch_size: shared.Count = 8,
+    device: str = "cpu",
+    dtype: str = "fp32",
+    mode: str = "eager",
+    checkpoint: Path | None = None,
+    steps: shared.CountIfAny = None,
+    scales: shared.CountIfAny = None,
+    output_dir: Path | None = None,
+    save_images: Path | None = None,
+    cost: bool = True,
+    cost_batch_sizes: str = "1,8",
     cost_seconds: shared.Seconds = 10.0,
-    decoder_seconds: Annotated[
-        float | None, typer.Option(min=0.1, help="Bound on one decoder's cost; on demo sets estimated from fewer steps.")
-    ] = None,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Leave images that a decoder fails on out of every decoder's figures.")
-    ] = False,
+    decoder_seconds: Annotated[float | None, typer.Option(min=0.1)] = None,
+    keep_going: Annotated[bool, typer.Option("--keep-going")] = False,
     resume: shared.Resume = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate time, memory and disk.")] = False,
-    columns: shared.Columns = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
+    columns: str = "",
     offline: shared.Offline = False,
     as_json: shared.JsonFlag = False,
 ) -> None:

@@ -16,25 +16,19 @@ from harness.errors import MsbenchError
 
 
 def score_command(
-    reference: Annotated[Path, typer.Argument(help="The originals: a folder, an uncompressed .tar or an .npz.")],
-    reconstructions: Annotated[
-        list[str], typer.Argument(help="What was made of them, one row each: DIR or LABEL=DIR, also a .tar or an .npz.")
-    ],
-    match: Annotated[
-        str, typer.Option(help="Pair images by name (without suffix) or by order (of names); an .npz has an order alone.")
-    ] = "name",
-    preprocess: Annotated[
-        bool, typer.Option("--preprocess", help="Crop the originals to --resolution as `run` does, else they stay as they are.")
-    ] = False,
-    resolution: shared.Resolution = None,
-    margin: shared.Margin = "",
-    extra_metrics: shared.ExtraMetrics = "",
-    batch_size: shared.BatchSize = 8,
-    device: shared.Device = "cpu",
-    output_dir: shared.NewFolder = None,
-    save_images: shared.SaveImages = None,
+    reference: Path,
+    reconstructions: list[str],
+    match: str = "name",
+    preprocess: Annotated[bool, typer.Option("--preprocess")] = False,
+    resolution: shared.SideIfAny = None,
+    margin: str = "",
+    extra_metrics: str = "",
+    batch_size: shared.Count = 8,
+    device: str = "cpu",
+    output_dir: Path | None = None,
+    save_images: Path | None = None,
     resume: shared.Resume = False,
-    columns: shared.Columns = "",
+    columns: str = "",
     offline: shared.Offline = False,
     as_json: shared.JsonFlag = False,
 ) -> None:

@@ -45,41 +45,17 @@ def _keep_stdout(asked: bool) -> bool:
     return asked
 
 
-Seconds = Annotated[float, typer.Option(min=0.01, max=86_400.0, callback=finite, help="Measured seconds per timing cell.")]
-DecoderList = Annotated[
-    list[str],
-    typer.Option(
-        "--decoder",
-        help="[LABEL=]NAME[@option=value]…, separated by commas or given again: a name of `msbench ls decoders`, or "
-        "my_model.py[:attribute]. Options: steps, scales, checkpoint, weights, preset, dtype; of files range=01, trained_on.",
-    ),
-]
-DatasetName = Annotated[str, typer.Option(help="Images: a name of `msbench ls datasets`, or folder:PATH.")]
-Modes = Annotated[str, typer.Option(help="How decoders run: eager, compile or cudagraph. Several, separated by commas.")]
-NewFolder = Annotated[Path | None, typer.Option(help="Folder to write. Default: a new one below runs/.")]
-DataDir = Annotated[Path | None, typer.Option(help="Where the dataset lies: a folder or a tar.")]
-Columns = Annotated[str, typer.Option(help="Columns to show, by their names in the CSV: rfid,psnr,ms_per_image_b1.")]
-Resolution = Annotated[
-    int | None,
-    typer.Option(min=MIN_RESOLUTION, max=MAX_RESOLUTION, help="Side of every image in pixels. Default: the dataset's own."),
-]
-Margin = Annotated[
-    str, typer.Option(help="Losses that count as none: lpips=0.01,rfid=5%. Stated before the run; others keep their default.")
-]
-ExtraMetrics = Annotated[
-    str, typer.Option(help="Metrics on request, separated by commas, as dists,pyiqa:gmsd; `msbench ls metrics` lists them.")
-]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images per call; changes no number beyond rounding.")]
-SaveImages = Annotated[Path | None, typer.Option(help="Write every image the metrics saw as PNG below this folder.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with what lies in --output-dir.")]
-MaxSamples = Annotated[int | None, typer.Option(min=1, help="Seeded, class-stratified subset of this size.")]
-Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seeds all that is random. Here the subset and noise.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[str, typer.Option(help="Arithmetic of the decoders: fp32, bf16 or fp16.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
-JsonFlag = Annotated[
-    bool, typer.Option("--json", callback=_keep_stdout, help="Print one JSON document on stdout; tables go to stderr.")
-]
+# What each means stands in options.toml.
+Count = Annotated[int, typer.Option(min=1)]
+CountIfAny = Annotated[int | None, typer.Option(min=1)]
+Seconds = Annotated[float, typer.Option(min=0.01, max=86_400.0, callback=finite)]
+DecoderList = Annotated[list[str], typer.Option("--decoder")]
+Side = Annotated[int, typer.Option(min=MIN_RESOLUTION, max=MAX_RESOLUTION)]
+SideIfAny = Annotated[int | None, typer.Option(min=MIN_RESOLUTION, max=MAX_RESOLUTION)]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED)]
+Resume = Annotated[bool, typer.Option("--resume")]
+Offline = Annotated[bool, typer.Option("--offline")]
+JsonFlag = Annotated[bool, typer.Option("--json", callback=_keep_stdout)]
 
 
 class Commands(TyperGroup):

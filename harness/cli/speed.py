@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,24 +15,15 @@ from harness.errors import MsbenchError
 
 def speed_command(
     decoder: shared.DecoderList,
-    cost_batch_sizes: Annotated[
-        str | None,
-        typer.Option(
-            help="Batch sizes to time, separated by commas. max = the largest that fits. Default: 1,8, and on a GPU 32,max too."
-        ),
-    ] = None,
-    mode: shared.Modes = "eager",
-    dtype: Annotated[
-        str, typer.Option(help="Arithmetic of the decoders: fp32, bf16 or fp16. Several, separated by commas.")
-    ] = "fp32",
-    resolution: Annotated[str, typer.Option(help="Side of every image in pixels. Several, separated by commas.")] = "256",
+    cost_batch_sizes: str | None = None,
+    mode: str = "eager",
+    dtype: str = "fp32",
+    resolution: str = "256",
     cost_seconds: shared.Seconds = 10.0,
-    cores: Annotated[str, typer.Option(help="CPU cores to pin to: numbers or all, separated by commas.")] = "1,all",
-    budget_seconds: Annotated[
-        float | None, typer.Option(min=0.0, callback=shared.finite, help="Time for everything; the rest is skipped.")
-    ] = None,
-    device: shared.Device = "cpu",
-    output_dir: shared.NewFolder = None,
+    cores: str = "1,all",
+    budget_seconds: Annotated[float | None, typer.Option(min=0.0, callback=shared.finite)] = None,
+    device: str = "cpu",
+    output_dir: Path | None = None,
     as_json: shared.JsonFlag = False,
 ) -> None:
     """Time decoders in turns, the others against the first, with a noise floor. Exit 1 where nothing was measured.

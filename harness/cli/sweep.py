@@ -35,32 +35,23 @@ _SHOWN = {
 
 def sweep_command(
     decoder: shared.DecoderList = ["ms-diffusion-cascade"],  # noqa: B006 - typer copies it
-    scales: Annotated[str, typer.Option(help="Number of scales K. Several, separated by commas.")] = "1,2,3,4",
-    steps: Annotated[str, typer.Option(help="Network calls per image over all scales. Several: 4,10,20,50.")] = "4,10,20,50",
-    beside: Annotated[
-        str, typer.Option(help='Decoders measured beside the grid, as they ship; "" for none.')
-    ] = "vae,ms-onestep,bicubic,jpeg",
-    checkpoint_dir: Annotated[
-        Path | None, typer.Option(help="Checkpoints below this folder go before the shipped ones, where decoder and K fit.")
-    ] = None,
-    dataset: shared.DatasetName = "photos",
-    data_dir: shared.DataDir = None,
-    split: Annotated[str, typer.Option(help="Part of the dataset: val or train.")] = "val",
-    resolution: shared.Resolution = None,
-    max_samples: shared.MaxSamples = None,
+    scales: str = "1,2,3,4",
+    steps: str = "4,10,20,50",
+    beside: str = "vae,ms-onestep,bicubic,jpeg",
+    checkpoint_dir: Path | None = None,
+    dataset: str = "photos",
+    data_dir: Path | None = None,
+    split: str = "val",
+    resolution: shared.SideIfAny = None,
+    max_samples: shared.CountIfAny = None,
     seed: shared.Seed = 0,
-    cost_batch_sizes: Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")] = "1,8",
+    cost_batch_sizes: str = "1,8",
     cost_seconds: shared.Seconds = 10.0,
-    cost_only: Annotated[bool, typer.Option("--cost-only", help="Measure no quality: no dataset, no metric networks.")] = False,
-    device: shared.Device = "cpu",
-    dtype: shared.Dtype = "fp32",
-    mode: shared.Modes = "eager",
-    output_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder to write. What is there is not measured again. Default: one below runs/ by dataset and device."
-        ),
-    ] = None,
+    cost_only: Annotated[bool, typer.Option("--cost-only")] = False,
+    device: str = "cpu",
+    dtype: str = "fp32",
+    mode: str = "eager",
+    output_dir: Path | None = None,
     offline: shared.Offline = False,
     as_json: shared.JsonFlag = False,
 ) -> None:

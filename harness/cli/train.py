@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.shared import DataDir, DatasetName, Device, MaxSamples, Offline, Resolution, chosen, progress_bar, say
+from harness.cli.shared import CountIfAny, Offline, Resume, SideIfAny, chosen, progress_bar, say
 
 
 def train_command(
@@ -21,43 +21,29 @@ def train_command(
             "pca-fFcC fits a linear code, as pca-f8c16."
         ),
     ],
-    dataset: DatasetName = "imagenette",
-    data_dir: DataDir = None,
-    resolution: Resolution = None,
-    max_samples: MaxSamples = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="Size of the networks: nano (the default), nano-f8c4, nano-f16c16, small or base."),
-    ] = None,
-    scales: Annotated[int | None, typer.Option(help="Number of scales K. Default: the decoder's own.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="GROUP.FIELD=VALUE", help="Any field of autoencoder, denoiser, loss, perceptual, train."),
-    ] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Wall-clock budget.")] = None,
-    max_pflops: Annotated[
-        float | None, typer.Option(help="Budget of training compute, 10^15 FLOPs: teacher calls and LPIPS count.")
-    ] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Step budget.")] = None,
-    stop_after: Annotated[int | None, typer.Option(help="Leave after this many steps; --resume goes on.")] = None,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 4e-4,
-    warmup: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = 100,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Seeds all that is random. Here initial weights and every step's draws.")] = 0,
-    subset_seed: Annotated[int, typer.Option(min=0, help="Seeds which images --max-samples takes.")] = 0,
-    vae: Annotated[
-        Path | None, typer.Option(help="Autoencoder checkpoint that gives the latents; default: the shipped one.")
-    ] = None,
-    teacher: Annotated[
-        Path | None, typer.Option(help="The multi-step teacher. A student's: its checkpoint; default: the shipped one.")
-    ] = None,
-    start_from: Annotated[
-        Path | None, typer.Option(help="Checkpoint whose weights a flow or a control starts from; default: random weights.")
-    ] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Curves for TensorBoard too (extra `train`).")] = False,
-    output_dir: Annotated[Path | None, typer.Option(help="Folder to write. Default: runs/train/DECODER.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what lies in --output-dir.")] = False,
-    device: Device = "cpu",
+    dataset: str = "imagenette",
+    data_dir: Path | None = None,
+    resolution: SideIfAny = None,
+    max_samples: CountIfAny = None,
+    preset: str | None = None,
+    scales: int | None = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="GROUP.FIELD=VALUE")] = None,
+    max_minutes: float | None = None,
+    max_pflops: float | None = None,
+    max_steps: int | None = None,
+    stop_after: int | None = None,
+    learning_rate: float = 4e-4,
+    warmup: int = 100,
+    precision: str = "auto",
+    seed: int = 0,
+    subset_seed: Annotated[int, typer.Option(min=0)] = 0,
+    vae: Path | None = None,
+    teacher: Path | None = None,
+    start_from: Path | None = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard")] = False,
+    output_dir: Path | None = None,
+    resume: Resume = False,
+    device: str = "cpu",
     offline: Offline = False,
 ) -> None:
     """Train or distil a decoder; writes a checkpoint with its model card.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,13 +14,7 @@ if TYPE_CHECKING:
     from harness.verify.verification import Verification
 
 
-def verify_command(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of `run --save-images`; default: where the record says, if still there.")
-    ] = None,
-    as_json: JsonFlag = False,
-) -> None:
+def verify_command(run: Path, images: Path | None = None, as_json: JsonFlag = False) -> None:
     """Compute every number of a run again and say what agrees; exit 1 where one does not.
 
     \b

@@ -246,16 +246,9 @@ def _changes(old: GateReference, new: GateReference) -> Iterator[str]:
         if not before:
             yield f"{decoder}: new, {len(after)} figures"
             continue
-        for metric in dict.fromkeys((*before, *after)):
-            first, then = before.get(metric), after.get(metric)
-            if first is None or then is None:
-                yield f"{decoder} {metric}: {'new' if first is None else 'gone, the run has no such number'}"
-                continue
-            worse = worsening(first.value, then.value, first.better)
-            if abs(worse) > first.tolerance:
-                direction = "worse" if worse > 0 else "better"
-                shown = [_show(value, first.tolerance) for value in (first.value, then.value, abs(worse))]
-                yield f"{decoder} {metric}: {shown[0]} -> {shown[1]} ({direction} by {shown[2]})"
+        moved = [Deviation(figure, after[metric].value if metric in after else None) for metric, figure in before.items()]
+        yield from (one.line() for one in moved if abs(one.worse_by) > one.expected.tolerance)
+        yield from (f"{decoder} {metric}: new" for metric in after if metric not in before)
 
 
 def _rows(records: Sequence[Record], decoders: Sequence[str | None] | None) -> Iterator[tuple[Record, Result]]:

@@ -126,15 +126,11 @@ def reference_path(name_or_path: str) -> Path:
     """
     if not _is_name(name_or_path):
         if name_or_path.endswith(".csv"):
-            raise MsbenchError(
-                f"{name_or_path}: a CSV reference of an earlier version: write a new one with --update, as .json"
-            )
+            raise MsbenchError(f"{name_or_path}: a CSV reference of an earlier version: write it anew by --update, as .json")
         return Path(name_or_path)
     known, checkout = known_references(), checkout_folder()
     if name_or_path not in known and checkout is None:
-        raise MsbenchError(
-            f"reference {name_or_path!r}: msbench runs from no checkout here; give a path such as ./{name_or_path}.json"
-        )
+        raise MsbenchError(f"reference {name_or_path!r}: no checkout of msbench is here; give a path, ./{name_or_path}.json")
     return known[name_or_path] if name_or_path in known or checkout is None else checkout / f"{name_or_path}.json"
 
 

@@ -10,12 +10,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from harness.cost.attempt import Outcome, Status, attempt
-from harness.cost.fewer_steps import FewerSteps, estimate_latency
+from harness.cost.fewer_steps import FewerSteps, ShortDecodes
 from harness.cost.flops import Work, count_work
 from harness.cost.latency import Latency, measure_latency, synchronise, timed_call
 from harness.cost.memory import peak_memory_mb
@@ -80,7 +81,7 @@ class CostCell:
     power: PowerReport | None = None
     """all that was seen of the GPU meanwhile; None on other devices"""
     estimated: str | None = None
-    """one line: the decodes of fewer steps that its times follow from (`fewer_steps.estimate_latency`); None where measured"""
+    """one line: the decodes of fewer steps that its times follow from (`harness.cost.fewer_steps`); None where measured"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ def measure_cost(
         within = protocol
         if single and single.value:
             if 2 * batch_size * single.value > share:  # a warm-up and a call
-                return estimate(mode, batch_size)
+                return estimate(mode, batch_size, share)
             parts = 3 if device.type == "cuda" else 2  # warm-up, calls, and there energy
             within = replace(protocol, min_calls=1, max_seconds=min(protocol.max_seconds, share / parts))
         chosen = decoder if mode == mode_of(decoder) else in_mode(decoder, mode, device)
@@ -172,23 +173,27 @@ def measure_cost(
         line = latency.disturbance()
         return CostCell(batch_size, "ok", latency, mode, line, line is not None, energy, power)
 
-    def estimate(mode: Mode, batch_size: int) -> CostCell:
+    def estimate(mode: Mode, batch_size: int, share: float) -> CostCell:
         """Time of a call that does not fit, from fewer steps."""
-
-        def shorter(count: int) -> tuple[float | None, Latency]:
-            if fewer is None:
-                raise MsbenchError("times are estimated from fewer steps on demo sets alone")
-            built = fewer(count)
-            gflops = count_work(eager_of(built), latents[:1], noise_for(seed, 1, device)).gflops
-            call = decode_call(built, latents, seed, batch_size)
-            return gflops, measure_latency(call, device, min_calls=2, max_calls=2, max_seconds=1e-3, clock=clock)
-
-        found = attempt(estimate_latency, decoder.spec, work.gflops if work else None, shorter)
+        found = attempt(lambda: short_decodes().latency(batch_size, share))
         if found.value is None:
             why = f"two decodes do not fit into --decoder-seconds {protocol.decoder_seconds:g}; {found.reason}"
             return CostCell(batch_size, "skipped_budget", None, mode, why)
         latency, how = found.value
         return CostCell(batch_size, "ok", latency, mode, line := latency.disturbance(), line is not None, estimated=how)
+
+    @cache
+    def short_decodes() -> ShortDecodes:
+        if fewer is None or single is None:
+            raise MsbenchError("times are estimated from fewer steps on demo sets alone")
+
+        def timed(one: Decoder, batch_size: int) -> Callable[[], float]:
+            return partial(timed_call, decode_call(one, latents, seed, batch_size), device, clock)
+
+        def counted(one: Decoder) -> float | None:
+            return count_work(eager_of(one), latents[:1], noise_for(seed, 1, device)).gflops
+
+        return ShortDecodes(decoder.spec, work.gflops if work else None, fewer, counted, timed, single.value)
 
     ways = [(mode, batch_size) for mode in modes or (mode_of(decoder),) for batch_size in protocol.batch_sizes]
     cells = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,16 +15,15 @@ import torch
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
-_SAMPLING_SECONDS = 0.002
 
 
 def peak_memory_mb(decode: Callable[[], object], device: torch.device) -> float | None:
-    """MiB that memory rises while `decode` runs; None where this platform cannot tell (a CPU without /proc).
+    """MiB that memory rises while `decode` runs; None where this platform cannot tell (a CPU whose kernel has no /proc to ask).
 
     CUDA: the peak of PyTorch's allocator less what was allocated before; exact, workspaces of libraries apart.
     CPU: the peak of the process's resident memory less that before, after freed heap went back to the system. The kernel
-    keeps that peak itself (VmHWM, reset through /proc/self/clear_refs); where the reset is refused, a thread samples every 2 ms
-    and misses short peaks. Buffers of libraries count and heap is reused unevenly: calls differ by about 10 %.
+    keeps that peak itself (VmHWM, reset through /proc/self/clear_refs). Buffers of libraries count and heap is reused unevenly:
+    calls differ by about 10 %.
 
     Args:
         decode: called once; call it once before, so that one-time set-up is not counted.
@@ -33,10 +31,14 @@ def peak_memory_mb(decode: Callable[[], object], device: torch.device) -> float 
     """
     if device.type == "cuda":
         return _cuda_peak_mb(decode, device)
-    if not _STATUS.is_file():
-        return None
     _return_freed_memory()
-    return _kernel_peak_mb(decode) if _reset_kernel_peak() else _sampled_peak_mb(decode)
+    try:
+        _CLEAR_REFS.write_text("5")
+    except OSError:
+        return None
+    before = _status_mb("VmRSS")
+    decode()
+    return max(0.0, _status_mb("VmHWM") - before)
 
 
 def held_mb(device: torch.device) -> float | None:
@@ -55,47 +57,11 @@ def _cuda_peak_mb(decode: Callable[[], object], device: torch.device) -> float:
     return (torch.cuda.max_memory_allocated(device) - before) / 2**20
 
 
-def _kernel_peak_mb(decode: Callable[[], object]) -> float:
-    before = _status_mb("VmRSS")
-    decode()
-    return max(0.0, _status_mb("VmHWM") - before)
-
-
-def _sampled_peak_mb(decode: Callable[[], object]) -> float:
-    before = peak = _status_mb("VmRSS")
-    done = threading.Event()
-
-    def sample() -> None:
-        nonlocal peak
-        while not done.wait(_SAMPLING_SECONDS):
-            peak = max(peak, _status_mb("VmRSS"))
-
-    sampler = threading.Thread(target=sample, name="memory-sampler", daemon=True)
-    sampler.start()
-    try:
-        result = decode()
-        peak = max(peak, _status_mb("VmRSS"))  # before the result is freed
-        del result
-    finally:
-        done.set()
-        sampler.join()
-    return peak - before
-
-
 def _return_freed_memory() -> None:
     """Give freed heap back to the system (glibc only), or a decode would reuse it unseen."""
     gc.collect()
     if sys.platform == "linux":
         getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
-
-
-def _reset_kernel_peak() -> bool:
-    """Set the kernel's VmHWM to the present resident size; False where that is not allowed."""
-    try:
-        _CLEAR_REFS.write_text("5")
-    except OSError:
-        return False
-    return True
 
 
 def _status_mb(field: str) -> float:

@@ -109,9 +109,7 @@ def _find(root: Path) -> Path:
         for name in _peek(place):
             if _TRAINING.fullmatch(name):
                 raise MsbenchError(f"imagenet-val: {place} holds training images ({name}), not the validation set")
-    raise MsbenchError(
-        f"imagenet-val: {root} holds no ILSVRC2012_val_*.JPEG (flat or in class folders) and no {TAR_NAME}; check --data-dir"
-    )
+    raise MsbenchError(f"imagenet-val: {root} has neither ILSVRC2012_val_*.JPEG nor {TAR_NAME}; check --data-dir")
 
 
 def _peek(folder: Path) -> Iterator[str]:

@@ -129,7 +129,5 @@ def _downloaded(offline: bool) -> Path:
             if not target.is_dir():  # another process may have been faster
                 os.replace(Path(staging) / _DOWNLOAD, target)
     except (OSError, RuntimeError) as error:
-        raise MsbenchError(
-            f"imagenette could not be downloaded to {root} ({error}); fetch it elsewhere and pass --data-dir"
-        ) from error
+        raise MsbenchError(f"imagenette: no download to {root} ({error}); fetch it elsewhere and pass --data-dir") from error
     return root

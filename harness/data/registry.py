@@ -40,7 +40,7 @@ def open_dataset(request: Request) -> Dataset:
     if resolution is not None and not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
         what = "large" if resolution > MAX_RESOLUTION else "small"
         raise MsbenchError(
-            f"resolution too {what}: --resolution {resolution}, from {MIN_RESOLUTION} to {MAX_RESOLUTION} are possible"
+            f"resolution too {what}: --resolution {resolution}, possible are {MIN_RESOLUTION} to {MAX_RESOLUTION}"
         )
     if request.max_samples is not None and request.max_samples < 1:
         raise MsbenchError(f"--max-samples must be at least 1, not {request.max_samples}")

@@ -129,7 +129,7 @@ def open_tar(path: Path) -> TarSource:
                     raise tarfile.ReadError(f"{name} is incomplete or has an impossible size")
                 if member.issparse() or name in members:
                     raise MsbenchError(
-                        f"{path}: cannot read {printable(name)} by its offset (sparse or stored twice); unpack the tar"
+                        f"{path}: {printable(name)} is sparse or stored twice and has no one offset; unpack the tar"
                     )
                 if member.isreg():
                     members[name] = (member.offset_data, member.size)

@@ -107,8 +107,8 @@ class Sources:
     def redone(self, inputs: Iterable[Image], dtype: str, own: Mapping[str, str]) -> Iterator[Image]:
         """What the decoder gives for pictures: float32 in [0, 255], clamped; `dtype` is empty for the run's."""
         decoder, keys = self._built(dtype, own), iter(self.run.keys)
-        alone = self.run.record.data.decoders[self.label].noise.global_draws
-        for images in _batches(inputs, 1 if alone else _BATCH):
+        drawing = own or self.run.record.data.decoders[self.label].noise.global_draws  # an option may make it draw
+        for images in _batches(inputs, 1 if drawing else _BATCH):
             names = list(islice(keys, len(images)))
             with seeded(self.seed, names, torch.device("cpu")):
                 pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

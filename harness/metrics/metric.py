@@ -106,7 +106,7 @@ FLOOR_TIMES = 10
 
 
 def floor(absolute: float, relative: float = 0.0) -> Tolerance:
-    """A tolerance measured by benchmarks/gate_sensitivity.py: one digit, rounded up."""
+    """A measured tolerance, one digit, rounded up; results/regression/README.md says how it was measured."""
     source = f"{FLOOR_TIMES} x the largest difference between batch sizes, threads and instruction sets"
     return Tolerance(absolute, relative, source)
 

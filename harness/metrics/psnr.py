@@ -34,7 +34,7 @@ def check_pair(images: Tensor, references: Tensor) -> None:
     """Raise `ValueError` unless both are uint8 [B, 3, H, W] of one shape."""
     if images.shape != references.shape or images.dim() != 4:
         raise ValueError(
-            f"expected two batches [B, 3, H, W] of one shape; got {tuple(images.shape)} and {tuple(references.shape)}"
+            f"wanted two batches [B, 3, H, W] of one shape; got {tuple(images.shape)} and {tuple(references.shape)}"
         )
     if images.dtype != torch.uint8 or references.dtype != torch.uint8:
         raise ValueError(f"expected uint8 images; got {images.dtype} and {references.dtype}")

@@ -96,7 +96,7 @@ class MetricSuite:
             wrong.append(f"no column {name!r}")
         if wrong:
             raise MsbenchError(
-                f"metric {name!r} of {metric.origin}: one number for each of {count} images wanted, {wrong[0]} came"
+                f"metric {name!r} of {metric.origin}: wanted one number for each of {count} images, got {wrong[0]}"
             )
         return columns
 

@@ -65,9 +65,7 @@ def write_sheet(
     texts = {**dict.fromkeys(reconstructions, [""] * len(reference)), **(captions or {})}
     columns = (keys, *reconstructions.values(), *texts.values())
     if not reference or any(len(column) != len(reference) for column in columns):
-        raise ValueError(
-            f"a sheet needs images, keys and captions in equal number; {len(reference)} and {[*map(len, columns)]} came"
-        )
+        raise ValueError(f"a sheet needs equally many images, keys, captions; got {len(reference)} and {[*map(len, columns)]}")
     for name, images in reconstructions.items():
         if any(image.shape != original.shape for image, original in zip(images, reference, strict=True)):
             raise ValueError(f"the reconstructions of {name!r} do not pair with the originals in size")

@@ -6,6 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields
+from itertools import islice
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from harness.noise import SampleNoise
 
 PROBES = (64, 128, 256, 512)
 """sides in pixels of the black images that an encoder is tried on, until it takes one"""
+_LOOK_UPS = ("aten::embedding", "aten::index.Tensor", "aten::index_select")
 _DEPTH = 5  # objects within objects that are searched for modules
 
 
@@ -88,9 +90,7 @@ class ForeignDecoder:
         other = copy.deepcopy(thing)
         mine = _networks(other)
         if any(one is another for one in mine for another in networks):
-            raise MsbenchError(
-                f"decoder {self._options.name}: a function's networks stay in their dtype: give an object instead"
-            )
+            raise MsbenchError(f"decoder {self._options.name}: a function's networks stay in their dtype: give an object")
         for network in mine:
             network.to(wanted)
         return other
@@ -107,25 +107,27 @@ class ForeignDecoder:
         return DecoderSpec(**{**missing, **rest, **seen, **told})
 
     def _seen(self, networks: list[nn.Module], told: dict[str, Any]) -> dict[str, Any]:
-        """down_factor, latent_channels and parameters, from one black image."""
+        """down_factor, latent_channels, parameters and, of indices, codebook_sizes, from one black image."""
         name = self._options.name
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             side, latents = self._probe()
-            used = _Used(networks)
+            discrete = not latents.is_floating_point()
+            used = _Used(networks, latents if discrete else None)
             noise = SampleNoise.for_samples(0, ["probe"], self._options.device)
             try:
                 with used:
                     self.decode(latents.clone(), noise)
             except Exception:  # noqa: BLE001 - the first image of the run tells what is wrong with decode
                 used.addresses.clear()
-        shape, discrete = list(latents.shape), not latents.is_floating_point()
+        shape = list(latents.shape)
         sequence = latents.dim() < (3 if discrete else 4)
         height, width = (side, side) if sequence else shape[-2:]
         if "down_factor" not in told and (height != width or not height or side % height):
             hint = "give @down_factor=N (pixels per latent position along one axis), or a spec"
             raise MsbenchError(f"decoder {name}: encode makes {shape} of {side} px, which does not show its factor: {hint}")
         channels = None if sequence or discrete else shape[1]
-        return {"down_factor": side // max(height, 1), "latent_channels": channels, "parameters": used.parameters()}
+        found = {"down_factor": side // max(height, 1), "latent_channels": channels, "parameters": used.parameters()}
+        return {**found, "codebook_sizes": used.codebook_sizes()}
 
     def _probe(self) -> tuple[int, Tensor]:
         """The smallest side that `encode` takes, and its latents."""
@@ -160,17 +162,37 @@ def refuse_options(what: str, options: DecoderOptions) -> None:
 
 
 class _Used(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the memory of all that operations read inside, which tells a decoder's parameters from its encoder's."""
+    """Notes the memory of all that operations read inside, which tells a decoder's parameters from its encoder's, and how long
+    the tables are that a code's indices are looked up in.
 
-    def __init__(self, networks: Iterable[nn.Module]) -> None:
+    Args:
+        networks: whose parameters.
+        indices: the code [1, …], where it is one of indices.
+    """
+
+    def __init__(self, networks: Iterable[nn.Module], indices: Tensor | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._parameters = {id(one): one for network in networks for one in network.parameters()}
         self.addresses = set[int]()
+        several = [] if indices is None or indices.dim() < 3 else list(indices.unbind(1))
+        self._codes = [] if indices is None else [one.flatten().long() for one in (indices, *several)]
+        self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        found = (one for one in tree_leaves([args, kwargs]) if isinstance(one, Tensor))
+        found = [one for one in tree_leaves([args, kwargs]) if isinstance(one, Tensor)]
         self.addresses.update(_address(one) for one in found)
+        if func.name() in _LOOK_UPS and not found[1].is_floating_point():
+            asked = found[1].flatten().long()
+            places = (place for place, code in enumerate(self._codes) if place not in self._sizes and torch.equal(code, asked))
+            self._sizes |= {place: len(found[0]) for place in islice(places, 1)}
         return func(*args, **(kwargs or {}))
+
+    def codebook_sizes(self) -> tuple[int, ...] | None:
+        """Entries of the table that all indices were looked up in, or of those of each codebook; None where they were not."""
+        if 0 in self._sizes:
+            return (self._sizes[0],)
+        sizes = tuple(size for _, size in sorted(self._sizes.items()))
+        return sizes if sizes and len(sizes) == len(self._codes) - 1 else None
 
     def parameters(self) -> int:
         """How many were read; all of them where no reading was seen, as in compiled code."""

@@ -31,11 +31,7 @@ def build(options: DecoderOptions) -> Decoder:
         MsbenchError: no such file, it raises, it offers nothing or several things, or an option is given that nothing takes.
         UnknownNameError: no such attribute.
     """
-    whole = options.location
-    place, _, attribute = (whole, "", "") if whole.endswith(".py") else whole.rpartition(":")
-    path = Path(place).expanduser()
-    if not path.is_file():
-        raise MsbenchError(f"--decoder {whole}: there is no file {path}")
+    path, attribute = find_file(options.location)
     code = path.read_bytes()
     module = _imported(path, code)
     offered = _offered(module)
@@ -53,6 +49,15 @@ def build(options: DecoderOptions) -> Decoder:
             refuse_options(chosen, options)
     with _blamed(path, "looking at what it does"):
         return ForeignDecoder(thing, options, hashlib.sha256(code).hexdigest())
+
+
+def find_file(location: str) -> tuple[Path, str]:
+    """The file of FILE.py or FILE.py:ATTRIBUTE, and the attribute or ""; raises `MsbenchError` where it is not there."""
+    place, _, attribute = (location, "", "") if location.endswith(".py") else location.rpartition(":")
+    path = Path(place).expanduser()
+    if not path.is_file():
+        raise MsbenchError(f"decoder {location}: there is no file {path}")
+    return path, attribute
 
 
 def _imported(path: Path, code: bytes) -> ModuleType:

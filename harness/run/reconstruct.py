@@ -110,9 +110,7 @@ def by_codebook(decoder: Decoder, latents: Tensor) -> Tensor:
     indices = latents.flatten(2) if several else latents.flatten(1).unsqueeze(1)
     for size, mine in zip(sizes, indices.unbind(1), strict=True):
         if not 0 <= int(mine.min()) <= int(mine.max()) < size:
-            raise MsbenchError(
-                f"{who} with indices from {int(mine.min())} to {int(mine.max())}: its codebook has {size} entries"
-            )
+            raise MsbenchError(f"{who} with indices from {int(mine.min())} to {int(mine.max())}: its codebook has {size}")
     return indices
 
 

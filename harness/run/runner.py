@@ -329,9 +329,7 @@ def _journal(folder: Path, fresh: dict[str, Any]) -> Journal:
         journal.state = fresh
     for label, seen in journal.state["decoders"].items():
         if any(seen.get(part) != fresh["decoders"][label][part] for part in ("spec", "file")):
-            raise MsbenchError(
-                f"--resume: decoder {label} is another one now (its spec, weights or file): measure again elsewhere"
-            )
+            raise MsbenchError(f"--resume: decoder {label} is another one now (its spec, weights or file): measure again")
     return journal
 
 
@@ -357,9 +355,7 @@ def _refuse_random_weights(decoders: Mapping[str, Decoder]) -> None:
     """Raise `MsbenchError` where a decoder has no quality to measure."""
     random = [name for name, decoder in decoders.items() if decoder.spec.trained_on == "random weights"]
     if random:
-        raise MsbenchError(
-            f"--decoder {','.join(random)}: random weights have a cost but no quality; leave it out and use `msbench speed`"
-        )
+        raise MsbenchError(f"--decoder {','.join(random)}: random weights have a cost but no quality; use `msbench speed`")
 
 
 def _caption(psnr: float, lpips: float) -> str:

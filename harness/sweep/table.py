@@ -76,12 +76,9 @@ def _rows(sweep: Sweep, one: MeasuredCell) -> list[dict[str, Any]]:
         return [common]
     figures, spec, cost = one.figures, one.figures["spec"], cost_of(one.figures)
     common |= {
-        "model": cell.fit.model,
-        "weights": cell.fit.weights,
+        **{name: getattr(cell.fit, name) for name in ("model", "weights")},
+        **{name: spec[name] for name in ("weights_sha256", "trained_on", "parameters")},
         "network": "default" if cell.fit.default_network else "of its checkpoint",
-        "weights_sha256": spec["weights_sha256"],
-        "trained_on": spec["trained_on"],
-        "parameters": spec["parameters"],
         "gflops": _number(cost.gflops),
         "peak_memory_mb": _number(cost.peak_memory_mb),
         "quality_reason": figures["quality_reason"],

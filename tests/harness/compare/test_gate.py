@@ -221,7 +221,7 @@ def test_update_creates_replaces_and_keeps(regression_folder: Path) -> None:
     assert read_reference("new").decoders == ("vae", "jpeg")
     moved = record(row("jpeg", lpips=4.5), row("direct"), command="msbench run --decoder jpeg,direct")
     text = "\n".join(update_reference([moved], None, "new"))
-    assert "jpeg lpips: 4.0000" in text
+    assert "jpeg lpips: expected 4.0" in text
     assert "worse by 0.5" in text
     assert "direct: new, 8 figures" in text
     made = read_reference("new")
@@ -248,7 +248,7 @@ def test_update_never_mixes_protocols(regression_folder: Path, tmp_path: Path) -
 
 def test_a_new_name_needs_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate_reference, "checkout_folder", lambda: None)
-    with pytest.raises(MsbenchError, match=r"give a path such as \./r\.json"):
+    with pytest.raises(MsbenchError, match=r"give a path, \./r\.json"):
         update_reference([record()], None, "r")
 
 

@@ -118,7 +118,7 @@ def test_a_byte_order_mark_and_other_line_ends_are_read(tmp_path: Path) -> None:
 def test_a_csv_of_an_earlier_version_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("decoder,metric,expected,tolerance\n")
-    with pytest.raises(MsbenchError, match="a CSV reference of an earlier version: write a new one with --update"):
+    with pytest.raises(MsbenchError, match="a CSV reference of an earlier version: write it anew by --update"):
         read_reference(str(path))
 
 

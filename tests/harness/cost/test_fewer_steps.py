@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from itertools import cycle
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from harness.cost.cost import Cost, CostProtocol, measure_cost
-from harness.cost.fewer_steps import estimate_latency
-from harness.cost.latency import Latency, latency_of
+from harness.cost.fewer_steps import LEAST_TURNS, ShortDecodes
 from harness.decoder import Decoder, DecoderSpec, NoiseSource
 from harness.errors import MsbenchError
 
@@ -48,41 +48,85 @@ class Steps:
         return shorter
 
 
-def exact(gflops: Callable[[int], float | None], milliseconds: Callable[[int], float]) -> Callable[[int], Any]:
-    def measure(steps: int) -> tuple[float | None, Latency]:
-        seconds = milliseconds(steps) / 1000.0
-        return gflops(steps), latency_of([0.99 * seconds, seconds, 1.01 * seconds], 1, False)
+def short(
+    milliseconds: Callable[[int], float],
+    gflops: Callable[[int], float | None] = lambda steps: None,
+    spec: DecoderSpec = SPEC,
+    noise: Callable[[], float] = lambda: 1.0,
+) -> tuple[ShortDecodes, list[int]]:
+    """Decodes whose times are made up, and the steps of each call in turn."""
+    calls: list[int] = []
 
-    return measure
+    def timed(decoder: Decoder, batch_size: int) -> Callable[[], float]:
+        def call() -> float:
+            calls.append(decoder.spec.steps)
+            return batch_size * milliseconds(decoder.spec.steps) / 1000.0 * noise()
+
+        return call
+
+    whole = milliseconds(spec.steps) / 1000.0
+    return ShortDecodes(spec, gflops(50), Steps, lambda one: gflops(one.spec.steps), timed, whole), calls
 
 
 def test_the_line_over_flops_gives_the_time_of_all_steps() -> None:
     """50 steps over three scales end with two more of the finer ones: FLOPs know it, the number of steps does not."""
     work = {3: 1.2, 6: 2.2, 9: 3.2, 50: 18.0}
-    measure = exact(work.__getitem__, lambda steps: 7.0 + 10.0 * work[steps])
-    latency, how = estimate_latency(SPEC, work[50], measure)
+    decodes, calls = short(lambda steps: 7.0 + 10.0 * work[steps], work.__getitem__)
+    latency, how = decodes.latency(1, 1.0)
     assert latency.median_ms == pytest.approx(7.0 + 180.0)
-    assert how == "from 3, 6 and 9 of 50 steps, on a line within 0.0 %"
+    assert how == "from 3, 6 and 9 of 50 steps, give or take 0 %"
+    assert calls == [3, *[3, 6, 9] * 3]  # in turns, and three of them say all there is to say
 
 
 def test_without_flops_the_line_runs_over_steps() -> None:
-    latency, _ = estimate_latency(SPEC, None, exact(lambda steps: None, lambda steps: 5.0 + 2.0 * steps))
-    assert latency.median_ms == pytest.approx(105.0)
+    decodes, _ = short(lambda steps: 5.0 + 2.0 * steps)
+    assert decodes.latency(8, 1.0)[0].median_ms == pytest.approx(8 * 105.0)
 
 
 @pytest.mark.parametrize(
-    ("spec", "milliseconds", "words"),
-    [
-        (SPEC, lambda steps: float(steps**2), "not on one line"),
-        (SPEC, lambda steps: 100.0 / steps, "not on one line"),
-        (replace(SPEC, steps=18), float, "too few"),
-    ],
+    ("growth", "words"),
+    [(1.0, "not on one line"), (0.1, "a step's time is not constant"), (0.02, "a step's time is not constant")],
 )
-def test_what_shows_no_constant_step_gives_no_estimate(
-    spec: DecoderSpec, milliseconds: Callable[[int], float], words: str
-) -> None:
+def test_a_step_that_costs_more_than_the_one_before_gives_no_estimate(growth: float, words: str) -> None:
+    decodes, _ = short(lambda steps: sum(10.0 * (1.0 + growth * index) for index in range(steps)))
     with pytest.raises(MsbenchError, match=words):
-        estimate_latency(spec, None, exact(lambda steps: None, milliseconds))
+        decodes.latency(8, 1.0)
+
+
+def test_times_that_fall_with_the_steps_give_no_estimate() -> None:
+    decodes, _ = short(lambda steps: 100.0 / steps)
+    with pytest.raises(MsbenchError, match="not on one line"):
+        decodes.latency(1, 1.0)
+
+
+def test_few_steps_are_left_as_they_are() -> None:
+    with pytest.raises(MsbenchError, match="18 steps are too few for an estimate from 9"):
+        short(float, spec=replace(SPEC, steps=18))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_calls_that_scatter_are_timed_more_often_until_they_tell(seed: int) -> None:
+    """One call in seven takes twice as long, the others differ by 5 %: two calls a point were refused four times in six."""
+    generator = np.random.default_rng(seed)
+
+    def noise() -> float:
+        return float(generator.lognormal(0.0, 0.05)) * (2.0 if generator.random() < 1.0 / 7.0 else 1.0)
+
+    decodes, calls = short(lambda steps: 2.0 + 10.0 * steps, noise=noise)
+    latency, _ = decodes.latency(8, 60.0)
+    assert latency.median_ms == pytest.approx(8 * 502.0, rel=0.2)
+    assert len(calls) > 2 + 2 * 3 * LEAST_TURNS
+    growing, _ = short(lambda steps: sum(10.0 * (1.0 + 0.1 * index) for index in range(steps)), noise=noise)
+    with pytest.raises(MsbenchError, match=r"a step's time|not on one line|scatter"):
+        growing.latency(8, 60.0)
+
+
+def test_what_scatters_too_much_is_told_so_and_time_is_bounded() -> None:
+    factors = cycle([1.0, 3.0, 0.4, 1.0, 0.3, 2.0, 2.5, 1.0])
+    decodes, calls = short(lambda steps: 10.0 * steps, noise=lambda: next(factors))
+    with pytest.raises(MsbenchError, match=r"scatter too much|not on one line"):
+        decodes.latency(1, 0.1)
+    assert len(calls) <= 1 + 3 * LEAST_TURNS
 
 
 def timed(decoder: Steps, seconds: float | None, fewer: Callable[[int], Decoder] | None) -> Cost:

@@ -74,7 +74,7 @@ def test_wrong_or_incomplete_sets_are_named(flat, classes, tmp_path, tree, reque
 
     fails(None, "needs --data-dir")
     fails(tmp_path / "nowhere", "does not exist")
-    fails(tree(tmp_path / "other", ["x/y.png"]), "holds no ILSVRC2012_val_")
+    fails(tree(tmp_path / "other", ["x/y.png"]), "has neither ILSVRC2012_val_")
     fails(tree(tmp_path / "train-only" / "train", ["n00000000/n00000000_1.JPEG"]).parent, "training images")
     fails(tree(tmp_path / "bare-train", ["n00000000/n00000000_1.JPEG"]), "training images")
     fails(classes, "images in 4 folders; keep the 3 class folders", Expected(classes=3, images=12))

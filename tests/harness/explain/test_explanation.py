@@ -7,20 +7,26 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from harness.cli import app
 from harness.errors import MsbenchError, UnknownNameError
+from harness.explain import pairs
 from harness.explain.explanation import Explanation, explain
 from harness.explain.registry import CONVENTIONS, METRICS, USERS
+from harness.explain.sources import Sources
 from harness.metrics.inception import WIDTH
-from harness.record.run import FEATURES
-from tests.harness.explain.conftest import FEW, Saved, needs, value
+from harness.record.run import FEATURES, open_run
+from harness.run.independence import seeded
+from tests.harness.explain.conftest import FEW, Saved, make_run, needs, value
+from tests.harness.run.light import LightSuite
 
 ROOT = Path(__file__).resolve().parents[3]
 PER_IMAGE = ("psnr", "ssim")
@@ -130,6 +136,31 @@ def test_redone_images_are_the_runs_own(small_run: Saved, monkeypatch: pytest.Mo
     assert abs(squashed - found.protocol["psnr"]) > 0.05
 
 
+def test_the_posterior_is_sampled_where_the_run_took_its_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against diffusers itself: each picture's sample is drawn from torch's generator, seeded by run seed and key."""
+    diffusers = pytest.importorskip("diffusers")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+        model = diffusers.AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1, **blocks).eval()
+    model.save_pretrained(tmp_path / "model")
+    made = make_run(tmp_path, f"diffusers:{tmp_path / 'model'}", LightSuite, 2)
+    monkeypatch.setattr(Sources, "_network", SimpleNamespace(pooled=lambda inputs: inputs.mean(dim=(2, 3))))
+    monkeypatch.setattr(pairs, "lpips", lambda one, other: 0.5)
+    monkeypatch.setattr("harness.explain.sources.rfid_value", lambda one, other: 1.0)
+    found = explain(made.run, metrics=("psnr",), redo=True)
+    values = []
+    for key, picture in zip(open_run(made.run).keys, made.pictures("reference"), strict=True):
+        image = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+        with torch.no_grad(), seeded(0, [key], torch.device("cpu")):
+            output = model.decode(model.encode(image).latent_dist.sample()).sample
+        levels = ((output[0].clamp(-1.0, 1.0) + 1.0) * 127.5).round().permute(1, 2, 0).numpy()
+        values.append(10.0 * np.log10(255.0**2 / np.square(levels - picture.astype(np.float64)).mean()))
+    sampled = value(found, "psnr", "posterior sample instead of mode")
+    assert sampled == pytest.approx(np.mean(values), abs=1e-3)
+    assert abs(sampled - found.protocol["psnr"]) > 0.01
+
+
 def test_other_weights_are_not_the_runs(copied: Path) -> None:
     alter(copied, lambda data: data["decoders"]["jpeg"]["spec"].update(weights_sha256="0" * 64))
     found = explain(copied, "jpeg", metrics=("psnr",), redo=True)
@@ -187,7 +218,7 @@ def test_the_command_prints_tables_and_matches(small_run: Saved, found: Explanat
     assert "not computed: needs" in done.output
     assert f"ssim {ssim:.4f} (± 5e-05) matches: grey" in done.output
     assert "psnr 99.9 (± 0.05) matches none; the nearest, not a match: range 2 on [0, 1]" in done.output
-    assert "no one way of making the images fits them all" in done.output
+    assert "no way of making the images fits them all" in done.output
     assert "https://github.com/FoundationVision/LlamaGen/issues/72" in done.output
 
 

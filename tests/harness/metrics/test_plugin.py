@@ -179,7 +179,7 @@ def test_no_package_takes_a_built_in_name(tmp_path: Path) -> None:
     ("point", "line"),
     [
         ("broken", "metric 'broken' of other-metrics: AttributeError: 'Tensor' object has no attribute 'nothing'"),
-        ("short", "metric 'short' of other-metrics: one number for each of 2 images wanted, short of shape [1] came"),
+        ("short", "metric 'short' of other-metrics: wanted one number for each of 2 images, got short of shape [1]"),
     ],
 )
 def test_a_metric_that_fails_is_named(tmp_path: Path, point: str, line: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -272,8 +273,56 @@ def test_options_go_to_a_factory_that_takes_them_and_are_refused_elsewhere(tmp_p
             build(plain, **given)
     assert build(plain, own={"trained_on": "cats", "down_factor": "16"}).spec.trained_on == "cats"
     assert build(plain, own={"down_factor": "16"}).spec.down_factor == 16
-    with pytest.raises(MsbenchError, match="its spec has down_factor = 0, wanted a whole number from 1 to 1,024"):
+    with pytest.raises(MsbenchError, match="its spec has down_factor = 0: Input should be greater than or equal to 1"):
         build(plain, own={"down_factor": "0"})
+
+
+TOKENS = """import torch
+from torch import nn
+import torch.nn.functional as F
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.books, self.positions = nn.ModuleList(nn.Embedding(n, 3) for n in (SIZES)), nn.Embedding(64, 3)
+    def encode(self, images):
+        means = F.avg_pool2d(images, 8).flatten(2)
+        parts = [((means[:, i] + 1) / 2 * (len(book.weight) - 1)).round().int() for i, book in enumerate(self.books)]
+        return parts[0] if len(parts) == 1 else torch.stack(parts, 1)
+    def decode(self, code):
+        code = code.unsqueeze(1) if code.dim() == 2 else code
+        vectors = self.positions(torch.arange(code.shape[-1])) + sum(book(code[:, i]) for i, book in enumerate(self.books))
+        side = int(code.shape[-1] ** 0.5)
+        return F.interpolate(vectors.movedim(2, 1).unflatten(2, (side, side)), scale_factor=8).tanh()
+"""
+
+
+@pytest.mark.parametrize(("sizes", "seen"), [("1000,", (1000,)), ("512, 16", (512, 16))])
+def test_the_codebooks_that_indices_are_looked_up_in_give_the_rate(
+    light: LightRun, tmp_path: Path, sizes: str, seen: tuple[int, ...]
+) -> None:
+    file = write(tmp_path / "tokens.py", TOKENS.replace("SIZES", sizes))
+    record = light(f"tokens={file}@down_factor=8")
+    rate = record.data.results[0].rate
+    assert record.data.decoders["tokens"].spec.codebook_sizes == seen
+    assert rate is not None
+    assert (rate.kind, rate.codebook_sizes) == ("tokens", seen)
+    tokens = (record.data.protocol.resolution // 8) ** 2
+    assert rate.bits_per_image == pytest.approx(tokens * sum(np.log2(seen)))
+
+
+def test_codebooks_that_nobody_sees_stand_in_the_spec(light: LightRun, tmp_path: Path) -> None:
+    """A code of levels is arithmetic, without a table."""
+    code = "F.avg_pool2d(images.mean(1, keepdim=True), 8)[:, 0].add(1).mul(7.5).long().clamp(0, 15)"
+    back = "F.interpolate((codes / 7.5 - 1)[:, None].float(), scale_factor=8).expand(-1, 3, -1, -1)"
+    text = f"import torch.nn.functional as F\ndef encode(images): return {code}\ndef decode(codes): return {back}\n"
+    assert light(str(write(tmp_path / "bare.py", text)), "a").data.results[0].rate is None
+    made = (
+        f"{text}class Mine:\n    encode, decode = map(staticmethod, (encode, decode))\n    class spec: codebook_sizes = [16]\n"
+    )
+    rate = light(f"{write(tmp_path / 'told.py', made)}:Mine", "b").data.results[0].rate
+    assert rate is not None
+    assert (rate.bits_per_pixel, rate.codebook_sizes) == (pytest.approx(4 / 64), (16,))
 
 
 def test_networks_are_in_evaluation_mode_and_the_decoder_in_its_dtype() -> None:
