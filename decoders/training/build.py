@@ -11,15 +11,16 @@ import torch
 from torch import nn
 
 from decoders.autoencoder import Autoencoder, AutoencoderConfig
-from decoders.checkpoint import load_autoencoder, load_denoiser, shipped_path
+from decoders.checkpoint import Manifest, NamedLatents, load_autoencoder, load_denoiser, shipped_path
 from decoders.denoiser import Denoiser, DenoiserConfig
 from decoders.flow import make_flow
+from decoders.latents import FrozenEncoder, named_encoder, own_encoder
 from decoders.models import encoder_path
 from decoders.presets import DIFFUSION, DiffusionPreset, SizePreset, denoiser_config, size_preset
 from decoders.settings import apply_settings, checked
 from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObjective
 from decoders.training.config import autocast_dtype
-from decoders.training.data import TrainingImages, encode_cached
+from decoders.training.data import TrainingImages, encode_cached, latent_moments
 from decoders.training.distillation import DistillationLossConfig, DistillationObjective
 from decoders.training.flow_matching import FlowLossConfig, FlowObjective
 from decoders.training.perceptual import PerceptualLoss
@@ -30,6 +31,7 @@ from harness.cells import fit_linear_map, fit_pca
 from harness.errors import MsbenchError
 from harness.files import sha256_file
 from harness.metrics.lpips import Lpips
+from harness.request.requests import parse_request
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 LossConfig = AutoencoderLossConfig | FlowLossConfig | DistillationLossConfig | RegressionLossConfig
@@ -60,10 +62,12 @@ class Networks:
 
     module: Autoencoder | Denoiser
     """what is trained, with its initial weights"""
-    encoder: Autoencoder | None = None
+    encoder: FrozenEncoder | None = None
     """gives a denoiser its latents"""
     teacher: Denoiser | None = None
     """of a student"""
+    begun: Manifest | None = None
+    """of the teacher or start, whose normalisation of the latents stays"""
     lineage: dict[str, Any] = field(default_factory=dict)
     """hashes of encoder, teacher and start"""
 
@@ -104,30 +108,67 @@ def networks(request: TrainRequest, planned: Plan) -> Networks:
     size, preset, device = planned.size, planned.preset, request.device
     if request.decoder == "vae":
         return Networks(_built(lambda: Autoencoder(size.autoencoder), size.autoencoder).to(device))
-    path = request.vae or shipped_path("vae")
-    encoder, _ = load_autoencoder(path)
-    encoder.to(device)
-    sha256 = sha256_file(path)
-    lineage: dict[str, Any] = {"encoder_sha256": sha256}
-    if preset is None:
-        return Networks(encoder.requires_grad_(True), lineage=lineage)
-    config, given = size.denoiser, encoder.config
-    if (given.latent_channels, given.down_factor()) != (config.latent_channels, config.down_factor):
-        raise MsbenchError(
-            f"{path} gives f{given.down_factor()}c{given.latent_channels} latents; preset {request.preset or 'nano'!r} needs "
-            f"f{config.down_factor}c{config.latent_channels}"
-        )
+    config, size_name, path = size.denoiser, request.preset or "nano", request.vae or shipped_path("vae")
+    if request.encoder is not None:
+        encoder = named_encoder(parse_request(request.encoder), device, request.offline)
+        grids = [config.patch * 2**level for level in range(len(config.widths))]
+        if encoder.down_factor not in grids:
+            raise MsbenchError(
+                f"--encoder {encoder.name} gives f{encoder.down_factor} latents; preset {size_name!r} has grids of "
+                f"{', '.join(map(str, grids))} px: take another preset, or --set denoiser.patch={encoder.down_factor}"
+            )
+        config = replace(config, latent_channels=encoder.channels, down_factor=encoder.down_factor)
+        lineage: dict[str, Any] = {"encoder": encoder.name, "encoder_sha256": encoder.sha256}
+    else:
+        autoencoder, _ = load_autoencoder(path)
+        autoencoder.to(device)
+        encoder = own_encoder(autoencoder, sha256_file(path))
+        lineage = {"encoder_sha256": encoder.sha256}
+        if preset is None:
+            return Networks(autoencoder.requires_grad_(True), lineage=lineage)
+        autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if (encoder.channels, encoder.down_factor) != (config.latent_channels, config.down_factor):
+            raise MsbenchError(
+                f"{path} gives f{encoder.down_factor}c{encoder.channels} latents; preset {size_name!r} needs "
+                f"f{config.down_factor}c{config.latent_channels}"
+            )
+    assert preset is not None
     module = _built(lambda: Denoiser(config), config).to(device)
     role, start = "start", request.start
     if preset.teacher is not None:
         role, start = "teacher", request.teacher or shipped_path(preset.teacher)
     if start is None:
         return Networks(module, encoder, lineage=lineage)
-    network, start_sha256, recipe = _fitting(role, start, request.preset or "nano", config, sha256)
+    network, manifest = _fitting(role, start, size_name, config, encoder)
     network.to(device)
     module.load_state_dict(network.state_dict())
-    lineage |= {f"{role}_sha256": start_sha256, f"{role}_recipe_sha256": recipe}
-    return Networks(module, encoder, network if role == "teacher" else None, lineage)
+    lineage |= {f"{role}_sha256": sha256_file(start), f"{role}_recipe_sha256": manifest.recipe_sha256}
+    return Networks(module, encoder, network if role == "teacher" else None, manifest, lineage)
+
+
+def encoded(built: Networks, data: TrainingImages, report: Callable[[str], None], writes: bool = True) -> TrainingImages:
+    """`data` with the latents that a denoiser needs, and the statistics that they are normalised by; else as it is.
+
+    Images are encoded where that was not done before; without `writes` another process does it.
+    """
+    if built.encoder is None:
+        return data
+    data = encode_cached(data, built.encoder, report, writes)
+    assert data.latents is not None
+    if built.encoder.name is None:
+        return data
+    if built.begun is None or built.begun.latents is None:
+        return replace(data, moments=latent_moments(data.latents))
+    given = built.begun.latents  # a teacher's or a start's network reads latents normalised as it learned them
+    return replace(data, moments=(torch.tensor(given.mean).view(-1, 1, 1), torch.tensor(given.std).view(-1, 1, 1)))
+
+
+def named_latents(built: Networks, data: TrainingImages) -> NamedLatents | None:
+    """What a checkpoint says of latents that are not of an autoencoder of ours."""
+    if data.moments is None:
+        return None
+    mean, std = (tuple(moment.flatten().tolist()) for moment in data.moments)
+    return NamedLatents(built.lineage["encoder"], mean, std)
 
 
 def assemble(
@@ -137,12 +178,10 @@ def assemble(
     data: TrainingImages,
     lpips: Lpips,
     report: Callable[[str], None],
-    writes: bool = True,
 ) -> Objective:
     """The objective over networks and data; `lpips` is the network `request.perceptual` names.
 
-    Images are encoded where that was not done before; without `writes` another process does it. A new run's linear path is
-    fitted.
+    A denoiser's data come from `encoded`. A new run's linear path is fitted.
     """
     loss, preset, module, device = planned.loss, planned.preset, built.module, request.device
     perceptual = PerceptualLoss(lpips, request.perceptual, autocast_dtype(request.config.precision, device))
@@ -154,14 +193,16 @@ def assemble(
             module.start_linear(fit_pca(data.images, config.down_factor(), config.latent_channels))
         return AutoencoderObjective(module, data.resident(device), loss, perceptual)
     assert isinstance(module, Denoiser)
-    assert built.encoder is not None
     assert preset is not None
-    data = encode_cached(data, built.encoder, built.lineage["encoder_sha256"], device, report, writes).resident(device)
-    begun = request.resume or {"teacher_sha256", "start_sha256"} & built.lineage.keys()
-    if module.config.linear and not begun:
+    data = data.resident(device)
+    if module.config.linear and not (request.resume or built.begun):
         assert data.latents is not None
         report("fitting the least-squares map from latents to cells")
-        module.start_linear(*fit_linear_map(data.latents, data.images, module.config.down_factor))
+        weight, bias = fit_linear_map(data.latents, data.images, module.config.down_factor)
+        if data.moments is not None:  # the map of the same latents normalised
+            mean, std = (moment.flatten() for moment in data.moments)
+            weight, bias = weight * std, bias + weight @ mean
+        module.start_linear(weight, bias)
     flow = make_flow(preset.flow, preset.scales)
     if isinstance(loss, FlowLossConfig):
         return FlowObjective(module, flow, data, loss, perceptual)
@@ -171,16 +212,16 @@ def assemble(
     return DistillationObjective(module, built.teacher, flow, data, loss, perceptual)
 
 
-def _fitting(role: str, path: Path, preset: str, expected: DenoiserConfig, vae_sha256: str) -> tuple[Denoiser, str, str | None]:
-    """A checkpoint that a run can go on from, with the hashes of its weights and of its recipe; errors call it `role`."""
+def _fitting(role: str, path: Path, preset: str, expected: DenoiserConfig, encoder: FrozenEncoder) -> tuple[Denoiser, Manifest]:
+    """A checkpoint that a run can go on from; errors call it `role`."""
     network, manifest = load_denoiser(path)
-    if manifest.encoder_sha256 != vae_sha256:
-        raise MsbenchError(
-            f"{role} {path} was trained on another encoder's latents ({encoder_path(path, manifest.encoder_sha256)})"
-        )
+    named = manifest.latents and manifest.latents.encoder
+    if manifest.encoder_sha256 != encoder.sha256 or bool(named) != bool(encoder.name):
+        other = named or encoder_path(path, manifest.encoder_sha256)
+        raise MsbenchError(f"{role} {path} was trained on another encoder's latents ({other})")
     if network.config != expected:
         raise MsbenchError(f"{role} {path} has another architecture than preset {preset!r} with {expected.scales} scales")
-    return network, sha256_file(path), manifest.recipe_sha256
+    return network, manifest
 
 
 def _built(build: Callable[[], ModuleT], config: AutoencoderConfig | DenoiserConfig) -> ModuleT:

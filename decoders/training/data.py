@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from decoders.autoencoder import Autoencoder
+from decoders.latents import FrozenEncoder
 from decoders.training.distributed import Group
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
@@ -43,7 +43,9 @@ class TrainingImages:
     sha256: str
     """hash over keys and pixels"""
     latents: Tensor | None = None
-    """float32 [N, C, S/f, S/f], normalised"""
+    """float32 [N, C, S/f, S/f], as their encoder gives them"""
+    moments: tuple[Tensor, Tensor] | None = None
+    """mean and standard deviation [C, 1, 1] that crops of latents are normalised by; None = as they are"""
 
     def with_latents(self, encode: Callable[[Tensor], Tensor], grid: int, batch: int = 32) -> TrainingImages:
         """Encode every image once, whole up to a multiple of `grid` pixels; crops are then cut from the cache."""
@@ -72,7 +74,7 @@ class TrainingImages:
             multiple: the side is a multiple of this; None = of `grid`.
 
         Returns:
-            images float32 [count, 3, s, s] in [-1, 1] and latents [count, C, s/grid, s/grid] (None without a cache).
+            images float32 [count, 3, s, s] in [-1, 1] and normalised latents [count, C, s/grid, s/grid] (None without a cache).
 
         Raises:
             MsbenchError: crops or images are smaller than one multiple.
@@ -88,7 +90,11 @@ class TrainingImages:
         images = cut(self.images, index, corners, size)
         if self.latents is None:
             return to_float(images), None
-        return to_float(images), cut(self.latents, index, [(y // grid, x // grid) for y, x in corners], size // grid)
+        latents = cut(self.latents, index, [(y // grid, x // grid) for y, x in corners], size // grid)
+        if self.moments is not None:
+            mean, std = (moment.to(latents.device) for moment in self.moments)
+            latents = (latents - mean) / std
+        return to_float(images), latents
 
     def encoded_crops(
         self, count: int, size: int, grid: int, generator: torch.Generator, multiple: int, device: torch.device
@@ -127,9 +133,7 @@ def trim(images: Tensor, multiple: int) -> Tensor:
 
 def encode_cached(
     data: TrainingImages,
-    autoencoder: Autoencoder,
-    sha256: str,
-    device: torch.device,
+    encoder: FrozenEncoder,
     report: Callable[[str], None],
     writes: bool = True,
 ) -> TrainingImages:
@@ -137,18 +141,30 @@ def encode_cached(
 
     With `writes` False this process waits for another one that encodes.
     """
-    path = cache_dir() / "latents" / f"{data.sha256[:24]}-{sha256[:24]}.npy"
+    # Options of a named encoder change its latents, not its weights.
+    key = hashlib.sha256(f"{encoder.sha256} {encoder.name}".encode()).hexdigest() if encoder.name else str(encoder.sha256)
+    path = cache_dir() / "latents" / f"{data.sha256[:24]}-{key[:24]}.npy"
     if writes and not path.is_file():
         report(f"encoding {len(data.images)} images")
-        autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        encoded = data.with_latents(
-            lambda images: autoencoder.encode(images.to(device)).cpu(), autoencoder.config.down_factor()
-        )
+        with torch.random.fork_rng():  # one that samples its posterior leaves the run's own draws as they were
+            encoded = data.with_latents(lambda images: encoder.encode(images).cpu(), encoder.down_factor)
         assert encoded.latents is not None
         with atomic_path(path) as temporary:
             np.save(temporary, encoded.latents.numpy())
     wait_for(path)
     return replace(data, latents=map_array(path))
+
+
+def latent_moments(latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [C, 1, 1] of latents [N, C, h, w]; 1 for a channel without spread."""
+    sums = torch.zeros(2, latents.shape[1], dtype=torch.float64)
+    for first in range(0, len(latents), 256):
+        rows = latents[first : first + 256].double().movedim(1, 0).flatten(1)
+        sums += torch.stack([rows.sum(dim=1), rows.square().sum(dim=1)])
+    mean, square = sums * latents.shape[1] / latents.numel()
+    std = (square - mean**2).clamp(min=0.0).sqrt()
+    std[std <= 1e-6 * mean.abs().clamp(min=1e-6)] = 1.0
+    return mean.float().view(-1, 1, 1), std.float().view(-1, 1, 1)
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -48,6 +48,10 @@ def train_command(
     vae: Annotated[
         Path | None, typer.Option(help="Autoencoder checkpoint that gives the latents; default: the shipped one.")
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[@option=…]", help="Any decoder whose encoder gives the latents, as taef2@checkpoint=DIR."),
+    ] = None,
     teacher: Annotated[
         Path | None, typer.Option(help="The multi-step teacher. A student's: its checkpoint; default: the shipped one.")
     ] = None,
@@ -66,6 +70,7 @@ def train_command(
     Examples:
       msbench train-decoder ms-onestep --dataset imagenette --max-minutes 30
       msbench train-decoder vae --dataset folder:my-images --max-steps 1000 --set train.batch_size=16
+      msbench train-decoder direct --encoder taef2@checkpoint=DIR --max-minutes 30
     """
     given = locals()
     if decoder.startswith("pca"):
