@@ -106,6 +106,8 @@ class Sources:
 
     def redone(self, inputs: Iterable[Image], dtype: str, own: Mapping[str, str]) -> Iterator[Image]:
         """What the decoder gives for pictures: float32 in [0, 255], clamped; `dtype` is empty for the run's."""
+        if self.run.record.data.protocol.latent_noise:
+            raise Needs("a run without --latent-noise")
         decoder, keys = self._built(dtype, own), iter(self.run.keys)
         alone = self.run.record.data.decoders[self.label].noise.global_draws
         for images in _batches(inputs, 1 if alone else _BATCH):

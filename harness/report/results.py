@@ -107,6 +107,9 @@ def figures(results: Sequence[Result]) -> Iterator[Figure]:
     if any(result.get("rate") for result in results):
         yield Figure("rate.bits_per_image", "Bits\n/image", None, _fixed(0), cost=True)
         yield Figure("rate.bits_per_pixel", "Bits\n/pixel", None, cost=True)
+    if any((result.get("rate") or {}).get("effective_step") for result in results):
+        yield Figure("rate.effective_bits_per_image", "Effective\nbits\n/image", None, _fixed(0), cost=True)
+        yield Figure("rate.effective_bits_per_pixel", "Effective\nbits\n/pixel", None, cost=True)
     yield Figure("gflops", "GFLOPs", "lower", cost=True)
     yield Figure("parameters", "Params", None, count, cost=True)
     yield Figure("peak_memory_mb", "Peak\nMiB", "lower", cost=True)
@@ -177,6 +180,10 @@ def caveats(results: Sequence[Result], demo_datasets: Sequence[str] = ("photos",
         notes.append(f"{', '.join(exact)}: every image came back exactly, the protocol's own error floor; not ranked.")
     if any((result.get("rate") or {}).get("kind") == "nominal" for result in results):
         notes.append("Bits, nominal: 16 for each number of continuous latents.")
+    if any((result.get("rate") or {}).get("effective_step") for result in results):
+        notes.append(
+            "Effective bits: the coarsest uniform quantisation of latents that costs less than 0.1 dB, no entropy coder."
+        )
     if any(result.get("peak_memory_mb") is not None for result in results):
         notes.append("Peak MiB: what decoding one image needs above weights and latents.")
     return notes

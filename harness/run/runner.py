@@ -35,6 +35,7 @@ from harness.request.requests import DecoderRequest
 from harness.run.config import RunConfig, check_config, check_device, dataset_request, new_run_folder
 from harness.run.figures import decoder_figures, with_cost
 from harness.run.journal import Journal, new_state, seen_warnings
+from harness.run.latents import Spread, effective_rate, latent_spread
 from harness.run.quality import QualityPass
 from harness.run.reconstruct import concatenate
 from harness.stats.verdict import merge_margins
@@ -90,6 +91,10 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
         decoders = {label: _built(config, row, device) for label, row in rows.items()}
         told = [*_match(decoders, dataset), *name_clashes([row.name for row in rows.values()])]
     _refuse_random_weights(decoders)
+    with stages.stage("statistics of latents"):
+        spreads = _spreads(config, decoders, dataset, device)
+    if config.latent_noise:
+        told.append(f"latents were decoded with noise of {config.latent_noise:g} spreads of each channel added")
     if any(one.spec.codebook_sizes for one in decoders.values()) and _OF_INDICES not in config.extra_metrics:
         config = replace(config, extra_metrics=(*config.extra_metrics, _OF_INDICES))
     with stages.stage("loading metrics"):
@@ -107,7 +112,8 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
         run = _Run(config, folder, dataset, rows, decoders, journal, stages, start, data, on_figures)
         try:
             run.write(status="running")
-            run.measure_quality(QualityPass(config, dataset, decoders, suite, device, journal, stages), report)
+            run.measure_quality(QualityPass(config, dataset, decoders, suite, device, journal, stages, spreads), report)
+            run.measure_rates(spreads, device, report)
             run.measure_cost(device, report)
             run.draw_sheet()
             return run.end()
@@ -185,6 +191,23 @@ class _Run:
             )
         self.on_figures(record)
 
+    def measure_rates(self, spreads: Mapping[str, Spread], device: torch.device, report: Progress) -> None:
+        """The effective rate of each row's latents; rows of one encoder share that of the first."""
+        found: dict[str, Mapping[str, Any]] = {}
+        results = list(self.data.results)
+        for index, result in enumerate(results):
+            label = result.label
+            if not self.config.effective_rate or result.rate is None or label not in spreads:
+                continue
+            encoder = self.decoders[label].spec.encoder_sha256 or label
+            report(f"effective rate of {label}", index, len(results))
+            if encoder not in found:
+                with self.stages.stage("effective rate"):
+                    rate = effective_rate(self.decoders[label], spreads[label], self.dataset, self.config.seed, device)
+                found[encoder] = {**rate, "effective_of": label} if rate else {}
+            results[index] = replace(result, rate=replace(result.rate, **found[encoder]))
+        self.write(results=tuple(results))
+
     def measure_cost(self, device: torch.device, report: Progress) -> None:
         """Each decoder's cost; one that fails does not keep the others from being measured."""
         config, failures = self.config, []
@@ -243,6 +266,21 @@ def _built(config: RunConfig, row: DecoderRequest, device: torch.device, steps: 
     return in_mode(_build(config, replace(row, steps=steps or row.steps), device), config.mode, device)
 
 
+def _spreads(config: RunConfig, decoders: Mapping[str, Decoder], dataset: Dataset, device: torch.device) -> dict[str, Spread]:
+    """Statistics of the latents of each decoder that has a grid of numbers, where they are needed.
+
+    Raises:
+        MsbenchError: noise was asked for, and one has none.
+    """
+    if not (config.latent_noise or config.effective_rate):
+        return {}
+    found = {label: latent_spread(one, dataset, config.seed, device) for label, one in decoders.items()}
+    if config.latent_noise and None in found.values():
+        none = ", ".join(label for label, spread in found.items() if spread is None)
+        raise MsbenchError(f"--latent-noise: {none} has no latents [B, C, H/f, W/f] of numbers to add noise to: leave it out")
+    return {label: spread for label, spread in found.items() if spread is not None}
+
+
 def _match(decoders: Mapping[str, Decoder], dataset: Dataset) -> list[str]:
     """Let decoders that have finished images find those of the dataset; returns what a reader must know.
 
@@ -272,6 +310,7 @@ def _plan(
         subset_seed=0 if everything else config.seed,
         noise_seed=config.seed,
         noise_seeds=config.noise_seeds,
+        latent_noise=config.latent_noise,
         margins=merge_margins(DEFAULT_MARGINS, config.margins, METRICS),
         subset=info.subset,
         partial=info.partial,
