@@ -20,7 +20,6 @@ from harness.decoder import DecoderOptions, NoiseSource
 from harness.errors import MsbenchError
 
 _LENGTH_BYTES = 4
-_RAW_BITS = 24  # of a pixel as it is
 _QUALITIES = range(100, 0, -1)
 
 
@@ -115,6 +114,6 @@ def jpeg(options: DecoderOptions) -> JpegDecoder:
     """Build `jpeg`. Raises `MsbenchError` for steps, scales, a checkpoint, random weights, or no number of bits a pixel."""
     refuse_network_options("jpeg", options)
     given = options.own.get("bits_per_pixel")
-    if given is not None and not (re.fullmatch(r"\d*\.?\d+", given) and 0 < float(given) <= _RAW_BITS):
-        raise MsbenchError(f"decoder 'jpeg': bits_per_pixel is a number above 0, at most {_RAW_BITS}, not {given!r}")
+    if given is not None and not (re.fullmatch(r"\d*\.?\d+", given) and 0 < float(given) <= 24):
+        raise MsbenchError(f"decoder 'jpeg': bits_per_pixel is a number above 0, at most 24, not {given!r}")
     return JpegDecoder(options.device, None if given is None else float(given))

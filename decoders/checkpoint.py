@@ -39,6 +39,11 @@ class NamedLatents:
     std: tuple[Positive, ...]
     """standard deviation of the same"""
 
+    def moments(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, float32 [C, 1, 1]."""
+        mean, std = (torch.tensor(one, device=device).view(-1, 1, 1) for one in (self.mean, self.std))
+        return mean, std
+
 
 @with_config(extra="forbid")
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,9 +13,8 @@ from decoders.autoencoder import Autoencoder
 from harness.decoder import Decoder
 from harness.environment import source_sha256
 from harness.errors import MsbenchError
-from harness.registry import FILE, find_entry
 from harness.request.foreign import networks_of
-from harness.request.requests import DecoderRequest, parse_request
+from harness.request.requests import DecoderRequest
 from harness.run.reconstruct import isolated
 
 
@@ -34,15 +32,14 @@ class FrozenEncoder:
     """of its weights; None where they are random"""
     name: str | None = None
     """`NAME[@option=value]…`; None = an autoencoder of ours"""
+    moments: tuple[Tensor, Tensor] | None = None
+    """mean and standard deviation [C, 1, 1] that a denoiser wants them normalised by; None = it takes them as they are"""
 
 
 def own_encoder(autoencoder: Autoencoder, sha256: str | None) -> FrozenEncoder:
-    """The encoder of an autoencoder of ours, on the device where it is."""
+    """The encoder of an autoencoder of ours."""
     config = autoencoder.config
-    device = next(autoencoder.parameters()).device
-    return FrozenEncoder(
-        lambda images: autoencoder.encode(images.to(device)), config.down_factor(), config.latent_channels, sha256
-    )
+    return FrozenEncoder(autoencoder.encode, config.down_factor(), config.latent_channels, sha256)
 
 
 def named_encoder(request: DecoderRequest, device: torch.device, offline: bool) -> FrozenEncoder:
@@ -53,40 +50,23 @@ def named_encoder(request: DecoderRequest, device: torch.device, offline: bool) 
     """
     decoder, name = request.build(device, torch.float32, offline), request.text()
     factor, channels = decoder.spec.down_factor, decoder.spec.latent_channels
-    if decoder.spec.trained_on == "random weights":
-        raise MsbenchError(f"encoder {name} has random weights: its latents mean nothing")
-    if channels is None:
-        raise MsbenchError(f"encoder {name} gives no grid of numbers [B, C, H/f, W/f]: indices and files are not trained on")
+    if channels is None or decoder.spec.trained_on == "random weights":
+        raise MsbenchError(f"encoder {name} gives no latents to train on: a grid of numbers is wanted, of trained weights")
 
     def encode(images: Tensor) -> Tensor:
         with isolated(decoder, "encode"):
-            latents = decoder.encode(images.to(device))
+            latents = decoder.encode(images)
         wanted = [len(images), channels, *(side // factor for side in images.shape[-2:])]
-        if list(latents.shape) != wanted or not latents.is_floating_point():
-            raise MsbenchError(f"encoder {name} gave {latents.dtype} {list(latents.shape)}, wanted numbers {wanted}")
+        if list(latents.shape) != wanted:
+            raise MsbenchError(f"encoder {name} gave latents {list(latents.shape)}, wanted {wanted}")
         return latents.float()
 
-    return FrozenEncoder(encode, factor, channels, _sha256(decoder), name)
+    return FrozenEncoder(encode, factor, channels, decoder.spec.encoder_sha256 or _content_sha256(decoder), name)
 
 
-def located(name: str, place: str | None) -> DecoderRequest:
-    """The decoder `NAME[@option=value]…`, its weights (its file, its folder) taken from `place` where that is given."""
-    request = parse_request(name)
-    if place is None:
-        return request
-    entry, location = find_entry(request.name)
-    if location:
-        return replace(request, name=place if entry is FILE else f"{entry.name}:{place}")
-    return replace(request, checkpoint=Path(place))
-
-
-def _sha256(decoder: Decoder) -> str:
-    """What its spec says of its encoder; where that says nothing, a hash of its source and of all its weights."""
-    if decoder.spec.encoder_sha256 is not None:
-        return decoder.spec.encoder_sha256
-    source = getattr(decoder, "source_sha256", None) or source_sha256(decoder)
-    digest = hashlib.sha256(str(source).encode())
-    for network in networks_of(decoder):
-        for name, value in network.state_dict().items():
-            digest.update(name.encode() + value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+def _content_sha256(decoder: Decoder) -> str:
+    """Hash of a decoder's source and of all its weights, for one that names no weights file."""
+    digest = hashlib.sha256(str(getattr(decoder, "source_sha256", None) or source_sha256(decoder)).encode())
+    for name, value in (pair for network in networks_of(decoder) for pair in network.state_dict().items()):
+        digest.update(name.encode() + value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

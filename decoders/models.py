@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,15 +13,17 @@ from torch import Tensor, nn
 
 from decoders.autoencoder import Autoencoder
 from decoders.blocks import pad_to_multiple
-from decoders.checkpoint import Manifest, NamedLatents, load_autoencoder, load_denoiser, shipped_path, teacher_of
+from decoders.checkpoint import Manifest, load_autoencoder, load_denoiser, shipped_path, teacher_of
 from decoders.denoiser import Denoiser
 from decoders.flow import FlowName, make_flow
-from decoders.latents import FrozenEncoder, located, named_encoder, own_encoder
+from decoders.latents import FrozenEncoder, named_encoder, own_encoder
 from decoders.presets import AUTOENCODERS, DIFFUSION, SizePreset, denoiser_config, size_preset
 from decoders.sampling import Parts, begin, integrate, sample, split_steps
 from harness.decoder import Compiler, Decoder, DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import MsbenchError, UnknownNameError
 from harness.files import sha256_file
+from harness.registry import find_entry
+from harness.request.requests import parse_request
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -61,7 +64,6 @@ class DiffusionDecoder:
     def __init__(
         self,
         encoder: FrozenEncoder,
-        latents: NamedLatents | None,
         denoiser: Denoiser,
         flow: FlowName,
         steps: tuple[int, ...],
@@ -72,8 +74,6 @@ class DiffusionDecoder:
         self.steps = steps
         self.flow = make_flow(flow, denoiser.config.scales)
         self.encoder = encoder
-        moments = (latents.mean, latents.std) if latents else ()
-        self.moments = [torch.tensor(one, device=options.device).view(-1, 1, 1) for one in moments]
         self.denoiser = _placed(denoiser, options)
         self.parts: Parts | None = None
         self.dtype = options.dtype
@@ -93,8 +93,9 @@ class DiffusionDecoder:
         """`decode`, with a callback that gets (k, end of scale k) of the padded image, for previews."""
         factor = self.denoiser.config.down_factor
         height, width = latents.shape[-2] * factor, latents.shape[-1] * factor
-        if self.moments:
-            latents = (latents - self.moments[0]) / self.moments[1]
+        if self.encoder.moments is not None:
+            mean, std = self.encoder.moments
+            latents = (latents - mean) / std
         padded = pad_to_multiple(latents.to(self.dtype), 2 ** (self.flow.scales - 1))
         return sample(self.denoiser, self.flow, padded, self.steps, noise, on_scale, self.parts)[..., :height, :width]
 
@@ -213,7 +214,7 @@ def _build_diffusion(name: str, options: DecoderOptions) -> DiffusionDecoder:
         **_training(manifest),
         teacher_sha256=teacher_sha256,
     )
-    return DiffusionDecoder(encoder, manifest.latents if manifest else None, denoiser, flow, steps, spec, options)
+    return DiffusionDecoder(encoder, denoiser, flow, steps, spec, options)
 
 
 def _encoder(path: Path, manifest: Manifest, options: DecoderOptions) -> FrozenEncoder:
@@ -226,18 +227,16 @@ def _encoder(path: Path, manifest: Manifest, options: DecoderOptions) -> FrozenE
     if latents is None:
         found = encoder_path(path, sha256, place)
         return own_encoder(load_autoencoder(found)[0].to(options.device), sha256_file(found))
-    hint = f"say where its weights lie: {options.name}@checkpoint={path}@encoder=PATH"
+    request = parse_request(latents.encoder)
+    if place is not None:  # of a kind or a file the name is where it lies
+        request = replace(request, name=place) if find_entry(request.name)[1] else replace(request, checkpoint=Path(place))
     try:
-        encoder = named_encoder(located(latents.encoder, place), options.device, options.offline)
+        encoder = named_encoder(request, options.device, options.offline)
+        if encoder.sha256 != sha256:
+            raise MsbenchError(f"its sha256 is {encoder.sha256}, not {sha256}")
     except MsbenchError as error:
-        raise MsbenchError(f"{path} needs the encoder of {latents.encoder} ({error}); {hint}") from error
-    if encoder.sha256 != sha256:
-        raise MsbenchError(
-            f"{path} was trained on latents of {latents.encoder} with sha256 {sha256}, not {encoder.sha256}; {hint}"
-        )
-    if not len(latents.mean) == len(latents.std) == encoder.channels:
-        raise MsbenchError(f"{path}: its manifest has statistics of other channels than {latents.encoder}; the file is damaged")
-    return encoder
+        raise MsbenchError(f"{path} needs the encoder of {latents.encoder} ({error}): say where by @encoder=PATH") from error
+    return replace(encoder, moments=latents.moments(options.device))
 
 
 def encoder_path(checkpoint: Path, sha256: str | None, place: str | None = None) -> Path:

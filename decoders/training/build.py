@@ -20,7 +20,7 @@ from decoders.presets import DIFFUSION, DiffusionPreset, SizePreset, denoiser_co
 from decoders.settings import apply_settings, checked
 from decoders.training.autoencoder import AutoencoderLossConfig, AutoencoderObjective
 from decoders.training.config import autocast_dtype
-from decoders.training.data import TrainingImages, encode_cached, latent_moments
+from decoders.training.data import TrainingImages, encode_cached
 from decoders.training.distillation import DistillationLossConfig, DistillationObjective
 from decoders.training.flow_matching import FlowLossConfig, FlowObjective
 from decoders.training.perceptual import PerceptualLoss
@@ -111,17 +111,13 @@ def networks(request: TrainRequest, planned: Plan) -> Networks:
     config, size_name, path = size.denoiser, request.preset or "nano", request.vae or shipped_path("vae")
     if request.encoder is not None:
         encoder = named_encoder(parse_request(request.encoder), device, request.offline)
-        grids = [config.patch * 2**level for level in range(len(config.widths))]
-        if encoder.down_factor not in grids:
-            raise MsbenchError(
-                f"--encoder {encoder.name} gives f{encoder.down_factor} latents; preset {size_name!r} has grids of "
-                f"{', '.join(map(str, grids))} px: take another preset, or --set denoiser.patch={encoder.down_factor}"
-            )
-        config = replace(config, latent_channels=encoder.channels, down_factor=encoder.down_factor)
+        factor, grids = encoder.down_factor, [config.patch * 2**level for level in range(len(config.widths))]
+        if factor not in grids:
+            raise MsbenchError(f"{encoder.name} is f{factor}; preset {size_name!r} has grids of {grids} px: set denoiser.patch")
+        config = replace(config, latent_channels=encoder.channels, down_factor=factor)
         lineage: dict[str, Any] = {"encoder": encoder.name, "encoder_sha256": encoder.sha256}
     else:
-        autoencoder, _ = load_autoencoder(path)
-        autoencoder.to(device)
+        autoencoder = load_autoencoder(path)[0].to(device)
         encoder = own_encoder(autoencoder, sha256_file(path))
         lineage = {"encoder_sha256": encoder.sha256}
         if preset is None:
@@ -146,29 +142,23 @@ def networks(request: TrainRequest, planned: Plan) -> Networks:
     return Networks(module, encoder, network if role == "teacher" else None, manifest, lineage)
 
 
-def encoded(built: Networks, data: TrainingImages, report: Callable[[str], None], writes: bool = True) -> TrainingImages:
+def encoded(
+    built: Networks, data: TrainingImages, device: torch.device, report: Callable[[str], None], writes: bool = True
+) -> TrainingImages:
     """`data` with the latents that a denoiser needs, and the statistics that they are normalised by; else as it is.
 
     Images are encoded where that was not done before; without `writes` another process does it.
     """
     if built.encoder is None:
         return data
-    data = encode_cached(data, built.encoder, report, writes)
-    assert data.latents is not None
-    if built.encoder.name is None:
+    data = encode_cached(data, built.encoder, device, report, writes)
+    if built.encoder.name is None or data.latents is None:
         return data
-    if built.begun is None or built.begun.latents is None:
-        return replace(data, moments=latent_moments(data.latents))
-    given = built.begun.latents  # a teacher's or a start's network reads latents normalised as it learned them
-    return replace(data, moments=(torch.tensor(given.mean).view(-1, 1, 1), torch.tensor(given.std).view(-1, 1, 1)))
-
-
-def named_latents(built: Networks, data: TrainingImages) -> NamedLatents | None:
-    """What a checkpoint says of latents that are not of an autoencoder of ours."""
-    if data.moments is None:
-        return None
-    mean, std = (tuple(moment.flatten().tolist()) for moment in data.moments)
-    return NamedLatents(built.lineage["encoder"], mean, std)
+    if built.begun is not None:  # its network reads latents normalised as it learned them
+        return replace(data, named=built.begun.latents)
+    std, mean = torch.std_mean(data.latents, dim=(0, 2, 3), correction=0)
+    std[std < 1e-6] = 1.0
+    return replace(data, named=NamedLatents(built.encoder.name, tuple(mean.tolist()), tuple(std.tolist())))
 
 
 def assemble(
@@ -199,8 +189,8 @@ def assemble(
         assert data.latents is not None
         report("fitting the least-squares map from latents to cells")
         weight, bias = fit_linear_map(data.latents, data.images, module.config.down_factor)
-        if data.moments is not None:  # the map of the same latents normalised
-            mean, std = (moment.flatten() for moment in data.moments)
+        if data.named is not None:  # the map of the same latents normalised
+            mean, std = torch.tensor(data.named.mean), torch.tensor(data.named.std)
             weight, bias = weight * std, bias + weight @ mean
         module.start_linear(weight, bias)
     flow = make_flow(preset.flow, preset.scales)

@@ -58,10 +58,9 @@ def render_card(facts: dict[str, Any]) -> str:
         if facts.get("encoder"):
             rows["latents of"] = f"`{facts['encoder']}`"
         rows["encoder sha256"] = f"`{facts['encoder_sha256']}`"
-    if facts.get("start_sha256"):
-        rows["start sha256"] = f"`{facts['start_sha256']}`"
-    if facts.get("teacher_sha256"):
-        rows["teacher sha256"] = f"`{facts['teacher_sha256']}`"
+    for origin in ("start", "teacher"):
+        if facts.get(f"{origin}_sha256"):
+            rows[f"{origin} sha256"] = f"`{facts[f'{origin}_sha256']}`"
     lines = [f"# {facts['decoder']} ({facts['preset']})", "", "| | |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in rows.items()]
     curves = facts["loss_curves"]
@@ -119,9 +118,7 @@ def sparkline(values: Sequence[float | None]) -> str:
     return "".join(" " if value is None else _BARS[min(7, int(8 * (value - low) / span))] for value in values)
 
 
-def write_samples(
-    path: Path, checkpoint: Path, name: str, scales: int | None, data: TrainingImages, offline: bool = False
-) -> None:
+def write_samples(path: Path, checkpoint: Path, name: str, scales: int | None, data: TrainingImages, offline: bool) -> None:
     """Decode `COUNT` images spread over `data` with the weights in `checkpoint` and draw them beside the originals.
 
     Args:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from decoders.checkpoint import NamedLatents
 from decoders.latents import FrozenEncoder
 from decoders.training.distributed import Group
 from harness.data.dataset import Dataset
@@ -44,8 +45,8 @@ class TrainingImages:
     """hash over keys and pixels"""
     latents: Tensor | None = None
     """float32 [N, C, S/f, S/f], as their encoder gives them"""
-    moments: tuple[Tensor, Tensor] | None = None
-    """mean and standard deviation [C, 1, 1] that crops of latents are normalised by; None = as they are"""
+    named: NamedLatents | None = None
+    """whose they are, where crops of them must be normalised"""
 
     def with_latents(self, encode: Callable[[Tensor], Tensor], grid: int, batch: int = 32) -> TrainingImages:
         """Encode every image once, whole up to a multiple of `grid` pixels; crops are then cut from the cache."""
@@ -91,8 +92,8 @@ class TrainingImages:
         if self.latents is None:
             return to_float(images), None
         latents = cut(self.latents, index, [(y // grid, x // grid) for y, x in corners], size // grid)
-        if self.moments is not None:
-            mean, std = (moment.to(latents.device) for moment in self.moments)
+        if self.named is not None:
+            mean, std = self.named.moments(latents.device)
             latents = (latents - mean) / std
         return to_float(images), latents
 
@@ -134,6 +135,7 @@ def trim(images: Tensor, multiple: int) -> Tensor:
 def encode_cached(
     data: TrainingImages,
     encoder: FrozenEncoder,
+    device: torch.device,
     report: Callable[[str], None],
     writes: bool = True,
 ) -> TrainingImages:
@@ -147,24 +149,12 @@ def encode_cached(
     if writes and not path.is_file():
         report(f"encoding {len(data.images)} images")
         with torch.random.fork_rng():  # one that samples its posterior leaves the run's own draws as they were
-            encoded = data.with_latents(lambda images: encoder.encode(images).cpu(), encoder.down_factor)
+            encoded = data.with_latents(lambda images: encoder.encode(images.to(device)).cpu(), encoder.down_factor)
         assert encoded.latents is not None
         with atomic_path(path) as temporary:
             np.save(temporary, encoded.latents.numpy())
     wait_for(path)
     return replace(data, latents=map_array(path))
-
-
-def latent_moments(latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [C, 1, 1] of latents [N, C, h, w]; 1 for a channel without spread."""
-    sums = torch.zeros(2, latents.shape[1], dtype=torch.float64)
-    for first in range(0, len(latents), 256):
-        rows = latents[first : first + 256].double().movedim(1, 0).flatten(1)
-        sums += torch.stack([rows.sum(dim=1), rows.square().sum(dim=1)])
-    mean, square = sums * latents.shape[1] / latents.numel()
-    std = (square - mean**2).clamp(min=0.0).sqrt()
-    std[std <= 1e-6 * mean.abs().clamp(min=1e-6)] = 1.0
-    return mean.float().view(-1, 1, 1), std.float().view(-1, 1, 1)
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from decoders.training.log import summary_writer
 from decoders.training.perceptual import PerceptualConfig
 from harness.data.types import Request
 from harness.errors import MsbenchError, UnknownNameError
-from harness.request.requests import parse_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +80,6 @@ def configured(request: TrainRequest) -> TrainRequest:
     for option, value in meaningless.items():
         if value is not None:
             raise MsbenchError(f"{option} {value} has no meaning for {name}{beside}: leave {option} out")
-    if request.encoder is not None:
-        parse_request(request.encoder)
     networks = {"vae": ("autoencoder",), "vae-ft": ()}.get(name, ("denoiser",))
     check_settings(request.settings, (*networks, "loss", "perceptual", "train"))
     request = replace(

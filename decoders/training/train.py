@@ -19,7 +19,7 @@ from torch import nn
 from decoders.autoencoder import Autoencoder
 from decoders.checkpoint import Manifest, save_checkpoint, shipped_path
 from decoders.training.autoencoder import set_latent_statistics
-from decoders.training.build import Networks, Plan, assemble, encoded, named_latents, networks, plan
+from decoders.training.build import Networks, Plan, assemble, encoded, networks, plan
 from decoders.training.card import read_curves, write_card, write_samples
 from decoders.training.data import TrainingImages, load_training_images
 from decoders.training.distributed import current_group
@@ -61,7 +61,7 @@ def run_training(
         report(f"reading {request.data.name}")
         data = load_training_images(request.data, group)
         started = time.time()
-        data = encoded(built, data, report, group.local_rank == 0)
+        data = encoded(built, data, request.device, report, group.local_rank == 0)
         objective = assemble(request, planned, built, data, lpips, report)
         if request.config.compile:
             compile_networks(objective.module, lpips)
@@ -108,9 +108,8 @@ def check_encoder_beside(request: TrainRequest, built: Networks) -> None:
 
 def _keeps_encoder(built: Networks) -> bool:
     """Whether a denoiser's latents are those of an encoder that does not ship, so that decoders look for it beside them."""
-    shipped = shipped_path("vae")
-    own = built.encoder is not None and built.encoder.name is None
-    return own and not (shipped.is_file() and sha256_file(shipped) == built.lineage["encoder_sha256"])
+    encoder, shipped = built.encoder, shipped_path("vae")
+    return encoder is not None and not encoder.name and not (shipped.is_file() and sha256_file(shipped) == encoder.sha256)
 
 
 def compile_networks(*modules: nn.Module) -> None:
@@ -149,7 +148,7 @@ def _write(
         planned.preset.flow if planned.preset else None,
         request.config.seed,
         recipe,
-        named_latents(built, data),
+        data.named,
     )
     sha256 = save_checkpoint(target, module, manifest)
     if (averaged := load_snapshot(request.output)) is not None:
@@ -227,11 +226,10 @@ def recipe_sha256(request: TrainRequest, planned: Plan, built: Networks, data: T
         "perceptual": asdict(request.perceptual),
         "adversary": _NO_ADVERSARY,
         "optimiser": {key: value for key, value in asdict(request.config).items() if key not in ignored},
+        **({"encoder_options": dict(parse_request(request.encoder).own)} if request.encoder else {}),
     }
     if world > 1:
         facts["processes"] = world
-    if request.encoder is not None:
-        facts["encoder_options"] = dict(parse_request(request.encoder).own)
     if request.start is not None:
         facts["start"] = built.lineage.get("start_recipe_sha256") or built.lineage["start_sha256"]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

@@ -38,12 +38,8 @@ def run_command(
     noise_seeds: Annotated[
         int, typer.Option(min=1, help="Decode each image under this many noise seeds; figures are means, their spread is kept.")
     ] = 1,
-    latent_noise: Annotated[
-        float, typer.Option(metavar="SIGMA", help="Decode latents with noise added, in units of each channel's spread.")
-    ] = 0.0,
-    effective_rate: Annotated[
-        bool, typer.Option("--effective-rate", help="Also measure the bits that latents need: 0.1 dB, on 100 images.")
-    ] = False,
+    latent_noise: Annotated[float, typer.Option(metavar="SIGMA", help="Add noise of SIGMA spreads to the latents.")] = 0.0,
+    effective_rate: Annotated[bool, typer.Option("--effective-rate", help="Measure the bits that latents need.")] = False,
     margin: shared.Margin = "",
     extra_metrics: shared.ExtraMetrics = "",
     batch_size: shared.BatchSize = 8,

@@ -15,15 +15,13 @@ from harness.cost.cost import CostProtocol
 from harness.cost.memory import held_mb
 from harness.data.registry import open_dataset
 from harness.run.config import RunConfig, check_device, dataset_request
-from harness.run.latents import SAMPLES
 from harness.run.runner import evaluate
 from harness.stopwatch import Progress
 
 _FEATURES, _SAMPLE = 4 * 2048, 200  # bytes an image and noise seed: Inception features; a row of samples.parquet, about
 _ROW = ("label", "decoder", "options", "ms_per_image", "gflops", "parameters", "peak_memory_mb", "trained_on")
 _ONCE = ("loading decoders", "loading metrics")
-_SAMPLED = ("effective rate", "statistics of latents")
-_ELSEWHERE = (*_SAMPLED, "decoding", "measuring cost", "statistics", "cache", "writing")
+_ELSEWHERE = ("statistics of latents", "decoding", "measuring cost", "statistics", "cache", "writing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +63,7 @@ def plan_run(config: RunConfig, progress: Progress | None = None) -> RunPlan:
             config,
             max_samples=few,
             cost=None if config.as_given else one,
+            effective_rate=False,
             offline=True,
             resume=False,
             output_dir=Path(place) / "run",
@@ -75,7 +74,6 @@ def plan_run(config: RunConfig, progress: Progress | None = None) -> RunPlan:
     single = {row.label: row.ms_per_image.get("1", 0.0) / 1000.0 for row in data.results}
     seeds = {label: len(details.noise.seeds) for label, details in data.decoders.items()}
     seconds = sum(stages.get(name, 0.0) for name in _ONCE)
-    seconds += min(n, SAMPLES) * sum(stages.get(name, 0.0) for name in _SAMPLED) / few
     seconds += n * sum(value for name, value in stages.items() if name not in (*_ONCE, *_ELSEWHERE)) / few
     seconds += sum(n * seeds[label] * value + _cost_seconds(config.cost, value) for label, value in single.items())
     device, passes = check_device(config.device), 1 + sum(seeds.values())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from harness.record.run import FILE, REFERENCE, feature_key
 from harness.run.config import RunConfig
 from harness.run.independence import PROBED, callers_generators, largest_difference, seeded
 from harness.run.journal import Journal, new_state
-from harness.run.latents import Changed, Spread
+from harness.run.latents import Noisy
 from harness.run.rate import count_code
 from harness.run.reconstruct import Reconstruction, encoder_of, join, reconstruct
 from harness.stopwatch import Progress, Stages
@@ -46,7 +45,8 @@ class _LearntLate(Exception):
 class QualityPass:
     """One pass over the dataset, every batch through every decoder and noise seed; batches are loaded ahead in a thread.
 
-    Features of the reference come from the cache where it has them, and are kept there, also by a pass that fails later.
+    Latents get noise where a standard deviation of each channel, [C, 1, 1], is given. Features of the reference come from the
+    cache where it has them, and are kept there, also by a pass that fails later.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class QualityPass:
         device: torch.device,
         journal: Journal,
         stages: Stages,
-        spreads: Mapping[str, Spread],
+        deviations: Mapping[str, Tensor],
     ) -> None:
         self._config, self._dataset, self._decoders, self._suite = config, dataset, decoders, suite
-        self._device, self._journal, self._stages, self._spreads = device, journal, stages, spreads
+        self._device, self._journal, self._stages, self._deviations = device, journal, stages, deviations
         self._finished = {label: one for label, one in decoders.items() if isinstance(one, Finished)}
         rows = min(config.sheet_rows, len(dataset))
         self._shown = set(np.linspace(0, len(dataset) - 1, rows).round().astype(int).tolist())
@@ -220,12 +220,12 @@ class QualityPass:
     ) -> tuple[Reconstruction, bool]:
         """One call, and whether it drew from a global generator."""
         noise = SampleNoise.for_samples(seed, keys, self._device)
-        if sigma := self._config.latent_noise:
-            decoder = Changed(decoder, partial(self._spreads[label].noisy, sigma=sigma, seed=seed, keys=keys))
+        if label in self._deviations:
+            decoder = Noisy(decoder, self._deviations[label], seed, keys)
         with seeded(seed, keys, self._device) as drawn:
             found = reconstruct(decoder, pixels, noise, keys)
             drew = drawn()
-        if noise.used or sigma:
+        if noise.used or label in self._deviations:
             self._learn(label, noisy=True)
         return found, drew
 

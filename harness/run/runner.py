@@ -35,7 +35,7 @@ from harness.request.requests import DecoderRequest
 from harness.run.config import RunConfig, check_config, check_device, dataset_request, new_run_folder
 from harness.run.figures import decoder_figures, with_cost
 from harness.run.journal import Journal, new_state, seen_warnings
-from harness.run.latents import Spread, effective_rate, latent_spread
+from harness.run.latents import by_channel, effective_rate, sample_latents
 from harness.run.quality import QualityPass
 from harness.run.reconstruct import concatenate
 from harness.stats.verdict import merge_margins
@@ -91,9 +91,14 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
         decoders = {label: _built(config, row, device) for label, row in rows.items()}
         told = [*_match(decoders, dataset), *name_clashes([row.name for row in rows.values()])]
     _refuse_random_weights(decoders)
-    with stages.stage("statistics of latents"):
-        spreads = _spreads(config, decoders, dataset, device)
-    if config.latent_noise:
+    deviations = {}
+    for label, one in decoders.items() if config.latent_noise else ():
+        with stages.stage("statistics of latents"):
+            sample = sample_latents(one, dataset, config.seed, device)
+        if not sample:
+            raise MsbenchError(f"--latent-noise: the latents of {label} are no grid of numbers to add noise to: leave it out")
+        deviations[label] = config.latent_noise * by_channel(sample)[1]
+    if deviations:
         told.append(f"latents were decoded with noise of {config.latent_noise:g} spreads of each channel added")
     if any(one.spec.codebook_sizes for one in decoders.values()) and _OF_INDICES not in config.extra_metrics:
         config = replace(config, extra_metrics=(*config.extra_metrics, _OF_INDICES))
@@ -112,8 +117,8 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
         run = _Run(config, folder, dataset, rows, decoders, journal, stages, start, data, on_figures)
         try:
             run.write(status="running")
-            run.measure_quality(QualityPass(config, dataset, decoders, suite, device, journal, stages, spreads), report)
-            run.measure_rates(spreads, device, report)
+            run.measure_quality(QualityPass(config, dataset, decoders, suite, device, journal, stages, deviations), report)
+            run.measure_rates(device, report)
             run.measure_cost(device, report)
             run.draw_sheet()
             return run.end()
@@ -191,21 +196,20 @@ class _Run:
             )
         self.on_figures(record)
 
-    def measure_rates(self, spreads: Mapping[str, Spread], device: torch.device, report: Progress) -> None:
+    def measure_rates(self, device: torch.device, report: Progress) -> None:
         """The effective rate of each row's latents; rows of one encoder share that of the first."""
-        found: dict[str, Mapping[str, Any]] = {}
+        found: dict[str, dict[str, Any]] = {}
         results = list(self.data.results)
-        for index, result in enumerate(results):
-            label = result.label
-            if not self.config.effective_rate or result.rate is None or label not in spreads:
+        for index, result in enumerate(results if self.config.effective_rate else ()):
+            label, rate, decoder = result.label, result.rate, self.decoders[result.label]
+            if rate is None or rate.kind != "nominal":
                 continue
-            encoder = self.decoders[label].spec.encoder_sha256 or label
-            report(f"effective rate of {label}", index, len(results))
+            encoder = decoder.spec.encoder_sha256 or label
             if encoder not in found:
+                report(f"effective rate of {label}", index, len(results))
                 with self.stages.stage("effective rate"):
-                    rate = effective_rate(self.decoders[label], spreads[label], self.dataset, self.config.seed, device)
-                found[encoder] = {**rate, "effective_of": label} if rate else {}
-            results[index] = replace(result, rate=replace(result.rate, **found[encoder]))
+                    found[encoder] = effective_rate(decoder, self.dataset, self.config.seed, device) | {"effective_of": label}
+            results[index] = replace(result, rate=replace(rate, **found[encoder]))
         self.write(results=tuple(results))
 
     def measure_cost(self, device: torch.device, report: Progress) -> None:
@@ -264,21 +268,6 @@ def _build(config: RunConfig, row: DecoderRequest, device: torch.device) -> Deco
 def _built(config: RunConfig, row: DecoderRequest, device: torch.device, steps: int | None = None) -> Decoder:
     """The decoder of a row in the run's mode, with other steps where they are given."""
     return in_mode(_build(config, replace(row, steps=steps or row.steps), device), config.mode, device)
-
-
-def _spreads(config: RunConfig, decoders: Mapping[str, Decoder], dataset: Dataset, device: torch.device) -> dict[str, Spread]:
-    """Statistics of the latents of each decoder that has a grid of numbers, where they are needed.
-
-    Raises:
-        MsbenchError: noise was asked for, and one has none.
-    """
-    if not (config.latent_noise or config.effective_rate):
-        return {}
-    found = {label: latent_spread(one, dataset, config.seed, device) for label, one in decoders.items()}
-    if config.latent_noise and None in found.values():
-        none = ", ".join(label for label, spread in found.items() if spread is None)
-        raise MsbenchError(f"--latent-noise: {none} has no latents [B, C, H/f, W/f] of numbers to add noise to: leave it out")
-    return {label: spread for label, spread in found.items() if spread is not None}
 
 
 def _match(decoders: Mapping[str, Decoder], dataset: Dataset) -> list[str]:

@@ -280,17 +280,18 @@ def test_validation_images_are_never_trained_on(lab: Lab) -> None:
 
 def test_latents_are_encoded_once(lab: Lab, pictures: TrainingImages, tiny_autoencoder: Autoencoder) -> None:
     lines: list[str] = []
+    cpu = torch.device("cpu")
     one, other = (own_encoder(tiny_autoencoder, letter * 64) for letter in "ab")
-    first = encode_cached(pictures, one, lines.append)
-    second = encode_cached(pictures, one, lines.append)
+    first = encode_cached(pictures, one, cpu, lines.append)
+    second = encode_cached(pictures, one, cpu, lines.append)
     assert len(lines) == 1
     assert first.latents is not None
     assert second.latents is not None
     assert torch.equal(first.latents, second.latents)
     assert torch.equal(first.latents, pictures.with_latents(tiny_autoencoder.encode, 8).latents)  # type: ignore[arg-type]
-    encode_cached(pictures, other, lines.append)
-    encode_cached(replace(pictures, sha256="1" * 64), one, lines.append)
-    encode_cached(pictures, replace(one, name="one@posterior=sample"), lines.append)
+    encode_cached(pictures, other, cpu, lines.append)
+    encode_cached(replace(pictures, sha256="1" * 64), one, cpu, lines.append)
+    encode_cached(pictures, replace(one, name="one@posterior=sample"), cpu, lines.append)
     assert len(lines) == 4
 
 
