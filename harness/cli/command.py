@@ -12,12 +12,12 @@ FORMER = {"--cell-seconds": "--cost-seconds", "--batch-sizes": "--cost-batch-siz
 _GROUPS = {
     "Decoders": "decoder checkpoint steps scales beside checkpoint_dir mode dtype teacher direct student control earlier",
     "Images": "dataset data_dir split resolution max_samples subset_seed allow_upsampling match preprocess as_given",
-    "Quality": "seed noise_seeds margin extra_metrics reported reported_n metric",
+    "Quality": "seed noise_seeds latent_noise effective_rate margin extra_metrics reported reported_n metric",
     "Comparison": "baseline force same_rate against fail_on_regression update",
     "Cost": "cost cost_batch_sizes cost_seconds decoder_seconds budget_seconds cores cost_only distillation_minutes",
-    "Training": "vae preset settings max_minutes max_pflops max_steps stop_after learning_rate warmup precision start_from",
+    "Training": "vae encoder preset settings max_minutes max_pflops max_steps learning_rate warmup precision start_from",
     "Machine": "batch_size device offline timeout",
-    "Run": "config dry_run output_dir save_images resume keep_going redo statistics",
+    "Run": "config dry_run output_dir save_images resume stop_after keep_going redo statistics",
     "Output": "columns table_format published images tensorboard as_json",
 }
 """group -> parameters of commands, by name"""

@@ -49,7 +49,7 @@ def sweep_command(
     resolution: shared.Resolution = None,
     max_samples: shared.MaxSamples = None,
     seed: shared.Seed = 0,
-    cost_batch_sizes: Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")] = "1,8",
+    cost_batch_sizes: Annotated[str, typer.Option(help="Batch sizes to time, separated by commas. Or none.")] = "1,8",
     cost_seconds: shared.Seconds = 10.0,
     cost_only: Annotated[bool, typer.Option("--cost-only", help="Measure no quality: no dataset, no metric networks.")] = False,
     device: shared.Device = "cpu",
@@ -82,7 +82,7 @@ def sweep_command(
 
     what = "cost" if cost_only else dataset.partition(":")[0]
     folder = output_dir or runs_root() / f"sweep-{what}-{device.replace(':', '')}"
-    sizes = tuple(shared.parse_integers("--cost-batch-sizes", cost_batch_sizes))
+    sizes = () if cost_batch_sizes == "none" else tuple(shared.parse_integers("--cost-batch-sizes", cost_batch_sizes))
     of_runs = ("dataset", "data_dir", "split", "resolution", "max_samples", "seed", "device", "dtype", "offline")
     run = RunConfig((), **{name: given[name] for name in of_runs})
     request = SweepRequest(

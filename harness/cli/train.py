@@ -51,7 +51,7 @@ def train_command(
     vae: Annotated[
         Path | None, typer.Option(help="Autoencoder checkpoint that gives the latents; default: the shipped one.")
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="Decoder whose encoder gives them, as taef2@checkpoint=DIR.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Decoder whose encoder gives the latents: taef2@checkpoint=DIR.")] = None,
     teacher: Annotated[
         Path | None, typer.Option(help="The multi-step teacher. A student's: its checkpoint; default: the shipped one.")
     ] = None,
