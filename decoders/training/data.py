@@ -148,7 +148,8 @@ def encode_cached(
     path = cache_dir() / "latents" / f"{data.sha256[:24]}-{key[:24]}.npy"
     if writes and not path.is_file():
         report(f"encoding {len(data.images)} images")
-        with torch.random.fork_rng():  # one that samples its posterior leaves the run's own draws as they were
+        # One that samples its posterior leaves the run's own draws as they were.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             encoded = data.with_latents(lambda images: encoder.encode(images.to(device)).cpu(), encoder.down_factor)
         assert encoded.latents is not None
         with atomic_path(path) as temporary:

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from decoders.checkpoint import load_denoiser, save_checkpoint
-from decoders.latents import named_encoder
+from decoders.latents import FrozenEncoder, named_encoder
 from decoders.training import build as build_module
-from decoders.training.data import load_training_images, to_float
+from decoders.training.data import encode_cached, load_training_images, to_float
 from decoders.training.train import run_training
 from harness.cells import fit_linear_map
 from harness.decoder import Decoder, DecoderOptions
@@ -198,6 +198,16 @@ def test_the_autoencoder_of_ours_may_lie_elsewhere(lab: Lab, tmp_path: Path) -> 
         built("direct", path, encoder=str(tmp_path / "nowhere"))
     with pytest.raises(MsbenchError, match="encoder=x goes with a checkpoint, not with random weights"):
         build_decoder("direct", DecoderOptions(weights="random", own={"encoder": "x"}))
+
+
+def test_an_encoder_that_draws_leaves_the_runs_own_draws(lab: Lab) -> None:  # noqa: F811
+    data = load_training_images(lab.request("direct").data)
+    encoder = FrozenEncoder(lambda images: images[..., ::8, ::8] + torch.rand(1), 8, 3, "a" * 64, "draws")
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    encode_cached(data, encoder, torch.device("cpu"), silent)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_an_encoder_that_breaks_its_word_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
