@@ -1,12 +1,14 @@
 """`jpeg`: an image codec at the bits of f8c4 latents, so that learned decoders face what 1992 could do with as much room.
 
-f8c4 latents at 16 bits a number are H/8 · W/8 · 4 · 16 bits: one bit a pixel, 8,192 bytes at 256². The budget covers the whole
-file, headers and Huffman tables included. Files: baseline JPEG, 4:2:0 chroma, optimised Huffman tables, quality per image.
+f8c4 latents at 16 bits a number are H/8 · W/8 · 4 · 16 bits: one bit a pixel, 8,192 bytes at 256²; `bits_per_pixel=N` takes
+another budget, as the effective rate of somebody's latents. It covers the whole file, headers and Huffman tables included.
+Files: baseline JPEG, 4:2:0 chroma, optimised Huffman tables, quality per image.
 """
 
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import torch
@@ -21,8 +23,10 @@ _LENGTH_BYTES = 4
 _QUALITIES = range(100, 0, -1)
 
 
-def budget_bytes(height: int, width: int) -> int:
-    """Bytes of f8c4 latents at 16 bits a number; an f8 encoder pads odd sizes, hence the ceilings."""
+def budget_bytes(height: int, width: int, bits_per_pixel: float | None = None) -> int:
+    """Bytes at so many bits a pixel; None = of f8c4 latents at 16 bits a number (an f8 encoder pads odd sizes: rounded up)."""
+    if bits_per_pixel is not None:
+        return int(bits_per_pixel * height * width / 8)
     return -(-height // 8) * -(-width // 8) * 4 * 16 // 8
 
 
@@ -55,18 +59,19 @@ class JpegDecoder:
 
     Args:
         device: where decoded images are put.
+        bits_per_pixel: see `budget_bytes`.
     """
 
     spec = spec_of("jpeg", 1, None)
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, bits_per_pixel: float | None = None) -> None:
+        self.device, self.bits_per_pixel = device, bits_per_pixel
 
     def encode(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [-1, 1] (rounded to uint8 first) -> uint8 [B, L]."""
         levels = ((images.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
         height, width = images.shape[-2:]
-        budget = budget_bytes(height, width)
+        budget = budget_bytes(height, width, self.bits_per_pixel)
         files = [fit_to_budget(pixels, budget)[0] for pixels in levels.permute(0, 2, 3, 1).cpu().numpy()]
         rows = torch.zeros(len(files), _LENGTH_BYTES + max([budget, *map(len, files)]), dtype=torch.uint8)
         for row, file in zip(rows, files, strict=True):
@@ -106,6 +111,9 @@ def _read_row(row: np.ndarray) -> np.ndarray:
 
 
 def jpeg(options: DecoderOptions) -> JpegDecoder:
-    """Build `jpeg`. Raises `MsbenchError` for steps, scales, a checkpoint or random weights."""
+    """Build `jpeg`. Raises `MsbenchError` for steps, scales, a checkpoint, random weights, or no number of bits a pixel."""
     refuse_network_options("jpeg", options)
-    return JpegDecoder(options.device)
+    given = options.own.get("bits_per_pixel")
+    if given is not None and not (re.fullmatch(r"\d*\.?\d+", given) and 0 < float(given) <= 24):
+        raise MsbenchError(f"decoder 'jpeg': bits_per_pixel is a number above 0, at most 24, not {given!r}")
+    return JpegDecoder(options.device, None if given is None else float(given))

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from pydantic import TypeAdapter, ValidationError, with_config
+from pydantic import Field, TypeAdapter, ValidationError, with_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from decoders.autoencoder import Autoencoder, AutoencoderConfig
 from decoders.denoiser import Denoiser, DenoiserConfig
 from decoders.flow import FlowName
-from decoders.settings import first_problem
+from decoders.settings import Positive, first_problem
 from harness.errors import MsbenchError
 from harness.files import sha256_file, write_bytes
 
@@ -25,6 +25,24 @@ FORMAT = "msbench-checkpoint-1"
 SHIPPED = Path(__file__).parent / "checkpoints"
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 ConfigT = TypeVar("ConfigT")
+
+
+@with_config(extra="forbid")
+@dataclass(frozen=True, slots=True)
+class NamedLatents:
+    """Latents of another decoder's encoder; a denoiser reads them normalised, channel by channel."""
+
+    encoder: str
+    """`NAME[@option=value]…` of that decoder"""
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+    """of each channel over the training images"""
+    std: tuple[Positive, ...]
+    """standard deviation of the same"""
+
+    def moments(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, float32 [C, 1, 1]."""
+        mean, std = (torch.tensor(one, device=device).view(-1, 1, 1) for one in (self.mean, self.std))
+        return mean, std
 
 
 @with_config(extra="forbid")
@@ -41,13 +59,15 @@ class Manifest:
     trained_on: str
     """training data"""
     encoder_sha256: str | None
-    """the autoencoder file whose latents a denoiser was trained on; None for the autoencoder itself"""
+    """the encoder whose latents a denoiser was trained on, an autoencoder's file; None for the autoencoder itself"""
     flow: FlowName | None = None
     """flow name of a denoiser"""
     training_seed: int | None = None
     """seed of the training; None in files from before it was kept"""
     recipe_sha256: str | None = None
     """hash of all that training was told but the seed; None as above"""
+    latents: NamedLatents | None = None
+    """where they are another decoder's; None = of an autoencoder of ours, which normalises them itself"""
 
 
 def shipped_path(decoder: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +16,14 @@ from decoders.blocks import pad_to_multiple
 from decoders.checkpoint import Manifest, load_autoencoder, load_denoiser, shipped_path, teacher_of
 from decoders.denoiser import Denoiser
 from decoders.flow import FlowName, make_flow
+from decoders.latents import FrozenEncoder, named_encoder, own_encoder
 from decoders.presets import AUTOENCODERS, DIFFUSION, SizePreset, denoiser_config, size_preset
 from decoders.sampling import Parts, begin, integrate, sample, split_steps
 from harness.decoder import Compiler, Decoder, DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import MsbenchError, UnknownNameError
 from harness.files import sha256_file
+from harness.registry import find_entry
+from harness.request.requests import parse_request
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -59,7 +63,7 @@ class DiffusionDecoder:
 
     def __init__(
         self,
-        autoencoder: Autoencoder,
+        encoder: FrozenEncoder,
         denoiser: Denoiser,
         flow: FlowName,
         steps: tuple[int, ...],
@@ -69,14 +73,14 @@ class DiffusionDecoder:
         self.spec = spec
         self.steps = steps
         self.flow = make_flow(flow, denoiser.config.scales)
-        self.encoder = autoencoder.to(options.device)
+        self.encoder = encoder
         self.denoiser = _placed(denoiser, options)
         self.parts: Parts | None = None
         self.dtype = options.dtype
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
-        """See `Decoder.encode`: normalised posterior means."""
+        """See `Decoder.encode`: latents as their encoder gives them, which every decoder of that encoder takes."""
         return self.encoder.encode(images)
 
     @torch.inference_mode()
@@ -89,6 +93,9 @@ class DiffusionDecoder:
         """`decode`, with a callback that gets (k, end of scale k) of the padded image, for previews."""
         factor = self.denoiser.config.down_factor
         height, width = latents.shape[-2] * factor, latents.shape[-1] * factor
+        if self.encoder.moments is not None:
+            mean, std = self.encoder.moments
+            latents = (latents - mean) / std
         padded = pad_to_multiple(latents.to(self.dtype), 2 ** (self.flow.scales - 1))
         return sample(self.denoiser, self.flow, padded, self.steps, noise, on_scale, self.parts)[..., :height, :width]
 
@@ -176,7 +183,10 @@ def _build_diffusion(name: str, options: DecoderOptions) -> DiffusionDecoder:
     default_steps = preset.steps if preset.steps > preset.scales else scales
     steps = split_steps(default_steps if options.steps is None else options.steps, scales)
     if options.weights == "random":
-        autoencoder, encoder_sha256, manifest = _autoencoder(options, Path())
+        if options.own:
+            raise MsbenchError(f"{name}: encoder={options.own['encoder']} goes with a checkpoint, not with random weights")
+        autoencoder, _, manifest = _autoencoder(options, Path())
+        encoder = own_encoder(autoencoder.to(options.device), None)
         denoiser = _random(lambda: Denoiser(denoiser_config(_size(options), scales)))
         weights_sha256 = teacher_sha256 = None
     else:
@@ -191,7 +201,7 @@ def _build_diffusion(name: str, options: DecoderOptions) -> DiffusionDecoder:
             raise MsbenchError(f"{path} was trained on the {manifest.flow} flow; {name} needs {flow}")
         weights_sha256 = sha256_file(path)
         teacher_sha256 = teacher_of(path, weights_sha256)
-        autoencoder, encoder_sha256, _ = _autoencoder(options, encoder_path(path, manifest.encoder_sha256))
+        encoder = _encoder(path, manifest, options)
     spec = DecoderSpec(
         name=name,
         down_factor=denoiser.config.down_factor,
@@ -200,23 +210,46 @@ def _build_diffusion(name: str, options: DecoderOptions) -> DiffusionDecoder:
         scales=scales,
         parameters=sum(p.numel() for p in denoiser.parameters()),
         weights_sha256=weights_sha256,
-        encoder_sha256=encoder_sha256,
+        encoder_sha256=encoder.sha256,
         **_training(manifest),
         teacher_sha256=teacher_sha256,
     )
-    return DiffusionDecoder(autoencoder, denoiser, flow, steps, spec, options)
+    return DiffusionDecoder(encoder, denoiser, flow, steps, spec, options)
 
 
-def encoder_path(checkpoint: Path, sha256: str | None) -> Path:
-    """The autoencoder a denoiser's latents come from: `vae.safetensors` beside it, else the shipped one.
+def _encoder(path: Path, manifest: Manifest, options: DecoderOptions) -> FrozenEncoder:
+    """The encoder whose latents the denoiser in a checkpoint was trained on.
 
     Raises:
-        MsbenchError: neither file is the one the denoiser was trained on.
+        MsbenchError: it cannot be built, or is another one.
+    """
+    place, sha256, latents = options.own.get("encoder"), manifest.encoder_sha256, manifest.latents
+    if latents is None:
+        found = encoder_path(path, sha256, place)
+        return own_encoder(load_autoencoder(found)[0].to(options.device), sha256_file(found))
+    request = parse_request(latents.encoder)
+    if place is not None:  # of a kind or a file the name is where it lies
+        request = replace(request, name=place) if find_entry(request.name)[1] else replace(request, checkpoint=Path(place))
+    try:
+        encoder = named_encoder(request, options.device, options.offline)
+        if encoder.sha256 != sha256:
+            raise MsbenchError(f"its sha256 is {encoder.sha256}, not {sha256}")
+    except MsbenchError as error:
+        raise MsbenchError(f"{path} needs the encoder of {latents.encoder} ({error}): say where by @encoder=PATH") from error
+    return replace(encoder, moments=latents.moments(options.device))
+
+
+def encoder_path(checkpoint: Path, sha256: str | None, place: str | None = None) -> Path:
+    """The autoencoder a denoiser's latents come from: `place`, else `vae.safetensors` beside it, else the shipped one.
+
+    Raises:
+        MsbenchError: no such file is the one the denoiser was trained on.
     """
     beside, shipped = checkpoint.parent / "vae.safetensors", shipped_path("vae")
-    candidates = [path for path in dict.fromkeys((beside, shipped)) if path.is_file()]
+    wanted = (beside, shipped) if place is None else (Path(place).expanduser(),)
+    candidates = [path for path in dict.fromkeys(wanted) if path.is_file()]
     for path in candidates:
         if sha256_file(path) == sha256:
             return path
-    looked = ", ".join(str(path) for path in candidates) or f"none (looked for {beside})"
+    looked = ", ".join(str(path) for path in candidates) or f"none (looked for {wanted[0]})"
     raise MsbenchError(f"{checkpoint} was trained on latents of an encoder with sha256 {sha256}; found only {looked}")

@@ -42,34 +42,32 @@ class DecoderEntry:
 
 _OURS, _DIFFUSERS, _PCA = "decoders.models:build", "baselines.diffusers_model:build", "baselines.pca:pca"
 _unshipped = partial(DecoderEntry, ships_weights=False)
+_denoiser = partial(DecoderEntry, target=_OURS, own=("encoder",))
+"""`encoder` is where the weights of the encoder lie whose latents it was trained on"""
 _NEEDS = "(no weights shipped: needs --checkpoint)"
 _ARCHITECTURE = "random weights: cost only (needs the extra `diffusers`)"
 _BUILT_IN = (
     DecoderEntry("vae", "KL-VAE, f8c16: the autoencoder's own decoder, one pass", _OURS),
-    DecoderEntry("diffusion", "full-resolution diffusion, 50 Euler steps", _OURS),
-    DecoderEntry(
-        "ms-diffusion", "multi-scale diffusion, the paper's pyramid flow, K = 3, 50 steps", _OURS, single_scale="diffusion"
-    ),
-    DecoderEntry(
-        "ms-diffusion-cascade", "multi-scale diffusion, our cascade, K = 3, 50 steps", _OURS, single_scale="diffusion"
-    ),
-    DecoderEntry("onestep", "one-step student of `diffusion` (K = 1)", _OURS),
-    DecoderEntry("ms-onestep", "one step a scale, student of `ms-diffusion` (K = 3)", _OURS, single_scale="onestep"),
-    DecoderEntry("direct", "control: the same network without noise or teacher (K = 1)", _OURS),
-    _unshipped(
+    _denoiser("diffusion", "full-resolution diffusion, 50 Euler steps"),
+    _denoiser("ms-diffusion", "multi-scale diffusion, the paper's pyramid flow, K = 3, 50 steps", single_scale="diffusion"),
+    _denoiser("ms-diffusion-cascade", "multi-scale diffusion, our cascade, K = 3, 50 steps", single_scale="diffusion"),
+    _denoiser("onestep", "one-step student of `diffusion` (K = 1)"),
+    _denoiser("ms-onestep", "one step a scale, student of `ms-diffusion` (K = 3)", single_scale="onestep"),
+    _denoiser("direct", "control: the same network without noise or teacher (K = 1)"),
+    _denoiser(
         "ms-onestep-cascade",
         f"one step a scale, student of `ms-diffusion-cascade` {_NEEDS}",
-        _OURS,
+        ships_weights=False,
         single_scale="onestep",
     ),
-    _unshipped("ms-direct", f"control: `direct` at three scales {_NEEDS}", _OURS, single_scale="direct"),
-    _unshipped("rate-bound", f"control: MSE alone, the PSNR these latents allow {_NEEDS}", _OURS),
+    _denoiser("ms-direct", f"control: `direct` at three scales {_NEEDS}", ships_weights=False, single_scale="direct"),
+    _denoiser("rate-bound", f"control: MSE alone, the PSNR these latents allow {_NEEDS}", ships_weights=False),
     _unshipped("vae-ft", f"control: `vae` tuned on its frozen encoder {_NEEDS}", _OURS),
     DecoderEntry("bicubic", "8x down, bicubic up: the floor", "baselines.resampling:bicubic"),
     DecoderEntry("pca-f8c4", "PCA of 8x8 cells to 4 numbers: the best linear code at f8c4's rate", _PCA),
     DecoderEntry("pca-f8c16", "PCA of 8x8 cells to 16 numbers: the best linear code at f8c16's rate", _PCA),
     _unshipped("pca", "PCA of cells at any rate (needs --checkpoint; `train-decoder pca-fFcC` fits one)", _PCA),
-    DecoderEntry("jpeg", "JPEG at the latents' bits (16 bits a number)", "baselines.jpeg:jpeg"),
+    DecoderEntry("jpeg", "JPEG at the latents' bits (16 bits a number)", "baselines.jpeg:jpeg", own=("bits_per_pixel",)),
     DecoderEntry("identity", "the reference after its uint8 round trip: the error floor", "baselines.identity:identity"),
     _unshipped("taef2", "pretrained tiny autoencoder for FLUX.2 latents (needs --checkpoint FOLDER)", "baselines.tae:taef2"),
     _unshipped("sd-vae-arch", f"Stable Diffusion's VAE decoder, {_ARCHITECTURE}", _DIFFUSERS, cost_only=True),

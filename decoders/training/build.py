@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from decoders.autoencoder import Autoencoder, AutoencoderConfig
-from decoders.checkpoint import load_autoencoder, load_denoiser, shipped_path
+from decoders.checkpoint import Manifest, NamedLatents, load_autoencoder, load_denoiser, shipped_path
 from decoders.denoiser import Denoiser, DenoiserConfig
 from decoders.flow import make_flow
+from decoders.latents import FrozenEncoder, named_encoder, own_encoder
 from decoders.models import encoder_path
 from decoders.presets import DIFFUSION, DiffusionPreset, SizePreset, denoiser_config, size_preset
 from decoders.settings import apply_settings, checked
@@ -30,6 +31,7 @@ from harness.cells import fit_linear_map, fit_pca
 from harness.errors import MsbenchError
 from harness.files import sha256_file
 from harness.metrics.lpips import Lpips
+from harness.request.requests import parse_request
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 LossConfig = AutoencoderLossConfig | FlowLossConfig | DistillationLossConfig | RegressionLossConfig
@@ -60,10 +62,12 @@ class Networks:
 
     module: Autoencoder | Denoiser
     """what is trained, with its initial weights"""
-    encoder: Autoencoder | None = None
+    encoder: FrozenEncoder | None = None
     """gives a denoiser its latents"""
     teacher: Denoiser | None = None
     """of a student"""
+    begun: Manifest | None = None
+    """of the teacher or start, whose normalisation of the latents stays"""
     lineage: dict[str, Any] = field(default_factory=dict)
     """hashes of encoder, teacher and start"""
 
@@ -104,30 +108,57 @@ def networks(request: TrainRequest, planned: Plan) -> Networks:
     size, preset, device = planned.size, planned.preset, request.device
     if request.decoder == "vae":
         return Networks(_built(lambda: Autoencoder(size.autoencoder), size.autoencoder).to(device))
-    path = request.vae or shipped_path("vae")
-    encoder, _ = load_autoencoder(path)
-    encoder.to(device)
-    sha256 = sha256_file(path)
-    lineage: dict[str, Any] = {"encoder_sha256": sha256}
-    if preset is None:
-        return Networks(encoder.requires_grad_(True), lineage=lineage)
-    config, given = size.denoiser, encoder.config
-    if (given.latent_channels, given.down_factor()) != (config.latent_channels, config.down_factor):
-        raise MsbenchError(
-            f"{path} gives f{given.down_factor()}c{given.latent_channels} latents; preset {request.preset or 'nano'!r} needs "
-            f"f{config.down_factor}c{config.latent_channels}"
-        )
+    config, size_name, path = size.denoiser, request.preset or "nano", request.vae or shipped_path("vae")
+    if request.encoder is not None:
+        encoder = named_encoder(parse_request(request.encoder), device, request.offline)
+        factor, grids = encoder.down_factor, [config.patch * 2**level for level in range(len(config.widths))]
+        if factor not in grids:
+            raise MsbenchError(f"{encoder.name} is f{factor}; preset {size_name!r} has grids of {grids} px: set denoiser.patch")
+        config = replace(config, latent_channels=encoder.channels, down_factor=factor)
+        lineage: dict[str, Any] = {"encoder": encoder.name, "encoder_sha256": encoder.sha256}
+    else:
+        autoencoder = load_autoencoder(path)[0].to(device)
+        encoder = own_encoder(autoencoder, sha256_file(path))
+        lineage = {"encoder_sha256": encoder.sha256}
+        if preset is None:
+            return Networks(autoencoder.requires_grad_(True), lineage=lineage)
+        autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if (encoder.channels, encoder.down_factor) != (config.latent_channels, config.down_factor):
+            raise MsbenchError(
+                f"{path} gives f{encoder.down_factor}c{encoder.channels} latents; preset {size_name!r} needs "
+                f"f{config.down_factor}c{config.latent_channels}"
+            )
+    assert preset is not None
     module = _built(lambda: Denoiser(config), config).to(device)
     role, start = "start", request.start
     if preset.teacher is not None:
         role, start = "teacher", request.teacher or shipped_path(preset.teacher)
     if start is None:
         return Networks(module, encoder, lineage=lineage)
-    network, start_sha256, recipe = _fitting(role, start, request.preset or "nano", config, sha256)
+    network, manifest = _fitting(role, start, size_name, config, encoder)
     network.to(device)
     module.load_state_dict(network.state_dict())
-    lineage |= {f"{role}_sha256": start_sha256, f"{role}_recipe_sha256": recipe}
-    return Networks(module, encoder, network if role == "teacher" else None, lineage)
+    lineage |= {f"{role}_sha256": sha256_file(start), f"{role}_recipe_sha256": manifest.recipe_sha256}
+    return Networks(module, encoder, network if role == "teacher" else None, manifest, lineage)
+
+
+def encoded(
+    built: Networks, data: TrainingImages, device: torch.device, report: Callable[[str], None], writes: bool = True
+) -> TrainingImages:
+    """`data` with the latents that a denoiser needs, and the statistics that they are normalised by; else as it is.
+
+    Images are encoded where that was not done before; without `writes` another process does it.
+    """
+    if built.encoder is None:
+        return data
+    data = encode_cached(data, built.encoder, device, report, writes)
+    if built.encoder.name is None or data.latents is None:
+        return data
+    if built.begun is not None:  # its network reads latents normalised as it learned them
+        return replace(data, named=built.begun.latents)
+    std, mean = torch.std_mean(data.latents, dim=(0, 2, 3), correction=0)
+    std[std < 1e-6] = 1.0
+    return replace(data, named=NamedLatents(built.encoder.name, tuple(mean.tolist()), tuple(std.tolist())))
 
 
 def assemble(
@@ -137,12 +168,10 @@ def assemble(
     data: TrainingImages,
     lpips: Lpips,
     report: Callable[[str], None],
-    writes: bool = True,
 ) -> Objective:
     """The objective over networks and data; `lpips` is the network `request.perceptual` names.
 
-    Images are encoded where that was not done before; without `writes` another process does it. A new run's linear path is
-    fitted.
+    A denoiser's data come from `encoded`. A new run's linear path is fitted.
     """
     loss, preset, module, device = planned.loss, planned.preset, built.module, request.device
     perceptual = PerceptualLoss(lpips, request.perceptual, autocast_dtype(request.config.precision, device))
@@ -154,14 +183,16 @@ def assemble(
             module.start_linear(fit_pca(data.images, config.down_factor(), config.latent_channels))
         return AutoencoderObjective(module, data.resident(device), loss, perceptual)
     assert isinstance(module, Denoiser)
-    assert built.encoder is not None
     assert preset is not None
-    data = encode_cached(data, built.encoder, built.lineage["encoder_sha256"], device, report, writes).resident(device)
-    begun = request.resume or {"teacher_sha256", "start_sha256"} & built.lineage.keys()
-    if module.config.linear and not begun:
+    data = data.resident(device)
+    if module.config.linear and not (request.resume or built.begun):
         assert data.latents is not None
         report("fitting the least-squares map from latents to cells")
-        module.start_linear(*fit_linear_map(data.latents, data.images, module.config.down_factor))
+        weight, bias = fit_linear_map(data.latents, data.images, module.config.down_factor)
+        if data.named is not None:  # the map of the same latents normalised
+            mean, std = torch.tensor(data.named.mean), torch.tensor(data.named.std)
+            weight, bias = weight * std, bias + weight @ mean
+        module.start_linear(weight, bias)
     flow = make_flow(preset.flow, preset.scales)
     if isinstance(loss, FlowLossConfig):
         return FlowObjective(module, flow, data, loss, perceptual)
@@ -171,16 +202,16 @@ def assemble(
     return DistillationObjective(module, built.teacher, flow, data, loss, perceptual)
 
 
-def _fitting(role: str, path: Path, preset: str, expected: DenoiserConfig, vae_sha256: str) -> tuple[Denoiser, str, str | None]:
-    """A checkpoint that a run can go on from, with the hashes of its weights and of its recipe; errors call it `role`."""
+def _fitting(role: str, path: Path, preset: str, expected: DenoiserConfig, encoder: FrozenEncoder) -> tuple[Denoiser, Manifest]:
+    """A checkpoint that a run can go on from; errors call it `role`."""
     network, manifest = load_denoiser(path)
-    if manifest.encoder_sha256 != vae_sha256:
-        raise MsbenchError(
-            f"{role} {path} was trained on another encoder's latents ({encoder_path(path, manifest.encoder_sha256)})"
-        )
+    named = manifest.latents and manifest.latents.encoder
+    if manifest.encoder_sha256 != encoder.sha256 or bool(named) != bool(encoder.name):
+        other = named or encoder_path(path, manifest.encoder_sha256)
+        raise MsbenchError(f"{role} {path} was trained on another encoder's latents ({other})")
     if network.config != expected:
         raise MsbenchError(f"{role} {path} has another architecture than preset {preset!r} with {expected.scales} scales")
-    return network, sha256_file(path), manifest.recipe_sha256
+    return network, manifest
 
 
 def _built(build: Callable[[], ModuleT], config: AutoencoderConfig | DenoiserConfig) -> ModuleT:

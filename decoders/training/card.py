@@ -55,11 +55,12 @@ def render_card(facts: dict[str, Any]) -> str:
     }
     if facts.get("flow"):
         rows["flow"] = f"{facts['flow']}, {facts['architecture']['scales']} scale(s)"
+        if facts.get("encoder"):
+            rows["latents of"] = f"`{facts['encoder']}`"
         rows["encoder sha256"] = f"`{facts['encoder_sha256']}`"
-    if facts.get("start_sha256"):
-        rows["start sha256"] = f"`{facts['start_sha256']}`"
-    if facts.get("teacher_sha256"):
-        rows["teacher sha256"] = f"`{facts['teacher_sha256']}`"
+    for origin in ("start", "teacher"):
+        if facts.get(f"{origin}_sha256"):
+            rows[f"{origin} sha256"] = f"`{facts[f'{origin}_sha256']}`"
     lines = [f"# {facts['decoder']} ({facts['preset']})", "", "| | |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in rows.items()]
     curves = facts["loss_curves"]
@@ -117,19 +118,20 @@ def sparkline(values: Sequence[float | None]) -> str:
     return "".join(" " if value is None else _BARS[min(7, int(8 * (value - low) / span))] for value in values)
 
 
-def write_samples(path: Path, checkpoint: Path, name: str, scales: int | None, data: TrainingImages) -> None:
+def write_samples(path: Path, checkpoint: Path, name: str, scales: int | None, data: TrainingImages, offline: bool) -> None:
     """Decode `COUNT` images spread over `data` with the weights in `checkpoint` and draw them beside the originals.
 
     Args:
         path: where the PNG goes.
         name: registry name the checkpoint was trained as.
         scales: K of a denoiser.
+        offline: never touch the network.
     """
     preset, steps = DIFFUSION.get(name), None
     if preset is not None:
         scales = scales or preset.scales
         steps = scales * (STEPS_PER_SCALE if preset.objective == "flow" else 1)
-    decoder = build(DecoderOptions(checkpoint=checkpoint, steps=steps, scales=scales, name=name))
+    decoder = build(DecoderOptions(checkpoint=checkpoint, steps=steps, scales=scales, name=name, offline=offline))
     picks = torch.linspace(0, len(data.images) - 1, min(COUNT, len(data.images))).long()
     originals = trim(data.images[picks], decoder.spec.down_factor)
     keys = [f"training image {int(index)}" for index in picks]

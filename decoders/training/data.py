@@ -18,7 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from decoders.autoencoder import Autoencoder
+from decoders.checkpoint import NamedLatents
+from decoders.latents import FrozenEncoder
 from decoders.training.distributed import Group
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
@@ -43,7 +44,9 @@ class TrainingImages:
     sha256: str
     """hash over keys and pixels"""
     latents: Tensor | None = None
-    """float32 [N, C, S/f, S/f], normalised"""
+    """float32 [N, C, S/f, S/f], as their encoder gives them"""
+    named: NamedLatents | None = None
+    """whose they are, where crops of them must be normalised"""
 
     def with_latents(self, encode: Callable[[Tensor], Tensor], grid: int, batch: int = 32) -> TrainingImages:
         """Encode every image once, whole up to a multiple of `grid` pixels; crops are then cut from the cache."""
@@ -72,7 +75,7 @@ class TrainingImages:
             multiple: the side is a multiple of this; None = of `grid`.
 
         Returns:
-            images float32 [count, 3, s, s] in [-1, 1] and latents [count, C, s/grid, s/grid] (None without a cache).
+            images float32 [count, 3, s, s] in [-1, 1] and normalised latents [count, C, s/grid, s/grid] (None without a cache).
 
         Raises:
             MsbenchError: crops or images are smaller than one multiple.
@@ -88,7 +91,11 @@ class TrainingImages:
         images = cut(self.images, index, corners, size)
         if self.latents is None:
             return to_float(images), None
-        return to_float(images), cut(self.latents, index, [(y // grid, x // grid) for y, x in corners], size // grid)
+        latents = cut(self.latents, index, [(y // grid, x // grid) for y, x in corners], size // grid)
+        if self.named is not None:
+            mean, std = self.named.moments(latents.device)
+            latents = (latents - mean) / std
+        return to_float(images), latents
 
     def encoded_crops(
         self, count: int, size: int, grid: int, generator: torch.Generator, multiple: int, device: torch.device
@@ -127,8 +134,7 @@ def trim(images: Tensor, multiple: int) -> Tensor:
 
 def encode_cached(
     data: TrainingImages,
-    autoencoder: Autoencoder,
-    sha256: str,
+    encoder: FrozenEncoder,
     device: torch.device,
     report: Callable[[str], None],
     writes: bool = True,
@@ -137,13 +143,14 @@ def encode_cached(
 
     With `writes` False this process waits for another one that encodes.
     """
-    path = cache_dir() / "latents" / f"{data.sha256[:24]}-{sha256[:24]}.npy"
+    # Options of a named encoder change its latents, not its weights.
+    key = hashlib.sha256(f"{encoder.sha256} {encoder.name}".encode()).hexdigest() if encoder.name else str(encoder.sha256)
+    path = cache_dir() / "latents" / f"{data.sha256[:24]}-{key[:24]}.npy"
     if writes and not path.is_file():
         report(f"encoding {len(data.images)} images")
-        autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        encoded = data.with_latents(
-            lambda images: autoencoder.encode(images.to(device)).cpu(), autoencoder.config.down_factor()
-        )
+        # One that samples its posterior leaves the run's own draws as they were.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            encoded = data.with_latents(lambda images: encoder.encode(images.to(device)).cpu(), encoder.down_factor)
         assert encoded.latents is not None
         with atomic_path(path) as temporary:
             np.save(temporary, encoded.latents.numpy())

@@ -38,6 +38,8 @@ class TrainRequest:
     """the LPIPS that is trained on"""
     vae: Path | None = None
     """autoencoder checkpoint that gives the latents; None = the shipped one"""
+    encoder: str | None = None
+    """any decoder, `NAME[@option=value]…`, whose encoder gives the latents instead"""
     teacher: Path | None = None
     """teacher checkpoint of a student; None = the shipped one"""
     start: Path | None = None
@@ -69,13 +71,15 @@ def configured(request: TrainRequest) -> TrainRequest:
     meaningless = {
         "--preset": request.preset if name == "vae-ft" else None,
         "--scales": request.scales if preset is None else None,
-        "--vae": request.vae if name == "vae" else None,
+        "--vae": request.vae if name == "vae" or request.encoder else None,
+        "--encoder": request.encoder if preset is None else None,
         "--teacher": None if has_teacher else request.teacher,
         "--start-from": request.start if preset is None or has_teacher else None,
     }
+    beside = f" with --encoder {request.encoder}" if preset and request.encoder else ""
     for option, value in meaningless.items():
         if value is not None:
-            raise MsbenchError(f"{option} {value} has no meaning for {name}: leave {option} out")
+            raise MsbenchError(f"{option} {value} has no meaning for {name}{beside}: leave {option} out")
     networks = {"vae": ("autoencoder",), "vae-ft": ()}.get(name, ("denoiser",))
     check_settings(request.settings, (*networks, "loss", "perceptual", "train"))
     request = replace(

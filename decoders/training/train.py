@@ -19,7 +19,7 @@ from torch import nn
 from decoders.autoencoder import Autoencoder
 from decoders.checkpoint import Manifest, save_checkpoint, shipped_path
 from decoders.training.autoencoder import set_latent_statistics
-from decoders.training.build import Networks, Plan, assemble, networks, plan
+from decoders.training.build import Networks, Plan, assemble, encoded, networks, plan
 from decoders.training.card import read_curves, write_card, write_samples
 from decoders.training.data import TrainingImages, load_training_images
 from decoders.training.distributed import current_group
@@ -30,6 +30,7 @@ from harness.environment import environment
 from harness.errors import MsbenchError
 from harness.files import folder_lock, sha256_file, write_bytes
 from harness.metrics.lpips import Lpips
+from harness.request.requests import parse_request
 
 _FORMER = (("linear", False), ("stem", 3))
 """fields of architectures, at what stood there before there were such fields: left out of the hash of the recipe"""
@@ -62,7 +63,8 @@ def run_training(
         report(f"reading {request.data.name}")
         data = load_training_images(request.data, group)
         started = time.time()
-        objective = assemble(request, planned, built, data, lpips, report, group.local_rank == 0)
+        data = encoded(built, data, request.device, report, group.local_rank == 0)
+        objective = assemble(request, planned, built, data, lpips, report)
         if request.config.compile:
             compile_networks(objective.module, lpips)
         recipe = recipe_sha256(request, planned, built, data, group.world)
@@ -108,8 +110,8 @@ def check_encoder_beside(request: TrainRequest, built: Networks) -> None:
 
 def _keeps_encoder(built: Networks) -> bool:
     """Whether a denoiser's latents are those of an encoder that does not ship, so that decoders look for it beside them."""
-    shipped = shipped_path("vae")
-    return built.encoder is not None and not (shipped.is_file() and sha256_file(shipped) == built.lineage["encoder_sha256"])
+    encoder, shipped = built.encoder, shipped_path("vae")
+    return encoder is not None and not encoder.name and not (shipped.is_file() and sha256_file(shipped) == encoder.sha256)
 
 
 def compile_networks(*modules: nn.Module) -> None:
@@ -138,15 +140,17 @@ def _write(
     module = objective.module
     if request.decoder == "vae" and isinstance(module, Autoencoder):
         set_latent_statistics(module, data)
+    of_encoder = f", latents of {parse_request(request.encoder).label}" if request.encoder else ""
     manifest = Manifest(
         request.decoder,
         "denoiser" if planned.preset else "autoencoder",
         asdict(built.module.config),
-        f"{data.name} ({len(data.images)} images, {data.images.shape[-1]} px)",
+        f"{data.name} ({len(data.images)} images, {data.images.shape[-1]} px){of_encoder}",
         built.lineage.get("encoder_sha256"),
         planned.preset.flow if planned.preset else None,
         request.config.seed,
         recipe,
+        data.named,
     )
     sha256 = save_checkpoint(target, module, manifest)
     if (averaged := load_snapshot(request.output)) is not None:
@@ -199,7 +203,7 @@ def _write(
         "loss_curves": read_curves(request.output / "log.csv"),
     }
     write_card(request.output / request.decoder, json.loads(json.dumps(facts, default=str)))
-    write_samples(request.output / f"{request.decoder}.png", target, request.decoder, request.scales, data)
+    write_samples(request.output / f"{request.decoder}.png", target, request.decoder, request.scales, data, request.offline)
 
 
 def recipe_sha256(request: TrainRequest, planned: Plan, built: Networks, data: TrainingImages, world: int = 1) -> str:
@@ -223,6 +227,7 @@ def recipe_sha256(request: TrainRequest, planned: Plan, built: Networks, data: T
         "perceptual": asdict(request.perceptual),
         "adversary": _NO_ADVERSARY,
         "optimiser": {key: value for key, value in asdict(request.config).items() if key not in ignored},
+        **({"encoder_options": dict(parse_request(request.encoder).own)} if request.encoder else {}),
     }
     if world > 1:
         facts["processes"] = world

@@ -32,6 +32,8 @@ def run_command(
     as_given: Annotated[bool, typer.Option("--as-given")] = False,
     seed: int = 0,
     noise_seeds: shared.Count = 1,
+    latent_noise: Annotated[float, typer.Option(metavar="SIGMA")] = 0.0,
+    effective_rate: Annotated[bool, typer.Option("--effective-rate")] = False,
     margin: str = "",
     extra_metrics: str = "",
     batch_size: shared.Count = 8,

@@ -73,7 +73,7 @@ def sweep_command(
 
     what = "cost" if cost_only else dataset.partition(":")[0]
     folder = output_dir or runs_root() / f"sweep-{what}-{device.replace(':', '')}"
-    sizes = tuple(shared.parse_integers("--cost-batch-sizes", cost_batch_sizes))
+    sizes = () if cost_batch_sizes == "none" else tuple(shared.parse_integers("--cost-batch-sizes", cost_batch_sizes))
     of_runs = ("dataset", "data_dir", "split", "resolution", "max_samples", "seed", "device", "dtype", "offline")
     run = RunConfig((), **{name: given[name] for name in of_runs})
     request = SweepRequest(

@@ -6,11 +6,14 @@ import inspect
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.shared import CountIfAny, Offline, Resume, SideIfAny, chosen, progress_bar, say
+
+if TYPE_CHECKING:
+    from harness.data.types import Request
 
 
 def train_command(
@@ -38,6 +41,7 @@ def train_command(
     seed: int = 0,
     subset_seed: Annotated[int, typer.Option(min=0)] = 0,
     vae: Path | None = None,
+    encoder: str | None = None,
     teacher: Path | None = None,
     start_from: Path | None = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard")] = False,
@@ -52,19 +56,22 @@ def train_command(
     Examples:
       msbench train-decoder ms-onestep --dataset imagenette --max-minutes 30
       msbench train-decoder vae --dataset folder:my-images --max-steps 1000 --set loss.batch=8
+      msbench train-decoder direct --encoder taef2@checkpoint=DIR --max-minutes 30
     """
     given = locals()
+    from harness.data.types import Request
+
+    data = Request(dataset, data_dir, resolution, max_samples, subset_seed, False, "train", offline)
     if decoder.startswith("pca"):
-        _fit_pca(decoder, given)
+        _fit_pca(decoder, given, data)
         return
     from decoders.training.config import TrainConfig
     from decoders.training.request import TrainRequest
     from decoders.training.train import run_training
-    from harness.data.types import Request
     from harness.run.config import check_device, runs_root
 
     made = {
-        "data": Request(dataset, data_dir, resolution, max_samples, subset_seed, False, "train", offline),
+        "data": data,
         "output": output_dir or runs_root() / "train" / decoder,
         "settings": tuple(settings or ()),
         "config": TrainConfig(**chosen(TrainConfig, given)),
@@ -86,12 +93,11 @@ def train_command(
 _PCA_OPTIONS = ("decoder", "dataset", "data_dir", "resolution", "max_samples", "subset_seed", "output_dir", "offline")
 
 
-def _fit_pca(name: str, given: dict[str, Any]) -> None:
+def _fit_pca(name: str, given: dict[str, Any], request: Request) -> None:
     """Fit a linear code to the training images; it has no budget and nothing to set."""
     from baselines.pca import write_pca
     from decoders.training.data import load_training_images
     from harness.cells import FITTED_IMAGES
-    from harness.data.types import Request
     from harness.errors import MsbenchError
     from harness.run.config import runs_root
 
@@ -104,15 +110,6 @@ def _fit_pca(name: str, given: dict[str, Any]) -> None:
     path = (given["output_dir"] or runs_root() / "train" / name) / f"{name}.safetensors"
     if path.exists():
         raise MsbenchError(f"{path} is there already: choose another --output-dir")
-    request = Request(
-        given["dataset"],
-        given["data_dir"],
-        given["resolution"],
-        given["max_samples"],
-        given["subset_seed"],
-        split="train",
-        offline=given["offline"],
-    )
     say(f"reading {request.name}", stderr=True)
     data = load_training_images(request)
     facts = {

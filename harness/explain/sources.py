@@ -106,6 +106,8 @@ class Sources:
 
     def redone(self, inputs: Iterable[Image], dtype: str, own: Mapping[str, str]) -> Iterator[Image]:
         """What the decoder gives for pictures: float32 in [0, 255], clamped; `dtype` is empty for the run's."""
+        if self.run.record.data.protocol.latent_noise:
+            raise Needs("a run without --latent-noise")
         decoder, keys = self._built(dtype, own), iter(self.run.keys)
         drawing = own or self.run.record.data.decoders[self.label].noise.global_draws  # an option may make it draw
         for images in _batches(inputs, 1 if drawing else _BATCH):

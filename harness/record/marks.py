@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from harness.record.schema import DatasetFacts, Details, Result
@@ -16,18 +17,23 @@ RATE_WITHIN = 0.01
 
 def rate_ratio(result: Result, baseline: Result) -> float | None:
     """Bits an image over the baseline's; None where either is unknown."""
-    known = result.rate and baseline.rate
-    return result.rate.bits_per_image / baseline.rate.bits_per_image if known else None  # type: ignore[union-attr]
+    return _ratio(*(asdict(one.rate) if one.rate else None for one in (result, baseline)))
 
 
 def with_ratios(rows: Iterable[Mapping[str, Any]], baseline: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Rows as in `--json` with `rate_ratio`, bits an image over the baseline's or None, and `rate_baseline`, its label."""
-    whole, label = ((baseline.get("rate") or {}).get("bits_per_image"), baseline["label"]) if baseline else (None, None)
-    found = []
-    for row in rows:
-        bits = (row.get("rate") or {}).get("bits_per_image")
-        found.append({**row, "rate_ratio": bits / whole if bits and whole else None, "rate_baseline": label})
-    return found
+    rate, label = (baseline.get("rate"), baseline["label"]) if baseline else (None, None)
+    return [{**row, "rate_ratio": _ratio(row.get("rate"), rate), "rate_baseline": label} for row in rows]
+
+
+def _ratio(rate: Mapping[str, Any] | None, baseline: Mapping[str, Any] | None) -> float | None:
+    """Of effective bits, which those of files and tokens are anyway; of nominal ones where a side has no others."""
+    if not rate or not baseline:
+        return None
+    sides = rate, baseline
+    real = [one.get("effective_bits_per_image") or one["bits_per_image"] * (one["kind"] != "nominal") for one in sides]
+    bits, whole = real if all(real) else [one["bits_per_image"] for one in sides]
+    return bits / whole if whole else None
 
 
 def other_rate(ratio: float | None) -> bool:

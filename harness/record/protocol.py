@@ -45,6 +45,8 @@ class Protocol:
     """how the subset was drawn: "stratified by class", "unlabelled", …; empty for everything"""
     partial: bool = False
     """the dataset should hold more images than it did"""
+    latent_noise: float = 0.0
+    """noise added to latents, in spreads of each channel"""
     reconstructions: str = DECODED
     """where they come from; finished images alone draw no noise, and compare with whatever has the same reference pixels"""
 

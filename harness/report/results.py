@@ -107,6 +107,9 @@ def figures(results: Sequence[Result]) -> Iterator[Figure]:
     if any(result.get("rate") for result in results):
         yield Figure("rate.bits_per_image", "Bits\n/image", None, _fixed(0), cost=True)
         yield Figure("rate.bits_per_pixel", "Bits\n/pixel", None, cost=True)
+    if any((result.get("rate") or {}).get("effective_step") for result in results):
+        yield Figure("rate.effective_bits_per_image", "Effective\nbits\n/image", None, _fixed(0), cost=True)
+        yield Figure("rate.effective_bits_per_pixel", "Effective\nbits\n/pixel", None, cost=True)
     yield Figure("gflops", "GFLOPs", "lower", cost=True)
     yield Figure("parameters", "Params", None, count, cost=True)
     yield Figure("peak_memory_mb", "Peak\nMiB", "lower", cost=True)
@@ -177,6 +180,8 @@ def caveats(results: Sequence[Result], demo_datasets: Sequence[str] = ("photos",
         notes.append(f"{', '.join(exact)}: every image came back exactly, the protocol's own error floor; not ranked.")
     if any((result.get("rate") or {}).get("kind") == "nominal" for result in results):
         notes.append("Bits, nominal: 16 for each number of continuous latents.")
+    if any((result.get("rate") or {}).get("effective_step") for result in results):
+        notes.append("Effective bits: of the coarsest uniform quantisation of latents that costs less than 0.1 dB.")
     if any(result.get("peak_memory_mb") is not None for result in results):
         notes.append("Peak MiB: what decoding one image needs above weights and latents.")
     return notes
@@ -218,7 +223,8 @@ def check_columns(keys: Sequence[str], extra_metrics: Sequence[str], batch_sizes
     """Raise `UnknownNameError` for a column that no run with these extra metrics and timed batch sizes can have."""
     metrics = {name: 0.0 for name, metric in METRICS.items() if not metric.extra or name in extra_metrics}
     beside = {"rfid_infinity": 0.0, "octaves_db": {"0": 0.0}, "ms_per_image": dict.fromkeys(batch_sizes, 0.0)}
-    select(results_table([{"decoder": "", **metrics, **beside}]), keys)
+    rate = {"kind": "files", "perplexity": (), "effective_step": 1.0}
+    select(results_table([{"decoder": "", **metrics, **beside, "rate": rate}]), keys)
 
 
 _PAPER = ("bits_per_pixel", "rfid", "psnr", "ssim", "lpips", "gflops", "parameters", "kid", "peak_memory_mb")

@@ -51,7 +51,7 @@ class ForeignDecoder:
             raise MsbenchError(f"decoder {options.name}: {wanted}, not {what}")
         self.source_sha256 = source or source_sha256(thing)
         self._options, self._unit = options, _is_unit(options)
-        networks = _networks(thing)
+        networks = networks_of(thing)
         for network in networks:
             network.eval().to(options.device)
         held = _dtypes(networks)
@@ -61,7 +61,7 @@ class ForeignDecoder:
         self._latents_in = options.dtype if networks else None
         self._decode: Callable[..., Any] = self._thing.decode
         self._draws = _takes_noise(self._decode)
-        self.spec = self._whole_spec(_networks(self._thing))
+        self.spec = self._whole_spec(networks_of(self._thing))
         if isinstance(self._thing, Compilable):
             self.compiled = self._compiled
 
@@ -88,7 +88,7 @@ class ForeignDecoder:
         if not _dtypes(networks) - {wanted}:
             return thing
         other = copy.deepcopy(thing)
-        mine = _networks(other)
+        mine = networks_of(other)
         if any(one is another for one in mine for another in networks):
             raise MsbenchError(f"decoder {self._options.name}: a function's networks stay in their dtype: give an object")
         for network in mine:
@@ -204,7 +204,7 @@ def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _networks(thing: object, depth: int = _DEPTH, seen: set[int] | None = None) -> list[nn.Module]:
+def networks_of(thing: object, depth: int = _DEPTH, seen: set[int] | None = None) -> list[nn.Module]:
     """Modules that an object is, holds, or, as a function, reaches."""
     seen = set() if seen is None else seen
     if id(thing) in seen or isinstance(thing, (type, ModuleType)):
@@ -225,7 +225,7 @@ def _networks(thing: object, depth: int = _DEPTH, seen: set[int] | None = None) 
             held = thing
         case _ if hasattr(thing, "__dict__"):
             held = vars(thing).values()
-    return [network for one in list(held) if depth for network in _networks(one, depth - 1, seen)]
+    return [network for one in list(held) if depth for network in networks_of(one, depth - 1, seen)]
 
 
 def _dtypes(networks: Iterable[nn.Module]) -> set[torch.dtype]:

@@ -45,6 +45,10 @@ class RunConfig:
     """seeds the subset and each sample's noise"""
     noise_seeds: int = 1
     """each image is decoded under this many noise seeds (seed, seed + 1, …); figures are means over them"""
+    latent_noise: float = 0.0
+    """latents are decoded with Gaussian noise of so many of each channel's spreads added, as behind a generator"""
+    effective_rate: bool = False
+    """also measure how coarsely latents can be quantised: see `harness.run.latents`"""
     margins: str = ""
     """losses that count as none, stated before the run: NAME=NUMBER or NAME=NUMBER%, separated by commas; metrics not named
     keep those of `registry.DEFAULT_MARGINS`"""
@@ -147,17 +151,18 @@ def dataset_request(config: RunConfig) -> Request:
     return Request(config.dataset, **{name: getattr(config, name) for name in asked})
 
 
-_RANGES: tuple[tuple[str, int, int], ...] = (
+_RANGES: tuple[tuple[str, float, float], ...] = (
     ("resolution", 1, 2**20),
     ("max_samples", 1, 2**40),
     ("seed", -(2**63), 2**63 - 1),
     ("noise_seeds", 1, 1_000),
+    ("latent_noise", 0.0, 1e3),
     ("batch_size", 1, 2**16),
     ("steps", 1, 100_000),
     ("scales", 1, 16),
     ("sheet_rows", 0, 1_000),
 )
-"""whole numbers of a `RunConfig`, which may be None where that is a default, and what they may be"""
+"""numbers of a `RunConfig`, whole where both bounds are, which may be None where that is a default, and what they may be"""
 
 
 def check_number(name: str, value: object, low: float, high: float) -> None:

@@ -21,7 +21,7 @@ from harness.stopwatch import Progress
 _FEATURES, _SAMPLE = 4 * 2048, 200  # bytes an image and noise seed: Inception features; a row of samples.parquet, about
 _ROW = ("label", "decoder", "options", "ms_per_image", "gflops", "parameters", "peak_memory_mb", "trained_on")
 _ONCE = ("loading decoders", "loading metrics")
-_ELSEWHERE = ("decoding", "measuring cost", "statistics", "cache", "writing")
+_ELSEWHERE = ("statistics of latents", "decoding", "measuring cost", "statistics", "cache", "writing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ def plan_run(config: RunConfig, progress: Progress | None = None) -> RunPlan:
             config,
             max_samples=few,
             cost=None if config.as_given else one,
+            effective_rate=False,
             offline=True,
             resume=False,
             output_dir=Path(place) / "run",

@@ -32,6 +32,7 @@ from harness.record.run import FILE, REFERENCE, feature_key
 from harness.run.config import RunConfig
 from harness.run.independence import PROBED, callers_generators, largest_difference, seeded
 from harness.run.journal import Journal, new_state
+from harness.run.latents import Noisy
 from harness.run.rate import count_code
 from harness.run.reconstruct import Reconstruction, encoder_of, join, reconstruct
 from harness.stopwatch import Progress, Stages
@@ -44,7 +45,8 @@ class _LearntLate(Exception):
 class QualityPass:
     """One pass over the dataset, every batch through every decoder and noise seed; batches are loaded ahead in a thread.
 
-    Features of the reference come from the cache where it has them, and are kept there, also by a pass that fails later.
+    Latents get noise where a standard deviation of each channel, [C, 1, 1], is given. Features of the reference come from the
+    cache where it has them, and are kept there, also by a pass that fails later.
     """
 
     def __init__(
@@ -56,9 +58,10 @@ class QualityPass:
         device: torch.device,
         journal: Journal,
         stages: Stages,
+        deviations: Mapping[str, Tensor],
     ) -> None:
         self._config, self._dataset, self._decoders, self._suite = config, dataset, decoders, suite
-        self._device, self._journal, self._stages = device, journal, stages
+        self._device, self._journal, self._stages, self._deviations = device, journal, stages, deviations
         self._finished = {label: one for label, one in decoders.items() if isinstance(one, Finished)}
         rows = min(config.sheet_rows, len(dataset))
         self._shown = set(np.linspace(0, len(dataset) - 1, rows).round().astype(int).tolist())
@@ -217,10 +220,12 @@ class QualityPass:
     ) -> tuple[Reconstruction, bool]:
         """One call, and whether it drew from a global generator."""
         noise = SampleNoise.for_samples(seed, keys, self._device)
+        if label in self._deviations:
+            decoder = Noisy(decoder, self._deviations[label], seed, keys)
         with seeded(seed, keys, self._device) as drawn:
             found = reconstruct(decoder, pixels, noise, keys)
             drew = drawn()
-        if noise.used:
+        if noise.used or label in self._deviations:
             self._learn(label, noisy=True)
         return found, drew
 

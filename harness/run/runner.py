@@ -35,6 +35,7 @@ from harness.request.requests import DecoderRequest
 from harness.run.config import RunConfig, check_config, check_device, dataset_request, new_run_folder
 from harness.run.figures import decoder_figures, with_cost
 from harness.run.journal import Journal, new_state, seen_warnings
+from harness.run.latents import by_channel, effective_rate, sample_latents
 from harness.run.quality import QualityPass
 from harness.run.reconstruct import concatenate
 from harness.stats.verdict import merge_margins
@@ -90,6 +91,15 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
         decoders = {label: _built(config, row, device) for label, row in rows.items()}
         told = [*_match(decoders, dataset), *name_clashes([row.name for row in rows.values()])]
     _refuse_random_weights(decoders)
+    deviations = {}
+    for label, one in decoders.items() if config.latent_noise else ():
+        with stages.stage("statistics of latents"):
+            sample = sample_latents(one, dataset, config.seed, device)
+        if not sample:
+            raise MsbenchError(f"--latent-noise: the latents of {label} are no grid of numbers to add noise to: leave it out")
+        deviations[label] = config.latent_noise * by_channel(sample)[1]
+    if deviations:
+        told.append(f"latents were decoded with noise of {config.latent_noise:g} spreads of each channel added")
     if any(one.spec.codebook_sizes for one in decoders.values()) and _OF_INDICES not in config.extra_metrics:
         config = replace(config, extra_metrics=(*config.extra_metrics, _OF_INDICES))
     with stages.stage("loading metrics"):
@@ -107,7 +117,8 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
         run = _Run(config, folder, dataset, rows, decoders, journal, stages, start, data, on_figures)
         try:
             run.write(status="running")
-            run.measure_quality(QualityPass(config, dataset, decoders, suite, device, journal, stages), report)
+            run.measure_quality(QualityPass(config, dataset, decoders, suite, device, journal, stages, deviations), report)
+            run.measure_rates(device, report)
             run.measure_cost(device, report)
             run.draw_sheet()
             return run.end()
@@ -184,6 +195,22 @@ class _Run:
                 ),
             )
         self.on_figures(record)
+
+    def measure_rates(self, device: torch.device, report: Progress) -> None:
+        """The effective rate of each row's latents; rows of one encoder share that of the first."""
+        found: dict[str, dict[str, Any]] = {}
+        results = list(self.data.results)
+        for index, result in enumerate(results if self.config.effective_rate else ()):
+            label, rate, decoder = result.label, result.rate, self.decoders[result.label]
+            if rate is None or rate.kind != "nominal":
+                continue
+            encoder = decoder.spec.encoder_sha256 or label
+            if encoder not in found:
+                report(f"effective rate of {label}", index, len(results))
+                with self.stages.stage("effective rate"):
+                    found[encoder] = effective_rate(decoder, self.dataset, self.config.seed, device) | {"effective_of": label}
+            results[index] = replace(result, rate=replace(rate, **found[encoder]))
+        self.write(results=tuple(results))
 
     def measure_cost(self, device: torch.device, report: Progress) -> None:
         """Each decoder's cost; one that fails does not keep the others from being measured."""
@@ -272,6 +299,7 @@ def _plan(
         subset_seed=0 if everything else config.seed,
         noise_seed=config.seed,
         noise_seeds=config.noise_seeds,
+        latent_noise=config.latent_noise,
         margins=merge_margins(DEFAULT_MARGINS, config.margins, METRICS),
         subset=info.subset,
         partial=info.partial,

@@ -149,7 +149,7 @@ def _quality(record: Record) -> dict[str, Any]:
 
 def _latents(decoder: Decoder, request: SweepRequest, resolution: int, device: torch.device) -> torch.Tensor:
     """Latents as a decoder gets them, of unit variance: what a GPU's time and power depend on is the same as with images."""
-    noise = noise_for(request.run.seed, max(request.cost.batch_sizes), device)
+    noise = noise_for(request.run.seed, max(request.cost.batch_sizes, default=1), device)
     channels, side = decoder.spec.latent_channels, resolution // decoder.spec.down_factor
     if channels is not None:
         return noise.normal((channels, side, side), 0)

@@ -84,7 +84,7 @@ def _rows(sweep: Sweep, one: MeasuredCell) -> list[dict[str, Any]]:
         "quality_reason": figures["quality_reason"],
         **_quality(figures["quality"]),
     }
-    return [common | _timed(timed) for timed in cost.cells]
+    return [common | _timed(timed) for timed in cost.cells] or [common | {"status": "ok"}]
 
 
 _METRICS = tuple(name for name in METRICS if not name.startswith("pyiqa:"))  # a sweep computes none of pyiqa's
@@ -130,11 +130,11 @@ def _theory(cell: SweepCell) -> dict[str, float]:
 
 
 def _alike(base: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Both networks are of one kind and size."""
+    """Both networks are of one kind and size, as random ones of one preset are: folding latents to K grids takes parameters."""
     if base["network"] != row["network"]:
         return False
     small, large = sorted((base["parameters"], row["parameters"]))
-    return bool(large <= SAME_NETWORK * small)
+    return base["weights"] == row["weights"] == "random" or bool(large <= SAME_NETWORK * small)
 
 
 def _ratios(base: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[float, float]:

@@ -152,3 +152,18 @@ def test_bits_of_jpeg_are_those_of_its_files() -> None:
     decoder = jpeg(DecoderOptions())
     files = [fit_to_budget(image, budget_bytes(64, 64))[0] for image in images]
     assert decoder.bits(decoder.encode(as_batch(*images))) == [8 * len(file) for file in files]
+
+
+def test_jpeg_is_held_at_any_bits_a_pixel() -> None:
+    pixels = crop()
+    decoder = jpeg(DecoderOptions(own={"bits_per_pixel": "0.35"}))
+    (bits,) = decoder.bits(decoder.encode(as_batch(pixels)))
+    assert bits == 8 * len(fit_to_budget(pixels, int(0.35 * 128 * 128 / 8))[0])
+    assert 0.3 < bits / 128**2 <= 0.35
+    assert jpeg(DecoderOptions()).encode(as_batch(pixels)).shape == (1, 4 + 128 * 128 // 8)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "1e3", "24.1", "many", "", "1."])
+def test_bits_a_pixel_are_a_number_above_0(value: str) -> None:
+    with pytest.raises(MsbenchError, match=r"bits_per_pixel is a number above 0, at most 24, not"):
+        jpeg(DecoderOptions(own={"bits_per_pixel": value}))

@@ -16,6 +16,7 @@ from torch import Tensor
 from decoders.autoencoder import Autoencoder, AutoencoderConfig
 from decoders.checkpoint import load_autoencoder, load_denoiser
 from decoders.denoiser import DenoiserConfig
+from decoders.latents import own_encoder
 from decoders.presets import SizePreset
 from decoders.training import build as build_module
 from decoders.training import train as train_module
@@ -280,16 +281,18 @@ def test_validation_images_are_never_trained_on(lab: Lab) -> None:
 def test_latents_are_encoded_once(lab: Lab, pictures: TrainingImages, tiny_autoencoder: Autoencoder) -> None:
     lines: list[str] = []
     cpu = torch.device("cpu")
-    first = encode_cached(pictures, tiny_autoencoder, "a" * 64, cpu, lines.append)
-    second = encode_cached(pictures, tiny_autoencoder, "a" * 64, cpu, lines.append)
+    one, other = (own_encoder(tiny_autoencoder, letter * 64) for letter in "ab")
+    first = encode_cached(pictures, one, cpu, lines.append)
+    second = encode_cached(pictures, one, cpu, lines.append)
     assert len(lines) == 1
     assert first.latents is not None
     assert second.latents is not None
     assert torch.equal(first.latents, second.latents)
     assert torch.equal(first.latents, pictures.with_latents(tiny_autoencoder.encode, 8).latents)  # type: ignore[arg-type]
-    encode_cached(pictures, tiny_autoencoder, "b" * 64, cpu, lines.append)
-    encode_cached(replace(pictures, sha256="1" * 64), tiny_autoencoder, "a" * 64, cpu, lines.append)
-    assert len(lines) == 3
+    encode_cached(pictures, other, cpu, lines.append)
+    encode_cached(replace(pictures, sha256="1" * 64), one, cpu, lines.append)
+    encode_cached(pictures, replace(one, name="one@posterior=sample"), cpu, lines.append)
+    assert len(lines) == 4
 
 
 def test_one_gather_cuts_what_windows_cut(pictures: TrainingImages) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from harness.cost.cost import Cost, CostCell
 from harness.data.types import DatasetInfo, Skipped
 from harness.decoder import DecoderSpec
-from harness.record.marks import row_marks
-from harness.record.schema import DatasetFacts, Details, NoiseFacts, Result, SampleCounts
+from harness.record.marks import rate_ratio, row_marks, with_ratios
+from harness.record.schema import DatasetFacts, Details, NoiseFacts, Rate, Result, SampleCounts
 
 RESULT = Result("a", "a", {}, "photos", 16, {}, {}, None, {}, None, {}, None, 0, None, "nothing")
 
@@ -61,3 +61,24 @@ def test_a_time_that_was_not_measured_says_so() -> None:
         "its time at batch 1 is estimated from 3, 6 and 9 of 50 steps, on a line within 1.0 %",
         "not timed at batch 8: two decodes do not fit",
     ]
+
+
+def test_rates_are_held_against_one_another_by_what_is_known_of_both() -> None:
+    nominal, effective = Rate(16.0, 1.0, "nominal"), Rate(16.0, 1.0, "nominal", effective_bits_per_image=4.0)
+    files, wide = Rate(5.0, 1.0, "files"), Rate(64.0, 1.0, "nominal", effective_bits_per_image=8.0)
+    expected = {
+        (files, effective): 5 / 4,
+        (files, nominal): 5 / 16,
+        (wide, effective): 8 / 4,
+        (wide, nominal): 64 / 16,
+        (nominal, wide): 16 / 64,
+        (effective, files): 4 / 5,
+        (files, None): None,
+        (None, files): None,
+    }
+    for (rate, baseline), ratio in expected.items():
+        one, other = (replace(RESULT, rate=side) for side in (rate, baseline))
+        assert rate_ratio(one, other) == ratio
+        (row,) = with_ratios([asdict(one)], asdict(other))
+        assert (row["rate_ratio"], row["rate_baseline"]) == (ratio, "a")
+    assert with_ratios([asdict(RESULT)], None)[0]["rate_ratio"] is None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.errors import MsbenchError
+from harness.errors import MsbenchError, UnknownNameError
 from harness.files import safe_name
 from harness.registry import KINDS, DecoderEntry
 from harness.request.requests import DecoderRequest, parse_request, parse_requests, request_of, split_list
@@ -122,3 +122,12 @@ def test_a_label_becomes_one_harmless_name(label: str, tmp_path: Path) -> None:
 def test_usual_labels_are_their_own_names() -> None:
     for label in ("vae", "ms-diffusion@steps=10", "taef2@checkpoint=weights", "my_model"):
         assert safe_name(label) == label
+
+
+def test_options_of_denoisers_and_of_jpeg() -> None:
+    request = parse_request("direct@checkpoint=a.safetensors@encoder=weights/taef2")
+    assert (request.checkpoint, request.own) == (Path("a.safetensors"), {"encoder": "weights/taef2"})
+    assert parse_request("jpeg@bits_per_pixel=0.35").own == {"bits_per_pixel": "0.35"}
+    for text in ("vae@encoder=a", "bicubic@bits_per_pixel=1"):
+        with pytest.raises(UnknownNameError, match="unknown option of decoder"):
+            parse_request(text)

@@ -14,10 +14,12 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from decoders.checkpoint import Manifest, read_checkpoint, save_checkpoint, shipped_path
 from decoders.denoiser import Denoiser
 from decoders.presets import SIZES, denoiser_config
+from harness.cli import app
 from harness.cost.cost import Cost, CostCell
 from harness.errors import MsbenchError, UnknownNameError
 from harness.record.record import Record, write_record
@@ -280,6 +282,18 @@ def test_cost_alone_is_really_measured(tmp_path: Path) -> None:
     assert {path.name for path in written} >= {"speedup-ms-diffusion.svg", "flops-time.png"}
     assert all(path.is_file() for path in written)
     assert [line for line in omitted if "energy" in line]
+
+
+def test_flops_are_counted_without_a_timing(tmp_path: Path) -> None:
+    options = "--decoder ms-onestep --scales 1,2 --steps 2 --cost-only --cost-batch-sizes none --resolution 64 --json"
+    done = CliRunner().invoke(app, ["sweep", *options.split(), "--beside=", "--output-dir", str(tmp_path / "s")])
+    assert done.exit_code == 0, done.output
+    rows = pd.read_csv(tmp_path / "s" / "sweep.csv")
+    assert rows["counted_speedup"].tolist() == pytest.approx([1.0, 2 / (1 + 1 / 4)], rel=0.1)
+    assert rows["theory_speedup"].tolist() == pytest.approx([1.0, 2 / (1 + 1 / 4)])
+    assert rows["ms_per_image"].isna().all()
+    wrong = CliRunner().invoke(app, ["sweep", "--cost-batch-sizes", "nothing"])
+    assert wrong.exit_code == 2
 
 
 @pytest.mark.slow

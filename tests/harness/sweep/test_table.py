@@ -20,9 +20,11 @@ from harness.sweep.weights import Fit
 from tests.harness.sweep.sweep_requests import cost, request, timed
 
 
-def cell(decoder: str, k: int, n: int, gflops: float, times: list[CostCell], **changes: Any) -> MeasuredCell:
+def cell(
+    decoder: str, k: int, n: int, gflops: float, times: list[CostCell], weights: Any = "random", **changes: Any
+) -> MeasuredCell:
     spec = build_decoder("ms-diffusion", DecoderOptions(weights="random", scales=k, steps=max(n, k))).spec
-    fit = Fit(decoder, "random", None, spec, "untrained")
+    fit = Fit(decoder, weights, None, spec, "untrained")
     figures = {
         "spec": {**asdict(spec), **changes},
         "quality": None,
@@ -59,10 +61,17 @@ def test_networks_of_different_sizes_make_no_speedup() -> None:
     rows = frame(
         cell("ms-diffusion", 1, 12, 120.0, [timed(240.0)], parameters=1_000_000),
         cell("ms-diffusion", 2, 12, 60.0, [timed(120.0)], parameters=1_900_000),
-        cell("ms-diffusion", 3, 12, 40.0, [timed(100.0)], parameters=2_100_000),
+        cell("ms-diffusion", 3, 12, 40.0, [timed(100.0)], "trained", parameters=2_100_000),
+        cell("ms-diffusion", 6, 12, 20.0, [timed(50.0)], parameters=9_900_000),
     )
-    assert rows["measured_speedup"].isna().tolist() == [False, False, True]
-    assert rows["flop_ratio"].isna().tolist() == [False, False, True]
+    assert rows["measured_speedup"].isna().tolist() == [False, False, True, False]  # random ones are of one preset
+    assert rows["flop_ratio"].isna().tolist() == [False, False, True, False]
+
+
+def test_cells_that_are_counted_alone_have_their_ratio() -> None:
+    rows = frame(cell("ms-diffusion", 1, 12, 120.0, []), cell("ms-diffusion", 3, 12, 40.0, []))
+    assert rows["counted_speedup"].tolist() == [1.0, 3.0]
+    assert (set(rows["status"]), rows["measured_speedup"].isna().all()) == ({"ok"}, True)
 
 
 def test_a_batch_without_memory_has_a_row_without_a_time(tmp_path: Path) -> None:
