@@ -174,7 +174,7 @@ def checked_spec(name: str, spec: object) -> DecoderSpec:
         if value is None and key in _OPTIONAL:
             continue
         if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and not low <= value <= high):
-            wanted = "a text" if kind is str else f"a whole number from {low:,} to {high:,}"
+            wanted = {str: "a text", float: "a number"}.get(kind, f"a whole number from {low:,} to {high:,}")
             raise MsbenchError(f"decoder {name}: its spec has {key} = {value!r}, wanted {wanted}")
     sizes = values["codebook_sizes"]
     if sizes is not None and not (isinstance(sizes, tuple) and sizes and all(type(one) is int and one > 1 for one in sizes)):
@@ -182,7 +182,9 @@ def checked_spec(name: str, spec: object) -> DecoderSpec:
     return spec if isinstance(spec, DecoderSpec) else DecoderSpec(**values)
 
 
-_OPTIONAL = ("latent_channels", "weights_sha256", "encoder_sha256", "training_seed", "recipe_sha256", "teacher_sha256")
+_OF_TRAINING = ("recipe_sha256", "teacher_sha256", "flow", "objective")
+_PFLOPS = ("training_pflops", "start_pflops")
+_OPTIONAL = ("latent_channels", "weights_sha256", "encoder_sha256", "training_seed", *_OF_TRAINING, *_PFLOPS)
 _SPEC: dict[str, tuple[type, int, int]] = {
     "down_factor": (int, 1, 1024),
     "latent_channels": (int, 1, 2**20),
@@ -190,7 +192,8 @@ _SPEC: dict[str, tuple[type, int, int]] = {
     "scales": (int, 1, 64),
     "parameters": (int, 0, 10**15),
     "training_seed": (int, -(2**63), 2**63 - 1),
-    **dict.fromkeys(("name", "weights_sha256", "encoder_sha256", "trained_on", "recipe_sha256", "teacher_sha256"), (str, 0, 0)),
+    **dict.fromkeys(("name", "weights_sha256", "encoder_sha256", "trained_on", *_OF_TRAINING), (str, 0, 0)),
+    **dict.fromkeys(_PFLOPS, (float, 0, 0)),
 }
 """field of a spec -> its type, and least and largest number"""
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from decoders.autoencoder import Autoencoder, AutoencoderConfig
-from decoders.checkpoint import load_autoencoder, load_denoiser, shipped_path
+from decoders.checkpoint import lineage_of, load_autoencoder, load_denoiser, shipped_path
 from decoders.denoiser import Denoiser, DenoiserConfig
 from decoders.flow import make_flow
 from decoders.models import encoder_path
@@ -65,7 +65,7 @@ class Networks:
     teacher: Denoiser | None = None
     """of a student"""
     lineage: dict[str, Any] = field(default_factory=dict)
-    """hashes of encoder, teacher and start"""
+    """hashes of encoder, teacher and start, and the compute of the latter's trainings"""
 
 
 def plan(request: TrainRequest) -> Plan:
@@ -126,7 +126,10 @@ def networks(request: TrainRequest, planned: Plan) -> Networks:
     network, start_sha256, recipe = _fitting(role, start, request.preset or "nano", config, sha256)
     network.to(device)
     module.load_state_dict(network.state_dict())
+    its = lineage_of(start, start_sha256)
+    took = [its.get(name) for name in ("start_pflops", "training_pflops")]
     lineage |= {f"{role}_sha256": start_sha256, f"{role}_recipe_sha256": recipe}
+    lineage["start_pflops"] = None if None in took else sum(took)
     return Networks(module, encoder, network if role == "teacher" else None, lineage)
 
 

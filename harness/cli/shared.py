@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -21,6 +21,9 @@ from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
 from harness.errors import MsbenchError
 from harness.report import progress
 from harness.report.table import Table, terminal, visible
+
+if TYPE_CHECKING:
+    from harness.record.record import Record
 
 say, console_for, progress_bar = progress.say, progress.console_for, progress.progress_bar
 DEBUG = "MSBENCH_DEBUG"
@@ -57,6 +60,10 @@ DecoderList = Annotated[
 DatasetName = Annotated[str, typer.Option(help="Images: a name of `msbench ls datasets`, or folder:PATH.")]
 Modes = Annotated[str, typer.Option(help="How decoders run: eager, compile or cudagraph. Several, separated by commas.")]
 NewFolder = Annotated[Path | None, typer.Option(help="Folder to write. Default: a new one below runs/.")]
+KeptFolder = Annotated[
+    Path | None,
+    typer.Option(help="Folder to write. What is there is not measured again. Default: one below runs/ by dataset and device."),
+]
 DataDir = Annotated[Path | None, typer.Option(help="Where the dataset lies: a folder or a tar.")]
 Columns = Annotated[str, typer.Option(help="Columns to show, by their names in the CSV: rfid,psnr,ms_per_image_b1.")]
 Resolution = Annotated[
@@ -170,17 +177,19 @@ def parse_names(*texts: str) -> tuple[str, ...]:
     return tuple(part for text in texts for part in split_list(text))
 
 
-def parse_run(text: str) -> tuple[Path, str | None]:
-    """RUN or RUN:DECODER, split at the last colon that a run's folder stands before.
+def read_run(text: str) -> tuple[Record, str | None]:
+    """The record and the decoder that RUN or RUN:DECODER names, split at the last colon that a run's folder stands before.
 
     Raises:
-        MsbenchError: there is no such folder.
+        MsbenchError: there is no such folder, or no record in it.
     """
+    from harness.record.record import read_record
+
     parts = text.split(":")
     for place in range(len(parts), 0, -1):
         run = ":".join(parts[:place])
         if run and Path(run).exists():
-            return Path(run), ":".join(parts[place:]) or None
+            return read_record(Path(run)), ":".join(parts[place:]) or None
     raise MsbenchError(f"no run at {text}: give the folder that `msbench run` printed, or FOLDER:DECODER")
 
 

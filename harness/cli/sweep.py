@@ -55,12 +55,7 @@ def sweep_command(
     device: shared.Device = "cpu",
     dtype: shared.Dtype = "fp32",
     mode: shared.Modes = "eager",
-    output_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder to write. What is there is not measured again. Default: one below runs/ by dataset and device."
-        ),
-    ] = None,
+    output_dir: shared.KeptFolder = None,
     offline: shared.Offline = False,
     as_json: shared.JsonFlag = False,
 ) -> None:
