@@ -152,9 +152,9 @@ def lineage_of(path: Path, sha256: str) -> dict[str, Any]:
         return {}
     if not isinstance(card, dict) or card.get("sha256") != sha256:
         return {}
-    parts = [card[key] if isinstance(card.get(key), dict) else {} for key in ("objective", "throughput")]
+    objective, throughput = (card[key] if isinstance(card.get(key), dict) else {} for key in ("objective", "throughput"))
     start = card.get("start_pflops") if {"start_sha256", "teacher_sha256"} & card.keys() else 0.0
-    texts = {"teacher_sha256": card.get("teacher_sha256"), "objective": parts[0].get("objective")}
-    numbers = {"training_pflops": parts[1].get("training_pflops"), "start_pflops": start}
-    kinds = (texts, str), (numbers, float)
-    return {name: value for values, kind in kinds for name, value in values.items() if isinstance(value, kind)}
+    texts = {"teacher_sha256": card.get("teacher_sha256"), "objective": objective.get("objective")}
+    numbers = {"training_pflops": throughput.get("training_pflops"), "start_pflops": start}
+    known = {key: value for key, value in texts.items() if isinstance(value, str)}
+    return known | {key: value for key, value in numbers.items() if isinstance(value, float)}

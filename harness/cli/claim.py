@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,6 @@ from harness.cli import shared
 from harness.errors import MsbenchError
 
 if TYPE_CHECKING:
-    from harness.compare.claim import Roles
     from harness.record.record import Record
     from harness.run.config import RunConfig
 
@@ -32,11 +32,13 @@ def claim_command(
     earlier: Annotated[str | None, typer.Option(help="The best teacher after 3/4 of its training, RUN:DECODER.")] = None,
     dataset: shared.DatasetName = "imagenette",
     data_dir: shared.DataDir = None,
+    resolution: shared.Resolution = None,
     max_samples: shared.MaxSamples = None,
     batch_size: shared.BatchSize = 8,
     device: shared.Device = "cpu",
     dtype: shared.Dtype = "fp32",
     cost_seconds: shared.Seconds = 10.0,
+    speed_dir: Annotated[Path | None, typer.Option(help="Folder of `msbench speed` whose times count instead.")] = None,
     output_dir: shared.KeptFolder = None,
     offline: shared.Offline = False,
     as_json: shared.JsonFlag = False,
@@ -49,25 +51,29 @@ def claim_command(
       msbench claim RUN-A RUN-B:ms-onestep --student ms-onestep
     """
     given = locals()
-    from harness.compare.claim import Roles, claim_rows, examine
+    from harness.compare.claim import Roles, claim_rows, examine, with_speed
     from harness.cost.cost import CostProtocol
     from harness.files import write_text
     from harness.record.record import as_row
     from harness.report.claim import claim_tables
     from harness.report.table import markdown
+    from harness.request.requests import parse_request
     from harness.run.config import RunConfig, runs_root
 
-    roles, folder = Roles(student, shared.parse_names(teacher), control, direct), output_dir
-    if runs and (data_dir or max_samples):
-        raise MsbenchError("--data-dir and --max-samples are of runs that are made: leave them out beside RUN")
+    names, folder = [student, control, direct, *shared.parse_names(teacher)], output_dir
+    if runs and (data_dir or resolution or max_samples):
+        raise MsbenchError("--data-dir, --resolution and --max-samples are of runs that are made: leave them out beside RUN")
     if runs:
         chosen = [shared.read_run(run) for run in runs]
     else:
         folder = output_dir or runs_root() / f"claim-{dataset.partition(':')[0]}-{device.replace(':', '')}"
         given |= {"data_dir": data_dir and data_dir.resolve(), "cost": CostProtocol(max_seconds=cost_seconds)}
-        records, roles = _make_runs(RunConfig((), **shared.chosen(RunConfig, given)), folder, roles)
-        chosen = [(record, None) for record in records]
-    claim = examine(claim_rows(chosen), roles, claim_rows([shared.read_run(earlier)])[0] if earlier else None)
+        chosen = _make_runs(RunConfig((), **shared.chosen(RunConfig, given)), folder, names)
+        names = [parse_request(name).name for name in names]
+    rows = claim_rows(chosen)
+    late = claim_rows([shared.read_run(earlier)])[0] if earlier else None
+    student, control, direct, *teachers = names
+    claim = examine(with_speed(rows, speed_dir) if speed_dir else rows, Roles(student, control, direct, tuple(teachers)), late)
     tables = claim_tables(claim)
     shared.show(*tables, stderr=as_json)
     if folder is not None:
@@ -78,8 +84,8 @@ def claim_command(
         shared.print_json({"schema_version": 1, **asdict(replace(claim, rows=())), "results": results})
 
 
-def _make_runs(config: RunConfig, folder: Path, roles: Roles) -> tuple[list[Record], Roles]:
-    """A run of every decoder and setting, each in a folder named after its weights, and the roles by the runs' own names."""
+def _make_runs(config: RunConfig, folder: Path, names: Sequence[str]) -> list[tuple[Record, str | None]]:
+    """Runs of student, control, direct and every setting of the teachers after them, in folders named by their weights."""
     from harness.compare.claim import FEW, grid
     from harness.files import safe_name
     from harness.record.record import RECORD
@@ -87,17 +93,15 @@ def _make_runs(config: RunConfig, folder: Path, roles: Roles) -> tuple[list[Reco
     from harness.run.config import check_device
     from harness.run.runner import evaluate
 
-    device, command, records = check_device(config.device), " ".join(["msbench", *sys.argv[1:]]), []
-    names = [roles.student, roles.control, roles.direct, *roles.teachers]
+    device, found = check_device(config.device), list[tuple[Record, str | None]]()
     specs = {name: parse_request(name).build(device, config.dtype, config.offline).spec for name in names}
     wanted = [(name, name, NOISE_SEEDS) for name in names[:3]]
-    for name in roles.teachers:
+    for name in names[3:]:
         wanted += [(name, f"{name}@steps={n}", NOISE_SEEDS if n <= FEW else 1) for n in grid(specs[name].scales)]
     for place, (name, text, seeds) in enumerate(wanted, 1):
         shared.say(f"{place} of {len(wanted)}: {text}", stderr=True)
         cell = folder / f"{safe_name(parse_request(text).label)}-{(specs[name].weights_sha256 or 'none')[:8]}"
         asked = replace(config, decoders=(text,), noise_seeds=seeds, output_dir=cell, resume=(cell / RECORD).is_file())
         with shared.progress_bar() as progress:
-            records.append(evaluate(asked, progress, command))
-    student, control, direct, *teachers = (parse_request(name).name for name in names)
-    return records, Roles(student, tuple(teachers), control, direct)
+            found.append((evaluate(asked, progress, " ".join(["msbench", *sys.argv[1:]])), None))
+    return found

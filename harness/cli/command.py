@@ -14,7 +14,7 @@ _GROUPS = {
     "Images": "dataset data_dir split resolution max_samples subset_seed allow_upsampling match preprocess as_given",
     "Quality": "seed noise_seeds margin extra_metrics reported reported_n metric",
     "Comparison": "baseline force same_rate against fail_on_regression update",
-    "Cost": "cost cost_batch_sizes cost_seconds decoder_seconds budget_seconds cores cost_only",
+    "Cost": "cost cost_batch_sizes cost_seconds decoder_seconds budget_seconds cores cost_only speed_dir",
     "Training": "vae preset settings max_minutes max_pflops max_steps stop_after learning_rate warmup precision start_from",
     "Machine": "batch_size device offline timeout",
     "Run": "config dry_run output_dir save_images resume keep_going redo statistics",

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -21,9 +21,6 @@ from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
 from harness.errors import MsbenchError
 from harness.report import progress
 from harness.report.table import Table, terminal, visible
-
-if TYPE_CHECKING:
-    from harness.record.record import Record
 
 say, console_for, progress_bar = progress.say, progress.console_for, progress.progress_bar
 DEBUG = "MSBENCH_DEBUG"
@@ -177,7 +174,7 @@ def parse_names(*texts: str) -> tuple[str, ...]:
     return tuple(part for text in texts for part in split_list(text))
 
 
-def read_run(text: str) -> tuple[Record, str | None]:
+def read_run(text: str) -> tuple[Any, str | None]:
     """The record and the decoder that RUN or RUN:DECODER names, split at the last colon that a run's folder stands before.
 
     Raises:

@@ -13,22 +13,26 @@ is not shown. Settings of many steps may have fewer noise seeds than others: two
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
 
 from harness.compare.compare import Row, cost_ratios, read_rows
-from harness.compare.comparison import CostRatio, Fit, basis, side_by_side
+from harness.compare.comparison import CostRatio, basis, side_by_side
+from harness.cost.cost import Cost, CostCell
+from harness.cost.latency import latency_of
 from harness.decoder import DecoderSpec
 from harness.errors import MsbenchError
 from harness.metrics.registry import METRICS
 from harness.record.measured import Measured, difference, mean_columns
-from harness.record.protocol import hash_of
 from harness.record.record import Record
 from harness.record.run import open_run
 from harness.stats.estimate import Interval
-from harness.stats.sets import set_ratio
 from harness.stats.verdict import parse_margins
 
 FEW, MANY = 10, 50
@@ -45,7 +49,10 @@ MAX_LATE_CHANGE = 0.03
 """share of rFID that the last quarter of a teacher's training may still move"""
 SAME_COMPUTE = 0.05
 """relative difference up to which trainings had equal compute"""
-_WHOLE, _CHOOSE, _TEST = range(3)  # all images, the half that a setting is chosen on, the half that it is tested on
+SEEDS = ("noise_seeds",)
+"""fields of the protocol in which rows may differ"""
+WHOLE, CHOOSE, TEST = "all images", "chosen on one half", "tested on the other half"
+"""which images a figure is of"""
 
 Outcome = Literal["passed", "failed", "not shown"]
 
@@ -79,7 +86,7 @@ class Difference:
 
     def __str__(self) -> str:
         low, high = self.ci
-        return f"{self.metric} {self.value:+.4g} [{low:+.4g}, {high:+.4g}], margin {self.margin:.3g}"
+        return f"{self.metric} {self.value:+.4g} [{low:+.4g}, {high:+.4g}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +139,12 @@ class Roles:
 
     student: str
     """the one-step student"""
-    teachers: tuple[str, ...]
-    """multi-step decoders; those of one scale are full resolution"""
     control: str
     """one step at one scale, trained as the student was"""
     direct: str
     """the noise-free regression control"""
+    teachers: tuple[str, ...]
+    """multi-step decoders; those of one scale are full resolution"""
 
 
 def grid(scales: int) -> list[int]:
@@ -158,6 +165,39 @@ def claim_rows(runs: Sequence[tuple[Record, str | None]]) -> list[Row]:
     return rows
 
 
+def with_speed(rows: Sequence[Row], folder: Path) -> list[Row]:
+    """The rows with times of a run of `msbench speed`, taken in turns, in place of their own.
+
+    A row has those of its decoder, steps and parameters in its run's resolution, mode and dtype, on the last number of cores;
+    or none.
+
+    Raises:
+        MsbenchError: there is no such run.
+    """
+    try:
+        whole, calls = json.loads((folder / "speed.json").read_text()), pd.read_parquet(folder / "samples.parquet")
+    except (OSError, ValueError) as error:
+        raise MsbenchError(f"--speed-dir {folder} holds no run of `msbench speed` ({error})") from error
+    names, found = {one["label"]: one["name"] for one in whole["contestants"]}, dict[tuple[Any, ...], dict[int, CostCell]]()
+    calls = calls[(calls["scope"] == "decode") & ~calls["final"]]
+    for cell in whole["cells"]:
+        if (cell["scope"], cell["status"]) == ("decode", "ok") and cell["batch"] != "max":
+            setting = {name: str(cell[name]) for name in ("decoder", "batch", "mode", "dtype", "resolution", "cores")}
+            mine = calls[(calls[list(setting)].astype(str) == pd.Series(setting)).all(axis=1)]["ms"] / 1000.0
+            timed = CostCell(cell["batch"], "ok", latency_of(list(mine), 0, True), disturbed=cell["disturbed"])
+            key = names[cell["decoder"]], *(cell[name] for name in ("steps", "parameters", "resolution", "mode", "dtype"))
+            found.setdefault(key, {})[cell["batch"]] = timed
+    timed_rows = []
+    for row in rows:
+        spec, place = _spec(row), (row.basis.protocol["resolution"], row.basis.timing["mode"], row.basis.timing["dtype"])
+        cells = tuple(found.get((row.result.decoder, spec.steps, spec.parameters, *place), {}).values())
+        result = replace(row.result, disturbed=any(cell.disturbed for cell in cells))
+        details = replace(row.details, cost=Cost(cells, None, None, spec.parameters))
+        timing = replace(row.basis, timing={"speed": str(folder)})
+        timed_rows.append(replace(row, result=result, details=details, basis=timing))
+    return timed_rows
+
+
 def examine(rows: Sequence[Row], roles: Roles, earlier: Row | None = None) -> Claim:
     """The three answers, and the stages apart.
 
@@ -176,22 +216,19 @@ def examine(rows: Sequence[Row], roles: Roles, earlier: Row | None = None) -> Cl
         wanted = f"{roles.student}, {roles.direct} and one of {', '.join(roles.teachers)}"
         raise MsbenchError(f"a claim needs {wanted}; the runs hold {', '.join(row.label for row in rows)}")
     for row in (*settings, direct, *filter(None, (control, earlier))):
-        fit = _fit(student, row)
+        fit = side_by_side(student.basis, row.basis, SEEDS)
         if fit.quality or MARGINS.keys() & {*fit.definitions}:
             raise MsbenchError(f"{student.basis.name} and {row.basis.name} do not compare: {fit.quality or fit.warnings[0]}")
-    bench = _Bench(student, direct, settings, _halves(student.measured), {})
+    bench = _Bench(student, direct, settings, halves(student.measured), {})
     many, known = [row for row in settings if _spec(row).steps == MANY], _spec(student).teacher_sha256
     teacher = next((row for row in many if known and _spec(row).weights_sha256 == known), None)
     full = next((row for row in many if _spec(row).scales == 1), None)
-    scaled, best = None if teacher is full else teacher, min(settings, key=lambda row: row.measured.value("rfid"))
+    best = min(settings, key=lambda row: row.result.metrics.get("rfid") or math.inf)
+    scaled = None if teacher is full else teacher
     equal, found = bench.equal_quality()
     answers = bench.literal(teacher, full, scaled), equal, bench.worth(best, earlier)
-    stages = bench.pairs(
-        ("scales, one step each", student, control),
-        (f"scales, {MANY} steps", scaled, full),
-        ("one step, one scale", control, full),
-        ("both", student, full),
-    )
+    scales = ("scales, one step each", student, control), (f"scales, {MANY} steps", scaled, full)
+    stages = bench.pairs(*scales, ("one step, one scale", control, full), ("both", student, full))
     shown = dict.fromkeys(row for row in (student, teacher, full, control, direct, best, found) if row is not None)
     return Claim(answers, stages, tuple(shown))
 
@@ -206,9 +243,9 @@ class _Bench:
     """fixes the margins"""
     settings: Sequence[Row]
     """teachers and their steps"""
-    keys: tuple[tuple[str, ...], ...]
-    """the images, and their halves"""
-    views: dict[tuple[Row, int, int], Measured]
+    keys: Mapping[str, Sequence[str]]
+    """keys of the images, all of them and their halves"""
+    views: dict[tuple[Row, int, str], Measured]
     """row, noise seeds, images -> values"""
 
     def literal(self, teacher: Row | None, full: Row | None, scaled: Row | None) -> Answer:
@@ -235,21 +272,21 @@ class _Bench:
             return Answer(question, f"not shown: the runs lack {', '.join(sorted(lacking))}", (), ()), None
         verdict, found = "not reached", None
         for row in sorted(costs, key=lambda one: costs[one] or 0.0):
-            tried.append(self.no_worse(row, _CHOOSE))
+            tried.append(self.no_worse(row, CHOOSE))
             if tried[-1].outcome == "passed":
-                tried.append(self.no_worse(row, _TEST))
+                tried.append(self.no_worse(row, TEST))
                 found = row if tried[-1].outcome == "passed" else None
                 verdict = f"reached by {row.label}" if found else f"not reached: the other half does not confirm {row.label}"
                 break
         return Answer(question, verdict, tuple(tried), self.pairs(("equal quality", self.student, found))), found
 
-    def no_worse(self, row: Row, images: int) -> Finding:
+    def no_worse(self, row: Row, images: str) -> Finding:
         """A setting is non-inferior to the student; the evidence ends at the first metric where it is not."""
         seen = list[Difference]()
         while len(seen) < len(EQUAL) and all(one.outcome == "passed" for one in seen):
             seen.append(self.difference(row, self.student, EQUAL[len(seen)], images))
-        half = "chosen on one half" if images == _CHOOSE else "tested on the other half"
-        return Finding(f"{row.label} is no worse, {half}", seen[-1].outcome, "; ".join(map(str, seen)))
+        figures = "; ".join(f"{one}, margin {one.margin:.3g}" for one in seen)
+        return Finding(f"{row.label} is no worse, {images}", seen[-1].outcome, figures)
 
     def worth(self, teacher: Row, earlier: Row | None) -> Answer:
         """Answer 3, of the best teacher."""
@@ -267,7 +304,7 @@ class _Bench:
         if not {FEW, MANY} <= own.keys():
             return Finding(condition, "not shown", f"{teacher.result.decoder} was measured with {sorted(own)} steps")
         found = self.difference(own[MANY], own[FEW], "rfid")
-        return Finding(condition, found.outcome, str(found))
+        return Finding(condition, found.outcome, f"{found}, margin {found.margin:.3g}")
 
     def at_rest(self, teacher: Row, earlier: Row | None) -> Finding:
         """The end of its training moved rFID by little."""
@@ -276,10 +313,8 @@ class _Bench:
             return Finding(condition, "not shown", "no run of the teacher's earlier weights was given")
         if (earlier.result.decoder, _spec(earlier).steps) != (teacher.result.decoder, _spec(teacher).steps):
             return Finding(condition, "not shown", f"the earlier weights are of {earlier.label}, not of {teacher.label}")
-        own, its, _ = self.seen(teacher, earlier, _WHOLE)
-        ratio = set_ratio(own.statistic("rfid"), its.statistic("rfid"))
-        text = f"{own.value('rfid') / its.value('rfid'):.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
-        return Finding(condition, _outcome(ratio, 1.0 - MAX_LATE_CHANGE, 1.0 + MAX_LATE_CHANGE), text)
+        found, most = self.difference(teacher, earlier, "rfid"), MAX_LATE_CHANGE * earlier.measured.value("rfid")
+        return Finding(condition, _outcome(Interval(*found.ci, 0.95), -most, most), f"{found}, 3 % are {most:.3g}")
 
     def same_weights(self, row: Row) -> dict[int, Row]:
         """Steps -> the settings of one decoder and one training: others say nothing of what more steps do to this one."""
@@ -291,13 +326,13 @@ class _Bench:
         found = []
         for what, one, other in wanted:
             if one is not None and other is not None:
-                costs, refused = cost_ratios([(one, other, _fit(one, other))])
+                costs, refused = cost_ratios([(one, other, side_by_side(one.basis, other.basis, SEEDS))])
                 absent = [] if any(cost.ci for cost in costs) else [f"times of {one.label} or {other.label} were not measured"]
                 differences = tuple(self.difference(one, other, metric) for metric in MARGINS)
                 found.append(Pair(what, one.label, other.label, tuple(costs), differences, tuple(refused or absent)))
         return tuple(found)
 
-    def difference(self, one: Row, other: Row, metric: str, images: int = _WHOLE) -> Difference:
+    def difference(self, one: Row, other: Row, metric: str, images: str = WHOLE) -> Difference:
         """One metric of a row against another's."""
         own, its, control = self.seen(one, other, images)
         estimate = difference(own, its, metric)
@@ -306,7 +341,7 @@ class _Bench:
         margin = MARGINS[metric].absolute(control.value(metric))
         return Difference(metric, estimate.value, (ends.low, ends.high), margin, _outcome(loss, -math.inf, margin))
 
-    def seen(self, one: Row, other: Row, images: int) -> list[Measured]:
+    def seen(self, one: Row, other: Row, images: str) -> list[Measured]:
         """Values of two rows and `direct` on some images, under the noise seeds that both have."""
         found, seeds = [], min(_noise_seeds(one), _noise_seeds(other))
         for row in (one, other, self.direct):
@@ -341,21 +376,13 @@ def _only(rows: Sequence[Row], name: str) -> Row | None:
     return max(found, key=_noise_seeds, default=None)
 
 
-def _fit(one: Row, other: Row) -> Fit:
-    """What keeps two rows apart beside the number of noise seeds."""
-    bases = []
-    for row in (one, other):
-        protocol = {**row.basis.protocol, "noise_seeds": 1}
-        bases.append(replace(row.basis, protocol=protocol, protocol_hash=hash_of(protocol)))
-    return side_by_side(*bases)
-
-
-def _halves(measured: Measured) -> tuple[tuple[str, ...], ...]:
+def halves(measured: Measured) -> dict[str, Sequence[str]]:
     """All images and their two halves; a hash of the photograph they were cut from decides which half images are of."""
     units = dict(zip(measured.keys, measured.clusters or measured.keys, strict=True))
     order = sorted({*units.values()}, key=lambda unit: hashlib.sha256(f"claim {unit}".encode()).digest())
     first = {*order[: len(order) // 2]}
-    return measured.keys, *(tuple(key for key, unit in units.items() if (unit in first) == part) for part in (True, False))
+    one, other = ([key for key, unit in units.items() if (unit in first) == own] for own in (True, False))
+    return {WHOLE: measured.keys, CHOOSE: one, TEST: other}
 
 
 def _outcome(interval: Interval, low: float, high: float) -> Outcome:
@@ -394,7 +421,6 @@ def _finest_octave(teacher: Row) -> Finding:
     low, high = TOP_OCTAVE_POWER
     condition = f"power in the finest octave within {low:g} to {high:g} of the reference's"
     finest = teacher.result.octaves_db.get("0")
-    if finest is None:
-        return Finding(condition, "not shown", "images too small for this octave")
-    power = 10.0 ** (finest / 10.0)
-    return Finding(condition, "passed" if low <= power <= high else "failed", f"{power:.3g}")
+    power = math.nan if finest is None else 10.0 ** (finest / 10.0)
+    outcome: Outcome = "not shown" if finest is None else "passed" if low <= power <= high else "failed"
+    return Finding(condition, outcome, f"{power:.3g}")

@@ -34,7 +34,7 @@ def signed(value: float, like: float) -> str:
 
 def difference_text(value: float, ci: tuple[float, float]) -> str:
     """A difference with its interval, where it has one."""
-    half = _half(ci)
+    half = (ci[1] - ci[0]) / 2.0
     return signed(value, half) + (f" [{signed(ci[0], half)}, {signed(ci[1], half)}]" if math.isfinite(half) else "")
 
 
@@ -55,11 +55,8 @@ def _differences(comparison: Comparison) -> Table:
     rows = []
     for one in comparison.comparisons:
         name = f"{one.decoder} − {one.baseline}" if several else one.decoder
-        figures = (
-            Cell(one.diff, (difference_text(one.diff, one.ci),)),
-            number(one.p_holm, _p),
-            number(one.margin, lambda value: f"{value:.3g}"),
-        )
+        difference = Cell(one.diff, (difference_text(one.diff, one.ci),))
+        figures = (difference, number(one.p_holm, _p), number(one.margin, lambda value: f"{value:.3g}"))
         rows.append((metric_title(one.metric), name, *figures, _verdict(one)))
     first = comparison.comparisons[0]
     title = "Differences, decoder minus baseline" if several else f"Differences to {first.baseline}"
@@ -126,11 +123,6 @@ def _seeds(comparison: Comparison) -> Table:
         rows.append([metric_title(one.metric), name, values, *figures])
     headers = ("metric", "decoder", "value of each seed", "mean", "SD over training seeds", "SE over images")
     return listing(headers, rows, "Training seeds", wrap=headers[1:3], grouped=True, keys=2)
-
-
-def _half(ci: tuple[float, float]) -> float:
-    """Half the interval's width; inf where there is none."""
-    return (ci[1] - ci[0]) / 2.0 if math.isfinite(ci[0]) and math.isfinite(ci[1]) else math.inf
 
 
 def _p(value: float) -> str:
