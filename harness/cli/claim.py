@@ -93,7 +93,8 @@ def _make_runs(config: RunConfig, folder: Path, names: Sequence[str]) -> list[tu
     from harness.run.config import check_device
     from harness.run.runner import evaluate
 
-    device, found = check_device(config.device), list[tuple[Record, str | None]]()
+    device = check_device(config.device)
+    found: list[tuple[Record, str | None]] = []
     specs = {name: parse_request(name).build(device, config.dtype, config.offline).spec for name in names}
     wanted = [(name, name, NOISE_SEEDS) for name in names[:3]]
     for name in names[3:]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,13 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.compare.claim import TEST, Answer, Claim, Roles, claim_rows, examine, grid, halves
+from harness.compare.claim import TEST, Answer, Claim, Pair, Roles, claim_rows, examine, grid, halves, with_speed
 from harness.compare.compare import Row
 from harness.compare.comparison import basis
+from harness.environment import Start
 from harness.errors import MsbenchError
 from harness.metrics.metric import Whole
 from harness.record.measured import Measured, mean_columns
 from harness.record.record import Record
+from harness.request.requests import DecoderRequest
+from harness.speed.cells import SpeedRow
+from harness.speed.protocol import SpeedProtocol
+from harness.speed.record import document, write_speed
+from harness.speed.run import Results
 from harness.stats import sets
 from harness.stats.rfid import rfid_value
 from tests.harness.conftest import MakeRun
@@ -385,3 +392,75 @@ def test_a_run_without_features_is_refused(make_run: MakeRun, tmp_path: Path) ->
         claim_rows([(bare, "s")])
     with pytest.raises(MsbenchError, match=r"unknown decoder of .* 'x'"):
         claim_rows([(bare, "x")])
+
+
+# Times of `msbench speed`
+
+
+def speed(folder: Path, *timed: tuple[str, int, list[float]], scope: str = "decode", **changes: Any) -> Path:
+    """A run of `msbench speed`: (decoder, steps, ms of each call) each, on 1 core half as fast as on all of them."""
+    cells, calls = [], []
+    for decoder, steps, times in timed:
+        for batch, cores in itertools.product((1, "max"), (1, "all")):
+            usual = {"resolution": 256, "mode": "eager", "batch": batch, "dtype": "fp32", "cores": cores}
+            row = SpeedRow(
+                **{
+                    **usual,
+                    "decoder": f"the {decoder}",
+                    "scope": scope,
+                    "status": "ok",
+                    "steps": steps,
+                    "parameters": 1,
+                    **changes,
+                }
+            )
+            cells.append(row)
+            setting = str(row.batch), row.mode, row.dtype, row.scope, row.resolution, str(row.cores)
+            slower = 2.0 if cores == 1 else 1.0
+            calls += [(row.decoder, *setting, 0, False, slower * one) for one in times]
+            calls += [(f"{row.decoder} (again)", *setting, 0, False, 7.0), (row.decoder, *setting, 0, True, 9.0)]
+    contestants = [DecoderRequest(f"the {decoder}", decoder) for decoder, _, _ in timed]
+    results = Results(cells=cells, samples=calls)
+    write_speed(folder, document(contestants, "cpu", SpeedProtocol(), results, Start()), calls)
+    return folder
+
+
+TIMED = ("full", 50, [80.0, 81.0, 79.0]), ("student", 3, [2.0, 2.1, 1.9])
+
+
+def timed_pair(folder: Path) -> Pair:
+    rows = with_speed([student(), *teachers((50,)), *others()], folder)
+    return answer(examine(rows, ROLES), 1).pairs[1]
+
+
+def test_times_of_a_speed_run_go_before_those_of_the_runs(tmp_path: Path) -> None:
+    folder = speed(tmp_path / "speed", *TIMED)
+    gflops, time = timed_pair(folder).costs
+    assert (gflops.quantity, time.quantity) == ("GFLOPs", "time, batch 1")
+    assert time.value == pytest.approx(40.0)  # on all cores; the runs themselves say 50
+    assert time.ci is not None
+    assert time.ci[0] < 40.0 < time.ci[1]
+    rows = with_speed([student(), *teachers((50,)), *others()], folder)
+    assert answer(examine(rows, ROLES), 1).pairs[0].notes == ("times of student or multi@steps=50 were not measured",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"disturbed": True}, "other work disturbed"),
+        ({"resolution": 128}, "not measured"),
+        ({"dtype": "bf16"}, "not measured"),
+        ({"parameters": 2}, "not measured"),
+        ({"scope": "end-to-end"}, "not measured"),
+        ({"status": "out_of_memory"}, "not measured"),
+    ],
+)
+def test_disturbed_times_and_those_of_other_settings_say_nothing(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    found = timed_pair(speed(tmp_path / "speed", *TIMED, **changes))
+    assert [cost.quantity for cost in found.costs] == ["GFLOPs"]
+    assert words in found.notes[0]
+
+
+def test_a_folder_without_a_speed_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MsbenchError, match=r"--speed-dir .*nothing holds no run of `msbench speed`"):
+        with_speed([student()], tmp_path / "nothing")
