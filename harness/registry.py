@@ -174,7 +174,7 @@ def checked_spec(name: str, spec: object) -> DecoderSpec:
         if value is None and key in _OPTIONAL:
             continue
         if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and not low <= value <= high):
-            wanted = {str: "a text", float: "a number"}.get(kind, f"a whole number from {low:,} to {high:,}")
+            wanted = {str: "a text", float: "a floating-point number"}.get(kind, f"a whole number from {low:,} to {high:,}")
             raise MsbenchError(f"decoder {name}: its spec has {key} = {value!r}, wanted {wanted}")
     sizes = values["codebook_sizes"]
     if sizes is not None and not (isinstance(sizes, tuple) and sizes and all(type(one) is int and one > 1 for one in sizes)):
