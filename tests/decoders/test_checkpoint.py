@@ -238,7 +238,7 @@ def test_the_card_says_what_a_student_was_distilled_from(student: str, teacher: 
     path = shipped_path(student)
     found = lineage_of(path, sha256_file(path))
     assert found.get("teacher_sha256") == (sha256_file(shipped_path(teacher)) if teacher else None)
-    assert found["training_pflops"] > 0.0
+    assert ("training_pflops" in found) == (teacher is not None)
     assert ("objective" in found) == (teacher is not None)
 
 
