@@ -77,7 +77,9 @@ def claim_command(
     tables = claim_tables(claim)
     shared.show(*tables, stderr=as_json)
     if folder is not None:
-        write_text(folder / "claim.md", "\n".join(map(markdown, tables)))
+        sources = dict.fromkeys(record.provenance().replace("`", "") for record, _ in chosen)
+        first = replace(tables[0], notes=[*tables[0].notes, *sources])
+        write_text(folder / "claim.md", "\n".join(map(markdown, [first, *tables[1:]])))
         shared.say(f"the tables are in {folder / 'claim.md'}", as_json)
     if as_json:
         results = [as_row(row.result) for row in claim.rows]

@@ -54,6 +54,7 @@ def test_runs_that_are_there_are_answered(runs: list[Path], tmp_path: Path) -> N
     written = (tmp_path / "out" / "claim.md").read_text()
     assert "**3. Is the teacher worth it" in written
     assert "| condition | outcome | evidence |" in written
+    assert len([line for line in written.splitlines() if line.startswith("- Protocol ")]) == 2
     found = json.loads(run(*runs, "--json").stdout)
     assert found["answers"][0]["verdict"] in ("holds", "does not hold", "not shown")
     assert [pair["baseline"] for pair in found["answers"][0]["pairs"]] == ["ms-diffusion", "diffusion"]
