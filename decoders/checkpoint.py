@@ -164,11 +164,17 @@ def _load(path: Path, kind: str, shape: type[ConfigT], network: Callable[[Config
     return module.eval().requires_grad_(False), manifest
 
 
-def teacher_of(path: Path, sha256: str) -> str | None:
-    """SHA-256 of the weights a checkpoint was distilled from, as the card beside it says; None where none does."""
+def lineage_of(path: Path, sha256: str) -> dict[str, Any]:
+    """What the card beside a checkpoint says of its training, by the names of `DecoderSpec`; empty where none does."""
     try:
         card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    known = card.get("teacher_sha256") if isinstance(card, dict) and card.get("sha256") == sha256 else None
-    return known if isinstance(known, str) else None
+        return {}
+    if not isinstance(card, dict) or card.get("sha256") != sha256:
+        return {}
+    objective, throughput = (card[key] if isinstance(card.get(key), dict) else {} for key in ("objective", "throughput"))
+    start = card.get("start_pflops") if {"start_sha256", "teacher_sha256"} & card.keys() else 0.0
+    texts = {"teacher_sha256": card.get("teacher_sha256"), "objective": objective.get("objective")}
+    numbers = {"training_pflops": throughput.get("training_pflops"), "start_pflops": start}
+    known = {key: value for key, value in texts.items() if isinstance(value, str)}
+    return known | {key: value for key, value in numbers.items() if isinstance(value, float)}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from decoders.autoencoder import Autoencoder
 from decoders.blocks import pad_to_multiple
-from decoders.checkpoint import Manifest, load_autoencoder, load_denoiser, shipped_path, teacher_of
+from decoders.checkpoint import Manifest, lineage_of, load_autoencoder, load_denoiser, shipped_path
 from decoders.denoiser import Denoiser
 from decoders.flow import FlowName, make_flow
 from decoders.latents import FrozenEncoder, named_encoder, own_encoder
@@ -188,7 +188,7 @@ def _build_diffusion(name: str, options: DecoderOptions) -> DiffusionDecoder:
         autoencoder, _, manifest = _autoencoder(options, Path())
         encoder = own_encoder(autoencoder.to(options.device), None)
         denoiser = _random(lambda: Denoiser(denoiser_config(_size(options), scales)))
-        weights_sha256 = teacher_sha256 = None
+        weights_sha256, lineage = None, {}
     else:
         path = options.checkpoint or shipped_path(name)
         denoiser, manifest = load_denoiser(path)
@@ -200,7 +200,7 @@ def _build_diffusion(name: str, options: DecoderOptions) -> DiffusionDecoder:
         if manifest.flow != flow and not (scales == 1 and {manifest.flow, flow} == {"cascade", "pyramid"}):
             raise MsbenchError(f"{path} was trained on the {manifest.flow} flow; {name} needs {flow}")
         weights_sha256 = sha256_file(path)
-        teacher_sha256 = teacher_of(path, weights_sha256)
+        lineage = lineage_of(path, weights_sha256) | {"flow": manifest.flow}
         encoder = _encoder(path, manifest, options)
     spec = DecoderSpec(
         name=name,
@@ -212,7 +212,7 @@ def _build_diffusion(name: str, options: DecoderOptions) -> DiffusionDecoder:
         weights_sha256=weights_sha256,
         encoder_sha256=encoder.sha256,
         **_training(manifest),
-        teacher_sha256=teacher_sha256,
+        **lineage,
     )
     return DiffusionDecoder(encoder, denoiser, flow, steps, spec, options)
 

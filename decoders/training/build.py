@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from decoders.autoencoder import Autoencoder, AutoencoderConfig
-from decoders.checkpoint import Manifest, NamedLatents, load_autoencoder, load_denoiser, shipped_path
+from decoders.checkpoint import Manifest, NamedLatents, lineage_of, load_autoencoder, load_denoiser, shipped_path
 from decoders.denoiser import Denoiser, DenoiserConfig
 from decoders.flow import make_flow
 from decoders.latents import FrozenEncoder, named_encoder, own_encoder
@@ -69,7 +69,7 @@ class Networks:
     begun: Manifest | None = None
     """of the teacher or start, whose normalisation of the latents stays"""
     lineage: dict[str, Any] = field(default_factory=dict)
-    """hashes of encoder, teacher and start"""
+    """hashes of encoder, teacher and start, and the compute of the latter's trainings"""
 
 
 def plan(request: TrainRequest) -> Plan:
@@ -138,7 +138,11 @@ def networks(request: TrainRequest, planned: Plan) -> Networks:
     network, manifest = _fitting(role, start, size_name, config, encoder)
     network.to(device)
     module.load_state_dict(network.state_dict())
-    lineage |= {f"{role}_sha256": sha256_file(start), f"{role}_recipe_sha256": manifest.recipe_sha256}
+    start_sha256 = sha256_file(start)
+    its = lineage_of(start, start_sha256)
+    took = [its.get(name) for name in ("start_pflops", "training_pflops")]
+    lineage |= {f"{role}_sha256": start_sha256, f"{role}_recipe_sha256": manifest.recipe_sha256}
+    lineage["start_pflops"] = None if None in took else sum(took)
     return Networks(module, encoder, network if role == "teacher" else None, manifest, lineage)
 
 

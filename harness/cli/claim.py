@@ -1,71 +1,108 @@
-"""`msbench claim`: the paper's claim, tested on runs."""
+"""`msbench claim`: what the paper claims, as three answers, on runs that it makes or is given."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.shared import JsonFlag, finite, parse_run, print_json, say
+from harness.cli import shared
 from harness.errors import MsbenchError
 
 if TYPE_CHECKING:
-    from harness.compare.claim import Candidate
+    from harness.record.record import Record
+    from harness.run.config import RunConfig
+
+NOISE_SEEDS = 3
+"""of every setting of few steps; one of many steps takes longer than a training did, and has one"""
 
 
 def claim_command(
-    teacher: Annotated[list[str], typer.Option(help="The multi-step teacher. RUN:DECODER, once for each number of steps.")],
-    direct: Annotated[str, typer.Option(help="The noise-free regression control, RUN:DECODER.")],
-    student: Annotated[str, typer.Option(help="The one-step student, RUN:DECODER.")],
-    control: Annotated[list[str] | None, typer.Option(help="What the student must beat as well, RUN:DECODER.")] = None,
-    earlier: Annotated[
-        str | None, typer.Option(help="The teacher's weights after three quarters of its training, RUN:DECODER.")
-    ] = None,
-    distillation_minutes: Annotated[
-        float | None, typer.Option(min=0.0, callback=finite, help="What the distillation took, for the break-even.")
-    ] = None,
-    as_json: JsonFlag = False,
+    runs: Annotated[list[str] | None, typer.Argument()] = None,
+    student: str = "ms-onestep",
+    teacher: str = "diffusion,ms-diffusion,ms-diffusion-cascade",
+    control: str = "onestep",
+    direct: str = "direct",
+    earlier: str | None = None,
+    dataset: str = "imagenette",
+    data_dir: Path | None = None,
+    resolution: shared.SideIfAny = None,
+    max_samples: shared.CountIfAny = None,
+    batch_size: shared.Count = 8,
+    device: str = "cpu",
+    dtype: str = "fp32",
+    cost_seconds: shared.Seconds = 10.0,
+    speed_dir: Path | None = None,
+    output_dir: Path | None = None,
+    offline: shared.Offline = False,
+    as_json: shared.JsonFlag = False,
 ) -> None:
-    """Does a one-step student keep the quality of a teacher worth distilling? Exit 1 where that is not shown.
+    """The paper's claim, equal quality, and whether a teacher is worth it, apart. Resumable.
 
     \b
-    Example:
-      msbench claim --teacher RUN:ms-diffusion-cascade --direct RUN:direct --student RUN:ms-onestep
+    Examples:
+      msbench claim --dataset imagenette --data-dir DIR
+      msbench claim RUN-A RUN-B:ms-onestep --student ms-onestep
     """
-    from harness.compare.claim import examine
+    given = locals()
+    from harness.compare.claim import Roles, claim_rows, examine, with_speed
+    from harness.cost.cost import CostProtocol
+    from harness.files import write_text
+    from harness.record.record import as_row
+    from harness.report.claim import claim_tables
+    from harness.report.table import markdown
+    from harness.request.requests import parse_request
+    from harness.run.config import RunConfig, runs_root
 
-    claim = examine(
-        [_candidate(one) for one in teacher],
-        _candidate(direct),
-        _candidate(student),
-        [_candidate(one) for one in control or ()],
-        _candidate(earlier) if earlier else None,
-        None if distillation_minutes is None else 60.0 * distillation_minutes,
-    )
-    say(f"teacher: {claim.teacher.label}, rFID {claim.teacher.measured.value('rfid'):.4g}", as_json)
-    for finding in (*claim.qualification, *claim.findings):
-        say(f"  {finding.outcome:<9}  {finding.condition}: {finding.evidence}", as_json)
-    say(claim.verdict, as_json)
+    names, folder = [student, control, direct, *shared.parse_names(teacher)], output_dir
+    if runs and (data_dir or resolution or max_samples):
+        raise MsbenchError("--data-dir, --resolution and --max-samples are of runs that are made: leave them out beside RUN")
+    if runs:
+        chosen = [shared.read_run(run) for run in runs]
+    else:
+        folder = output_dir or runs_root() / f"claim-{dataset.partition(':')[0]}-{device.replace(':', '')}"
+        given |= {"data_dir": data_dir and data_dir.resolve(), "cost": CostProtocol(max_seconds=cost_seconds)}
+        chosen = _make_runs(RunConfig((), **shared.chosen(RunConfig, given)), folder, names)
+        names = [parse_request(name).name for name in names]
+    rows = claim_rows(chosen)
+    late = claim_rows([shared.read_run(earlier)])[0] if earlier else None
+    student, control, direct, *teachers = names
+    claim = examine(with_speed(rows, speed_dir) if speed_dir else rows, Roles(student, control, direct, tuple(teachers)), late)
+    tables = claim_tables(claim)
+    shared.show(*tables, stderr=as_json)
+    if folder is not None:
+        sources = dict.fromkeys(record.provenance().replace("`", "") for record, _ in chosen)
+        first = replace(tables[0], notes=[*tables[0].notes, *sources])
+        write_text(folder / "claim.md", "\n".join(map(markdown, [first, *tables[1:]])))
+        shared.say(f"the tables are in {folder / 'claim.md'}", as_json)
     if as_json:
-        print_json(
-            {
-                "teacher": claim.teacher.label,
-                "qualified": claim.qualified,
-                "qualification": [asdict(finding) for finding in claim.qualification],
-                "findings": [asdict(finding) for finding in claim.findings],
-                "verdict": claim.verdict,
-            }
-        )
-    if not claim.qualified or any(finding.outcome != "passed" for finding in claim.findings):
-        raise typer.Exit(1)
+        results = [as_row(row.result) for row in claim.rows]
+        shared.print_json({"schema_version": 1, **asdict(replace(claim, rows=())), "results": results})
 
 
-def _candidate(argument: str) -> Candidate:
-    from harness.compare.claim import candidate
-    from harness.record.record import read_record
+def _make_runs(config: RunConfig, folder: Path, names: Sequence[str]) -> list[tuple[Record, str | None]]:
+    """Runs of student, control, direct and every setting of the teachers after them, in folders named by their weights."""
+    from harness.compare.claim import FEW, grid
+    from harness.files import safe_name
+    from harness.record.record import RECORD
+    from harness.request.requests import parse_request
+    from harness.run.config import check_device
+    from harness.run.runner import evaluate
 
-    run, decoder = parse_run(argument)
-    if decoder is None:
-        raise MsbenchError(f"{argument}: give RUN:DECODER, a run's folder and one of its decoders")
-    return candidate(read_record(run), decoder)
+    device = check_device(config.device)
+    found: list[tuple[Record, str | None]] = []
+    specs = {name: parse_request(name).build(device, config.dtype, config.offline).spec for name in names}
+    wanted = [(name, name, NOISE_SEEDS) for name in names[:3]]
+    for name in names[3:]:
+        wanted += [(name, f"{name}@steps={n}", NOISE_SEEDS if n <= FEW else 1) for n in grid(specs[name].scales)]
+    for place, (name, text, seeds) in enumerate(wanted, 1):
+        shared.say(f"{place} of {len(wanted)}: {text}", stderr=True)
+        cell = folder / f"{safe_name(parse_request(text).label)}-{(specs[name].weights_sha256 or 'none')[:8]}"
+        asked = replace(config, decoders=(text,), noise_seeds=seeds, output_dir=cell, resume=(cell / RECORD).is_file())
+        with shared.progress_bar() as progress:
+            found.append((evaluate(asked, progress, " ".join(["msbench", *sys.argv[1:]])), None))
+    return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.shared import JsonFlag, parse_names, parse_run, print_json, progress_bar, say, show
+from harness.cli.shared import JsonFlag, parse_names, print_json, progress_bar, read_run, say, show
 from harness.errors import MsbenchError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def compare_command(
     idle = {"--force": force, "--published": published, "--baseline": baseline, "--margin": margin, "--columns": columns}
     idle |= {"--same-rate": same_rate}
     _refuse_contradictions(against, fail_on_regression, update, {**idle, "--format": table_format != "table"})
-    chosen = [_run_argument(run) for run in runs]
+    chosen = [read_run(run) for run in runs]
     if against is not None:
         raise typer.Exit(_gate(chosen, against, fail_on_regression, update, as_json))
     from harness.compare.compare import compare
@@ -131,11 +131,3 @@ def _gate(chosen: list[tuple[Any, str | None]], against: str, fail: bool, update
     if as_json:
         print_json(document)
     return int(fail and failed)
-
-
-def _run_argument(text: str) -> tuple[Any, str | None]:
-    """RUN or RUN:DECODER."""
-    from harness.record.record import read_record
-
-    run, decoder = parse_run(text)
-    return read_record(run), decoder

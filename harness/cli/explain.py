@@ -35,14 +35,13 @@ def explain_command(
     given = locals()
     from dataclasses import asdict
 
-    from harness.cli.compare import _run_argument
     from harness.explain.explanation import explain
     from harness.explain.registry import METRICS
     from harness.explain.reported import joint, match, parse_reported
 
     numbers = [parse_reported(text) for text in reported or ()]
     metrics = shared.parse_names(metric) or tuple(dict.fromkeys(name for name, _ in numbers)) or METRICS
-    record, decoder = _run_argument(run)
+    record, decoder = shared.read_run(run)
     options = {name: given[name] for name in ("images", "data_dir", "redo", "statistics")}
     with shared.progress_bar() as progress:
         found = explain(record, decoder, **options, metrics=metrics, progress=progress)

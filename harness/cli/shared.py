@@ -146,17 +146,19 @@ def parse_names(*texts: str) -> tuple[str, ...]:
     return tuple(part for text in texts for part in split_list(text))
 
 
-def parse_run(text: str) -> tuple[Path, str | None]:
-    """RUN or RUN:DECODER, split at the last colon that a run's folder stands before.
+def read_run(text: str) -> tuple[Any, str | None]:
+    """The record and the decoder that RUN or RUN:DECODER names, split at the last colon that a run's folder stands before.
 
     Raises:
-        MsbenchError: there is no such folder.
+        MsbenchError: there is no such folder, or no record in it.
     """
+    from harness.record.record import read_record
+
     parts = text.split(":")
     for place in range(len(parts), 0, -1):
         run = ":".join(parts[:place])
         if run and Path(run).exists():
-            return Path(run), ":".join(parts[place:]) or None
+            return read_record(Path(run)), ":".join(parts[place:]) or None
     raise MsbenchError(f"no run at {text}: give the folder that `msbench run` printed, or FOLDER:DECODER")
 
 

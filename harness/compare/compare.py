@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Row:
+class Row:
     """A decoder of a run, or several training seeds of one as one."""
 
     label: str
@@ -106,7 +106,7 @@ def compare(
     costs: tuple[CostRatio, ...] = ()
     seeds: tuple[SeedSpread, ...] = ()
     if not forced:
-        rows = [_row(label, position, opened[position], bases[position], result) for label, position, result in chosen]
+        rows = read_rows(runs, opened, bases)
         groups = _training_groups(rows)
         seeds = tuple(spread for label, members in groups.items() for spread in _seed_spread(label, members))
         everything = rows + [_group_row(label, members) for label, members in groups.items()]
@@ -122,7 +122,7 @@ def compare(
         named = next((one for one in results if one["label"] == baseline_label), None)
         results = with_ratios([one for one in results if one["label"] not in unequal], named)
         comparisons = _compared(pairs, parse_margins(merged, METRICS), progress or (lambda stage, done, total: None))
-        costs, refused = _cost_ratios([pair for pair in pairs if pair[0] in rows])
+        costs, refused = cost_ratios([pair for pair in pairs if pair[0] in rows])
         warnings += [*_one_sided(pairs), *refused]
         if not all(run.has_features for run in opened):
             warnings.append("some runs kept no Inception features: their rFID and KID are not tested")
@@ -167,13 +167,17 @@ def _asked(row: Result) -> str:
     return f"@{options}" if options else ""
 
 
-def _row(label: str, position: int, run: Run, its_basis: Basis, result: Result) -> _Row:
-    details = run.record.data.decoders[result.label]
-    measured = read_measured(run, result.label, label)
-    return _Row(label, position, its_basis, result, details, measured, frozenset([label]))
+def read_rows(runs: Sequence[tuple[Record, str | None]], opened: Sequence[Run], bases: Sequence[Basis]) -> list[Row]:
+    """Every row of runs, with its values."""
+    found = []
+    for label, position, result in _chosen(runs):
+        details = opened[position].record.data.decoders[result.label]
+        measured = read_measured(opened[position], result.label, label)
+        found.append(Row(label, position, bases[position], result, details, measured, frozenset([label])))
+    return found
 
 
-def _pairs(everything: Sequence[_Row], rows: Sequence[_Row], baseline: str | None) -> list[tuple[_Row, _Row]]:
+def _pairs(everything: Sequence[Row], rows: Sequence[Row], baseline: str | None) -> list[tuple[Row, Row]]:
     """(row, its baseline); the rule is `compare`'s."""
     first_run = [row for row in rows if row.position == 0]
     if baseline is not None:
@@ -190,7 +194,7 @@ def _pairs(everything: Sequence[_Row], rows: Sequence[_Row], baseline: str | Non
     return [(row, base) for row, base in found if row not in first_run]
 
 
-_Pair = tuple[_Row, _Row, Fit]  # a row, its baseline, and what keeps the two apart
+_Pair = tuple[Row, Row, Fit]  # a row, its baseline, and what keeps the two apart
 
 
 def _of_equal_rate(pairs: list[_Pair]) -> tuple[list[_Pair], list[str]]:
@@ -266,7 +270,7 @@ def _inferiority(
     return [outcomes.get(index) for index in range(len(estimates))]
 
 
-def _same_meaning(metric: str, row: _Row, base: _Row) -> bool:
+def _same_meaning(metric: str, row: Row, base: Row) -> bool:
     """Latent faithfulness compares within one encoder's latents only."""
     if metric not in ("latent_error", "token_agreement"):
         return True
@@ -274,8 +278,12 @@ def _same_meaning(metric: str, row: _Row, base: _Row) -> bool:
     return one is not None and one == other
 
 
-def _cost_ratios(pairs: Sequence[_Pair]) -> tuple[tuple[CostRatio, ...], list[str]]:
-    """Ratios where both sides were measured on one machine, and a line for each pair whose times say nothing."""
+def cost_ratios(pairs: Sequence[_Pair]) -> tuple[tuple[CostRatio, ...], list[str]]:
+    """Ratios where both sides were measured on one machine, and a line for each pair whose times say nothing.
+
+    Args:
+        pairs: decoder, baseline, and what keeps the two apart.
+    """
     found: list[CostRatio] = []
     refused: list[str] = []
     for row, base, fit in pairs:
@@ -300,21 +308,21 @@ def _cost_ratios(pairs: Sequence[_Pair]) -> tuple[tuple[CostRatio, ...], list[st
     return tuple(found), refused
 
 
-def _samples(row: _Row) -> dict[int, list[float]]:
+def _samples(row: Row) -> dict[int, list[float]]:
     """Batch size -> measured milliseconds of each call; an estimate is none."""
     cells = row.details.cost.cells if row.details.cost else ()
     return {cell.batch_size: list(cell.latency.samples_ms) for cell in cells if cell.latency and not cell.estimated}
 
 
-def _training_groups(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
+def _training_groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows of one decoder, options, recipe and definitions, which differ in their training seed alone: label -> two or more."""
-    groups: dict[tuple[Any, ...], dict[int, _Row]] = {}
+    groups: dict[tuple[Any, ...], dict[int, Row]] = {}
     for row in rows:
         seed, recipe = row.details.spec.training_seed, row.details.spec.recipe_sha256
         if seed is not None and recipe is not None:
             definitions = tuple(sorted(row.basis.definitions.items()))
             groups.setdefault((row.result.decoder, _asked(row.result), recipe, definitions), {}).setdefault(seed, row)
-    found: dict[str, list[_Row]] = {}
+    found: dict[str, list[Row]] = {}
     several = {key: members for key, members in groups.items() if len(members) > 1}
     counts = Counter(key[:2] for key in several)
     for (name, asked, recipe, _), members in several.items():
@@ -324,12 +332,12 @@ def _training_groups(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
     return found
 
 
-def _group_row(label: str, members: Sequence[_Row]) -> _Row:
+def _group_row(label: str, members: Sequence[Row]) -> Row:
     parts = frozenset(row.label for row in members)
     return replace(members[0], label=label, measured=average(label, [row.measured for row in members]), parts=parts)
 
 
-def _seed_spread(label: str, members: Sequence[_Row]) -> list[SeedSpread]:
+def _seed_spread(label: str, members: Sequence[Row]) -> list[SeedSpread]:
     seeds = tuple(seed for row in members if (seed := row.details.spec.training_seed) is not None)
     together = average("", [row.measured for row in members])
     found = []

@@ -88,14 +88,14 @@ def chosen_rows(record: Record, decoder: str | None) -> list[Result]:
     return found
 
 
-def side_by_side(first: Basis, other: Basis) -> Fit:
-    """What keeps two bases apart in quality, metric by metric, and in time."""
+def side_by_side(first: Basis, other: Basis, apart: tuple[str, ...] = ()) -> Fit:
+    """What keeps two bases apart in quality, metric by metric, and in time; fields of the protocol in `apart` may differ."""
     quality, pixels = "", first.reference_sha256 == other.reference_sha256
     finished = FINISHED in (first.protocol.get("reconstructions"), other.protocol.get("reconstructions"))
-    idle = (_OF_DECODING + _OF_THE_REFERENCE * pixels) * finished
+    idle = apart + (_OF_DECODING + _OF_THE_REFERENCE * pixels) * finished
     if first.protocol_hash != other.protocol_hash:
         sides = ({name: value for name, value in one.protocol.items() if name not in idle} for one in (first, other))
-        hashes = f"protocol hash: {first.protocol_hash} against {other.protocol_hash}" * (not finished)
+        hashes = f"protocol hash: {first.protocol_hash} against {other.protocol_hash}" * (not idle)
         quality = _differing("protocol field {}:", *sides) or hashes
     if not quality and first.source_sha256 != other.source_sha256 and not (finished and pixels):
         quality = "the source files (source_sha256)"

@@ -32,6 +32,18 @@ def signed(value: float, like: float) -> str:
     return text if text.startswith("-") or text == MISSING else f"+{text}"
 
 
+def difference_text(value: float, ci: tuple[float, float]) -> str:
+    """A difference with its interval, where it has one."""
+    half = (ci[1] - ci[0]) / 2.0
+    return signed(value, half) + (f" [{signed(ci[0], half)}, {signed(ci[1], half)}]" if math.isfinite(half) else "")
+
+
+def ratio_text(one: CostRatio) -> str:
+    """A ratio with its interval, where it has one."""
+    ends = f" [{_times(one.ci[0])}, {_times(one.ci[1])}]" if one.ci and math.isfinite(one.ci[0]) else ""
+    return _times(one.value) + ends
+
+
 def comparison_tables(comparison: Comparison) -> list[Table]:
     """The tables of a comparison; those without a row are left out."""
     makers = (comparison.comparisons, _differences), (comparison.costs, _costs), (comparison.seeds, _seeds)
@@ -42,12 +54,9 @@ def _differences(comparison: Comparison) -> Table:
     several = len({one.baseline for one in comparison.comparisons}) > 1
     rows = []
     for one in comparison.comparisons:
-        half = _half(one.ci)
-        difference = signed(one.diff, half)
-        if math.isfinite(half):
-            difference += f" [{signed(one.ci[0], half)}, {signed(one.ci[1], half)}]"
         name = f"{one.decoder} − {one.baseline}" if several else one.decoder
-        figures = (Cell(one.diff, (difference,)), number(one.p_holm, _p), number(one.margin, lambda value: f"{value:.3g}"))
+        difference = Cell(one.diff, (difference_text(one.diff, one.ci),))
+        figures = (difference, number(one.p_holm, _p), number(one.margin, lambda value: f"{value:.3g}"))
         rows.append((metric_title(one.metric), name, *figures, _verdict(one)))
     first = comparison.comparisons[0]
     title = "Differences, decoder minus baseline" if several else f"Differences to {first.baseline}"
@@ -91,10 +100,7 @@ def _at_rate(one: Compared) -> str:
 def _costs(comparison: Comparison) -> Table:
     rows = []
     for one in comparison.costs:
-        text = _times(one.value)
-        if one.ci is not None and math.isfinite(one.ci[0]):
-            text += f" [{_times(one.ci[0])}, {_times(one.ci[1])}]"
-        rows.append((one.quantity, f"{one.decoder} vs {one.baseline}", Cell(one.value, (text,)), one.method))
+        rows.append((one.quantity, f"{one.decoder} vs {one.baseline}", Cell(one.value, (ratio_text(one),)), one.method))
     note = (
         "Baseline over decoder: above 1× the decoder is cheaper. Intervals hold what varies between calls within these runs, "
         "not what changes from run to run."
@@ -117,11 +123,6 @@ def _seeds(comparison: Comparison) -> Table:
         rows.append([metric_title(one.metric), name, values, *figures])
     headers = ("metric", "decoder", "value of each seed", "mean", "SD over training seeds", "SE over images")
     return listing(headers, rows, "Training seeds", wrap=headers[1:3], grouped=True, keys=2)
-
-
-def _half(ci: tuple[float, float]) -> float:
-    """Half the interval's width; inf where there is none."""
-    return (ci[1] - ci[0]) / 2.0 if math.isfinite(ci[0]) and math.isfinite(ci[1]) else math.inf
 
 
 def _p(value: float) -> str:

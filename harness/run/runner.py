@@ -102,8 +102,6 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
         told.append(f"latents were decoded with noise of {config.latent_noise:g} spreads of each channel added")
     if any(one.spec.codebook_sizes for one in decoders.values()) and _OF_INDICES not in config.extra_metrics:
         config = replace(config, extra_metrics=(*config.extra_metrics, _OF_INDICES))
-    with stages.stage("loading metrics"):
-        suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
     data = _plan(config, dataset, start, command, decoders, told)
     with folder_lock(folder):
         journal = Journal(folder, new_state(decoders))
@@ -113,6 +111,8 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
                 return Record(folder, earlier)
             data = replace(data, command=earlier.command, date=earlier.date)
             journal = _journal(folder, journal.state)
+        with stages.stage("loading metrics"):
+            suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
         _claim_images(config, folder)
         run = _Run(config, folder, dataset, rows, decoders, journal, stages, start, data, on_figures)
         try:

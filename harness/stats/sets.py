@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats.estimate import Estimate, Interval, Student, Values, few_units_note, no_interval
+from harness.stats.estimate import Estimate, Student, Values, few_units_note, no_interval
 
 METHOD = "jackknife of pairs"
 MANY = 10_000
@@ -30,7 +30,6 @@ MANY = 10_000
 GROUPS = 40
 """groups of units that `grouped_statistic` leaves out in turn"""
 _INTERACTING = 24  # units whose interactions are measured: 276 pairs
-_FAR = 1e6  # a ratio's end this many times beyond its value is called infinite
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +77,8 @@ def set_estimate(statistic: SetStatistic) -> Estimate:
     return Estimate(value, n, count, Student(error, parts, statistic.method), note)
 
 
-def set_difference(decoder: SetStatistic, baseline: SetStatistic, times: float = 1.0) -> Estimate:
-    """Decoder minus `times` baseline over the same pairs.
+def set_difference(decoder: SetStatistic, baseline: SetStatistic) -> Estimate:
+    """Decoder minus baseline over the same pairs.
 
     Raises:
         ValueError: the two are not of the same units.
@@ -87,41 +86,7 @@ def set_difference(decoder: SetStatistic, baseline: SetStatistic, times: float =
     if (decoder.units, decoder.method) != (baseline.units, baseline.method):
         raise ValueError("a paired difference needs the same images and clusters in both")
     parts = ("value", "without", "interaction")
-    return set_estimate(replace(decoder, **{part: getattr(decoder, part) - times * getattr(baseline, part) for part in parts}))
-
-
-def set_ratio(decoder: SetStatistic, baseline: SetStatistic, level: float = 0.95) -> Interval:
-    """Interval of decoder / baseline over the same pairs, by Fieller (1954): every r whose decoder - r · baseline may be 0.
-
-    The upper end is `inf` where the baseline itself may be 0.
-
-    Raises:
-        ValueError: the two are not of the same units, or the baseline is not positive.
-    """
-    if baseline.value <= 0.0:
-        raise ValueError(f"a ratio needs a positive baseline, not {baseline.value}")
-
-    def may_be(ratio: float) -> bool:
-        interval = set_difference(decoder, baseline, ratio).interval(level)
-        return interval.low <= 0.0 <= interval.high
-
-    value = decoder.value / baseline.value
-    return Interval(_edge(may_be, value, -1.0), _edge(may_be, value, 1.0), level)
-
-
-def _edge(holds: Callable[[float], bool], start: float, direction: float) -> float:
-    """The last point from `start` on at which `holds` is true; infinite where none is found."""
-    step = max(abs(start), 1e-9)
-    inner, outer = start, start + direction * step
-    while holds(outer):
-        step *= 2.0
-        inner, outer = outer, start + direction * step
-        if step > _FAR * max(abs(start), 1e-9):
-            return direction * math.inf
-    for _ in range(60):
-        middle = (inner + outer) / 2.0
-        inner, outer = (middle, outer) if holds(middle) else (inner, middle)
-    return inner
+    return set_estimate(replace(decoder, **{part: getattr(decoder, part) - getattr(baseline, part) for part in parts}))
 
 
 def chosen_units(count: int) -> NDArray[np.intp]:

@@ -17,14 +17,16 @@ from decoders.autoencoder import Autoencoder
 from decoders.checkpoint import (
     FORMAT,
     Manifest,
+    lineage_of,
     load_autoencoder,
     load_denoiser,
     read_checkpoint,
     save_checkpoint,
     shipped_path,
-    teacher_of,
 )
 from decoders.denoiser import Denoiser
+from decoders.models import build
+from harness.decoder import DecoderOptions
 from harness.errors import MsbenchError
 from harness.files import sha256_file
 
@@ -229,12 +231,13 @@ def test_shipped_weights_lie_in_the_package() -> None:
     assert shipped_path("ms-onestep") == Path(checkpoint.__file__).parent / "checkpoints" / "ms-onestep.safetensors"
 
 
-@pytest.mark.parametrize(
-    ("student", "teacher"), [("ms-onestep", "ms-diffusion"), ("onestep", "diffusion"), ("vae", None)]
-)
+@pytest.mark.parametrize(("student", "teacher"), [("ms-onestep", "ms-diffusion"), ("onestep", "diffusion"), ("vae", None)])
 def test_the_card_says_what_a_student_was_distilled_from(student: str, teacher: str | None) -> None:
     path = shipped_path(student)
-    assert teacher_of(path, sha256_file(path)) == (sha256_file(shipped_path(teacher)) if teacher else None)
+    found = lineage_of(path, sha256_file(path))
+    assert found.get("teacher_sha256") == (sha256_file(shipped_path(teacher)) if teacher else None)
+    assert ("training_pflops" in found) == (teacher is not None)
+    assert ("objective" in found) == (teacher is not None)
 
 
 @pytest.mark.parametrize(
@@ -243,4 +246,31 @@ def test_the_card_says_what_a_student_was_distilled_from(student: str, teacher: 
 def test_a_card_of_another_file_says_nothing_of_the_teacher(tmp_path: Path, card: str | None) -> None:
     if card is not None:
         (tmp_path / "x.json").write_text(card)
-    assert teacher_of(tmp_path / "x.safetensors", "s") is None
+    assert "teacher_sha256" not in lineage_of(tmp_path / "x.safetensors", "s")
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        ({}, {"start_pflops": 0.0}),
+        (
+            {"objective": {"objective": "paired", "l1": 1.0}, "throughput": {"training_pflops": 0.2}},
+            {"objective": "paired", "training_pflops": 0.2, "start_pflops": 0.0},
+        ),
+        ({"teacher_sha256": "t", "start_pflops": 0.4}, {"teacher_sha256": "t", "start_pflops": 0.4}),
+        ({"start_sha256": "t"}, {}),
+        ({"start_sha256": "t", "start_pflops": None, "throughput": None, "objective": "x"}, {}),
+        ({"throughput": {"training_pflops": "much"}, "objective": {"objective": 3}}, {"start_pflops": 0.0}),
+    ],
+)
+def test_a_card_says_what_a_training_took_and_what_it_started_from(
+    tmp_path: Path, card: dict[str, object], expected: dict[str, object]
+) -> None:
+    (tmp_path / "x.json").write_text(json.dumps({"sha256": "s", **card}))
+    assert lineage_of(tmp_path / "x.safetensors", "s") == expected
+
+
+def test_a_decoder_s_spec_says_how_it_was_trained() -> None:
+    spec = build(DecoderOptions(name="ms-onestep")).spec
+    assert (spec.flow, spec.objective) == ("cascade", "direct")
+    assert spec.training_pflops == pytest.approx(0.1, rel=0.01)

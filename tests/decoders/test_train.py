@@ -101,6 +101,8 @@ def test_from_pictures_to_a_one_step_decoder(lab: Lab) -> None:
     assert card["sha256"] == sha256_file(student)
     assert card["encoder_sha256"] == sha256_file(vae)
     assert card["teacher_sha256"] == sha256_file(teacher)
+    took = json.loads((lab.output / "ms-diffusion-cascade" / "ms-diffusion-cascade.json").read_text())["throughput"]
+    assert card["start_pflops"] == took["training_pflops"] > 0.0
     assert (card["steps"], card["finished"], card["flow"]) == (3, True, "cascade")
     assert card["data"]["images"] == 17
     assert card["loss_curves"]["step"] == [1, 2, 3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from harness import registry
 from harness.decoder import Decoder, DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import MsbenchError, UnknownNameError
+from harness.registry import checked_spec
 
 SPEC = DecoderSpec("plug", 1, None, 0, 1, 0, None, None, "nothing")
 
@@ -88,3 +90,11 @@ def test_a_plug_in_that_leaves_on_import_is_named(monkeypatch: pytest.MonkeyPatc
     install(monkeypatch, "leaver", "leaves_on_import:make")
     with pytest.raises(MsbenchError, match=r"decoder leaver of .*: loading leaves_on_import:make raised SystemExit: 0"):
         registry.build_decoder("leaver", DecoderOptions())
+
+
+def test_what_a_spec_says_of_its_training_is_checked() -> None:
+    fine = replace(SPEC, flow="pyramid", objective="paired", training_pflops=0.2, start_pflops=0.0)
+    assert checked_spec("plug", fine) is fine
+    for name, value, wanted in (("training_pflops", "0.2", "a floating-point number"), ("objective", 3, "a text")):
+        with pytest.raises(MsbenchError, match=f"its spec has {name} = {value!r}, wanted {wanted}"):
+            checked_spec("plug", replace(SPEC, **{name: value}))  # type: ignore[arg-type]

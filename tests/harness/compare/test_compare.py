@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.compare.claim import candidate
+from harness.compare.claim import claim_rows
 from harness.compare.compare import compare
 from harness.compare.comparison import Compared, Comparison
 from harness.compare.gate import update_reference
@@ -95,8 +95,8 @@ def test_a_label_goes_before_the_name_of_a_decoder(tmp_path: Path, make_run: Mak
     assert {one.baseline for one in compare([(runs[0], None)], baseline="vae").comparisons} == {"vae"}
     pairs = {(one.decoder, one.baseline) for one in compare([(one, None) for one in runs]).comparisons}
     assert pairs == {(f"b:{label}", f"a:{label}") for label in names}
-    assert candidate(runs[0], "vae").result.label == "vae"
-    assert candidate(runs[0], "half").result.label == "half"
+    assert claim_rows([(runs[0], "vae")])[0].result.label == "vae"
+    assert claim_rows([(runs[0], "half")])[0].result.label == "half"
     with pytest.raises(UnknownNameError, match=r"'vea'\. Did you mean 'vae'"):
         compare([(runs[0], "vea")])
 
@@ -425,11 +425,10 @@ def test_a_damaged_run_is_one_line_and_exit_2(tmp_path: Path, make_run: MakeRun,
     reference, folder = str(tmp_path / "r.json"), str(run.folder)
     update_reference([run], None, reference)
     damage(run.folder)
-    who = [f"{folder}:other", "--direct", f"{folder}:vae", "--student", f"{folder}:vae"]
     arguments = {
         "compare": ["compare", folder],
         "verify": ["verify", folder],
-        "claim": ["claim", "--teacher", *who],
+        "claim": ["claim", folder],
         "gate": ["compare", folder, "--against", reference],
     }[command]
     done = CliRunner().invoke(app, arguments)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,6 @@ from harness.stats.sets import (
     no_interaction,
     set_difference,
     set_estimate,
-    set_ratio,
 )
 
 Populations = dict[int, Any]
@@ -189,30 +187,6 @@ def test_differences_need_the_same_units_and_pairs_the_same_shape(statistic: Any
         set_difference(statistic(features, features), statistic(features, features, [0, 0, 1, 1, 2, 2]))
     with pytest.raises(ValueError, match="one shape"):
         statistic(features, features[:5])
-
-
-def test_a_ratio_s_ends_are_where_the_difference_could_be_zero() -> None:
-    """Fieller's interval by its definition, and against the delta method where errors are small."""
-    rng = np.random.default_rng(3)
-    count, own, other = 400, 12.0, 10.0
-
-    def statistic(value: float, scatter: float) -> SetStatistic:
-        without = value + scatter * rng.standard_normal(count) / count
-        return SetStatistic(value, without, no_interaction(), count, tuple(range(count)))
-
-    first, second = statistic(own, 3.0), statistic(other, 2.0)
-    interval = set_ratio(first, second)
-    for end in (interval.low, interval.high):
-        scaled = SetStatistic(end * other, end * second.without, no_interaction(), count, second.units)
-        edges = set_difference(first, scaled).interval(0.95)
-        assert min(abs(edges.low), abs(edges.high)) < 1e-6
-    a, b = first.without / own, second.without / other
-    delta = own / other * math.sqrt((count - 1) / count * np.square((a - a.mean()) - (b - b.mean())).sum())
-    assert (interval.high - interval.low) / 2 == pytest.approx(1.966 * delta, rel=0.02)
-    wide = set_ratio(statistic(own, 3.0), statistic(0.1, 60.0))
-    assert math.isinf(wide.high)
-    with pytest.raises(ValueError, match="positive baseline"):
-        set_ratio(first, statistic(-1.0, 0.1))
 
 
 def _variance(values: np.ndarray) -> Any:
