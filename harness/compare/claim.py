@@ -193,8 +193,7 @@ def with_speed(rows: Sequence[Row], folder: Path) -> list[Row]:
         cells = tuple(found.get((row.result.decoder, spec.steps, spec.parameters, *place), {}).values())
         result = replace(row.result, disturbed=any(cell.disturbed for cell in cells))
         details = replace(row.details, cost=Cost(cells, None, None, spec.parameters))
-        timing = replace(row.basis, timing={"speed": str(folder)})
-        timed_rows.append(replace(row, result=result, details=details, basis=timing))
+        timed_rows.append(replace(row, result=result, details=details, basis=replace(row.basis, timing={"speed": str(folder)})))
     return timed_rows
 
 
@@ -223,7 +222,9 @@ def examine(rows: Sequence[Row], roles: Roles, earlier: Row | None = None) -> Cl
     many, known = [row for row in settings if _spec(row).steps == MANY], _spec(student).teacher_sha256
     teacher = next((row for row in many if known and _spec(row).weights_sha256 == known), None)
     full = next((row for row in many if _spec(row).scales == 1), None)
-    best = min(settings, key=lambda row: row.result.metrics.get("rfid") or math.inf)
+    # One step a scale is no sampling: such a setting competes in cost, not as a teacher.
+    flows = [row for row in settings if _spec(row).steps > _spec(row).scales] or settings
+    best = min(flows, key=lambda row: row.result.metrics.get("rfid") or math.inf)
     scaled = None if teacher is full else teacher
     equal, found = bench.equal_quality()
     answers = bench.literal(teacher, full, scaled), equal, bench.worth(best, earlier)

@@ -285,7 +285,7 @@ def worthy(shift: float = 0.0, **changes: Any) -> list[Row]:
 
 
 def test_a_good_teacher_is_worth_it() -> None:
-    found = worth(worthy(), earlier=made("full", label="earlier", weights_sha256="e" * 64))
+    found = worth(worthy(), earlier=made("full", steps=2, label="earlier", weights_sha256="e" * 64))
     assert [one.outcome for one in found.findings] == ["passed"] * 6
     assert found.verdict == "holds"
 
@@ -323,9 +323,14 @@ def test_a_teacher_must_beat_direct() -> None:
 def test_more_steps_that_harm_and_late_changes_disqualify() -> None:
     settings = [*worthy()[:-1], made("full", 0.4, steps=50)]
     assert outcome(worth(settings), "50 steps are not worse") == "failed"
-    young = made("full", 0.2, label="earlier", weights_sha256="e" * 64)
+    young = made("full", 0.2, steps=2, label="earlier", weights_sha256="e" * 64)
     found = worth(worthy(), earlier=young)
     assert (outcome(found, "last quarter"), found.verdict) == ("failed", "does not hold")
+
+
+def test_one_step_a_scale_is_no_teacher() -> None:
+    settings = [*worthy(0.1)[1:], made("full", steps=1), made("multi", steps=3, scales=3)]
+    assert {one.condition for one in worth(settings).findings} >= {"full@steps=2 beats direct on rfid"}
 
 
 def test_more_steps_of_another_training_say_nothing() -> None:
