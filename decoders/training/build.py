@@ -136,6 +136,8 @@ def networks(request: TrainRequest, planned: Plan) -> Networks:
     if start is None:
         return Networks(module, encoder, lineage=lineage)
     network, manifest = _fitting(role, start, size_name, config, encoder)
+    if role == "teacher" and preset.scales > 1 and manifest.flow != preset.flow:
+        raise MsbenchError(f"teacher {start} follows the {manifest.flow} flow; {request.decoder} needs {preset.flow}")
     network.to(device)
     module.load_state_dict(network.state_dict())
     start_sha256 = sha256_file(start)

@@ -91,7 +91,7 @@ def test_from_pictures_to_a_one_step_decoder(lab: Lab) -> None:
     vae = run_training(lab.request("vae"), silent, None)
     autoencoder, _ = load_autoencoder(vae)
     assert not torch.equal(autoencoder.latent_std, torch.ones(1, 4, 1, 1))
-    teacher = run_training(lab.request("ms-diffusion-cascade"), silent, None)
+    teacher = run_training(lab.request("ms-diffusion"), silent, None)
     steps: list[int] = []
     student = run_training(
         replace(lab.request("ms-onestep", steps=3), teacher=teacher), silent, lambda step, loss, progress: steps.append(step)
@@ -101,9 +101,9 @@ def test_from_pictures_to_a_one_step_decoder(lab: Lab) -> None:
     assert card["sha256"] == sha256_file(student)
     assert card["encoder_sha256"] == sha256_file(vae)
     assert card["teacher_sha256"] == sha256_file(teacher)
-    took = json.loads((lab.output / "ms-diffusion-cascade" / "ms-diffusion-cascade.json").read_text())["throughput"]
+    took = json.loads((lab.output / "ms-diffusion" / "ms-diffusion.json").read_text())["throughput"]
     assert card["start_pflops"] == took["training_pflops"] > 0.0
-    assert (card["steps"], card["finished"], card["flow"]) == (3, True, "cascade")
+    assert (card["steps"], card["finished"], card["flow"]) == (3, True, "pyramid")
     assert card["data"]["images"] == 17
     assert card["loss_curves"]["step"] == [1, 2, 3]
     assert (lab.output / "ms-onestep" / "ms-onestep.md").is_file()
@@ -158,7 +158,7 @@ def test_controls_without_teacher(lab: Lab) -> None:
     run_training(lab.request("rate-bound"), silent, None)
     cards = {name: json.loads((lab.output / name / f"{name}.json").read_text()) for name in ("ms-direct", "rate-bound")}
     assert {name: card["flow"] for name, card in cards.items()} == {"ms-direct": "noise-free", "rate-bound": "noise-free"}
-    assert set(cards["ms-direct"]["loss_curves"]) >= {"l1_0", "l1_2", "lpips_2"}
+    assert set(cards["ms-direct"]["loss_curves"]) >= {"l1_0", "l1_2", "lpips"}
     assert "mse_0" in cards["rate-bound"]["loss_curves"]
     assert not any(name.startswith(("l1", "lpips")) for name in cards["rate-bound"]["loss_curves"])
 
@@ -193,7 +193,7 @@ def test_settings_and_scales_reach_networks_objective_and_card(lab: Lab) -> None
 @pytest.mark.parametrize("name", ["paired", "direct", "paired+direct"])
 def test_every_distillation_trains_and_decodes(lab: Lab, name: str) -> None:
     run_training(lab.request("vae"), silent, None)
-    teacher = run_training(lab.request("ms-diffusion-cascade"), silent, None)
+    teacher = run_training(lab.request("ms-diffusion"), silent, None)
     request = replace(lab.request("ms-onestep"), teacher=teacher, settings=(f"loss.objective={name}",))
     decoder = build_decoder("ms-onestep", DecoderOptions(checkpoint=run_training(request, silent, None)))
     assert decoder.decode(torch.zeros(1, 4, 8, 8), SampleNoise.for_samples(0, ["a"])).isfinite().all()
@@ -204,7 +204,7 @@ def test_every_distillation_trains_and_decodes(lab: Lab, name: str) -> None:
 def test_divergence_leaves_no_checkpoint(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StubLpips, "__call__", lambda self, estimate, target: estimate.mean((1, 2, 3)) * float("nan"))
     with pytest.raises(MsbenchError, match="diverged at step 0"):
-        run_training(lab.request("vae"), silent, None)
+        run_training(replace(lab.request("vae"), settings=("loss.lpips_from=0",)), silent, None)
     assert list((lab.output / "vae").iterdir()) == []
 
 
@@ -234,6 +234,9 @@ def test_another_encoder_or_teacher_is_refused(lab: Lab, monkeypatch: pytest.Mon
     teacher = run_training(lab.request("diffusion"), silent, None)
     with pytest.raises(MsbenchError, match="another architecture than preset"):
         run_training(replace(lab.request("ms-onestep"), teacher=teacher), silent, None)
+    other_flow = run_training(lab.request("ms-diffusion-cascade"), silent, None)
+    with pytest.raises(MsbenchError, match=r"teacher .* follows the cascade flow; ms-onestep needs pyramid"):
+        run_training(replace(lab.request("ms-onestep"), teacher=other_flow), silent, None)
     # A second encoder in another folder: the teacher's latents are not its.
     other = replace(lab.request("vae", steps=3), output=lab.output / "other")
     vae = run_training(other, silent, None)
