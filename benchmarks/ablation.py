@@ -4,7 +4,7 @@
         --output results/architecture.csv
 
 A grid is a TOML file: `[defaults]` and one `[[cell]]` per training, each with `name`, `decoder`, and as wanted `preset`,
-`scales`, `settings` (as `--set` takes them), `teacher`, `start` and `vae` (names of other cells), `seeds`, `steps` (network
+`scales`, `settings` (as `--set` takes them), `teacher` and `vae` (names of other cells), `seeds`, `steps` (network
 calls to measure with; none = the decoder's own); "none" undoes a default. A checkpoint that a cell refers to is the one of the
 same training seed, or of the first seed where that cell was not trained with it. Finished trainings and measurements are kept:
 a killed grid goes on where it stopped, and a cell whose recipe has changed since is refused. The table says of every row what
@@ -32,7 +32,7 @@ from harness.record.record import Record, read_record
 from harness.run.config import RunConfig, check_device
 from harness.run.runner import evaluate
 
-METRICS = ("rfid", "kid", "psnr", "ssim", "lpips", "dists", "spectral")
+METRICS = ("rfid", "kid", "psnr", "ssim", "lpips", "spectral")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,6 @@ class Training:
     """as `train-decoder --set` takes them"""
     teacher: str | None = None
     """cell whose checkpoint a student starts from; None = the shipped teacher"""
-    start: str | None = None
-    """cell whose checkpoint a flow or a control starts from; None = random weights"""
     vae: str | None = None
     """cell that gives the latents; None = the shipped autoencoder"""
     seeds: tuple[int, ...] = (0,)
@@ -83,7 +81,7 @@ def read_grid(path: Path) -> list[Training]:
         before = [other.name for other in cells]
         if cell.name in before:
             raise MsbenchError(f"{path}: two cells are called {cell.name!r}")
-        for reference in filter(None, (cell.teacher, cell.start, cell.vae)):
+        for reference in filter(None, (cell.teacher, cell.vae)):
             if reference not in before:
                 raise UnknownNameError(f"cell before {cell.name!r}", reference, before)
         cells.append(cell)
@@ -104,8 +102,6 @@ class Bench:
     """where Imagenette lies"""
     samples: int | None = None
     """size of the stratified validation subset; None = all"""
-    dists: bool = False
-    """measure DISTS too"""
     only_seeds: Sequence[int] | None = None
     """of a cell's training seeds; None = all"""
     only_steps: Sequence[int] | None = None
@@ -129,8 +125,7 @@ class Bench:
     def train(self, cell: Training, seed: int) -> None:
         """Train one cell unless it is finished; a run that was cut off goes on."""
         path = self.checkpoint(cell.name, seed)
-        recipe = [cell.decoder, cell.preset, cell.scales, cell.settings, cell.teacher, cell.vae]
-        asked = json.dumps([*recipe, cell.start] if cell.start else recipe)
+        asked = json.dumps([cell.decoder, cell.preset, cell.scales, cell.settings, cell.teacher, cell.vae])
         note = path.parent / "cell.json"
         if note.is_file() and note.read_text(encoding="utf-8") != asked:
             raise MsbenchError(f"{path.parent} was trained for another recipe of {cell.name!r}: remove it or rename the cell")
@@ -146,7 +141,6 @@ class Bench:
             settings=cell.settings,
             vae=self.checkpoint(cell.vae, seed) if cell.vae else None,
             teacher=self.checkpoint(cell.teacher, seed) if cell.teacher else None,
-            start=self.checkpoint(cell.start, seed) if cell.start else None,
             device=check_device(self.device),
             resume=(path.parent / "state.pt").is_file(),
             offline=True,
@@ -165,7 +159,6 @@ class Bench:
             dataset="imagenette",
             data_dir=self.data_dir,
             max_samples=self.samples,
-            extra_metrics=("dists",) if self.dists else (),
             checkpoint=path,
             steps=steps,
             scales=cell.scales,
@@ -234,25 +227,19 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, required=True, help="trainings and measurements, kept for resuming")
     parser.add_argument("--max-samples", type=int, help="size of the stratified validation subset; default: all")
     parser.add_argument("--cells", help="only these, separated by commas; what they refer to must be trained already")
-    parser.add_argument("--dists", action="store_true", help="measure DISTS too: a second perceptual network, slow on a CPU")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these of a cell's training seeds")
     parser.add_argument("--steps", type=int, nargs="+", help="only these of a cell's numbers of steps")
     parser.add_argument("--device", default="cpu", help="where to train and measure: cpu, cuda or cuda:N")
-    parser.add_argument("--train-only", action="store_true", help="measure nothing and write no table")
     parser.add_argument("--output", type=Path, required=True, help="the CSV")
     given = parser.parse_args()
     cells = read_grid(given.grid)
     check_device(given.device)  # before anything is read
-    part = given.data_dir, given.max_samples, given.dists, given.seeds, given.steps, given.device
+    part = given.data_dir, given.max_samples, given.seeds, given.steps, given.device
     bench = Bench(cells, given.work_dir, *part)
     rows: list[dict[str, Any]] = []
     for cell in chosen(cells, given.cells):
-        if given.train_only:
-            for seed in bench.seeds(cell):
-                bench.train(cell, seed)
-        else:
-            rows += bench.rows(cell)
-            write_csv(rows, given.output)
+        rows += bench.rows(cell)
+        write_csv(rows, given.output)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,6 @@ def test_defaults_are_laid_under_every_cell(tmp_path: Path) -> None:
         ('[[cell]]\nname = "a"\n', "needs a name and a decoder"),
         ('[[cell]]\nname = "a"\ndecoder = "vae"\nsteeps = [1]\n', "Did you mean 'steps'"),
         ('[[cell]]\nname = "a"\ndecoder = "onestep"\nteacher = "b"\n', "unknown cell before 'a' 'b'"),
-        ('[[cell]]\nname = "a"\ndecoder = "direct"\nstart = "b"\n', "unknown cell before 'a' 'b'"),
         ('[[cell]]\nname = "a"\ndecoder = "vae"\n[[cell]]\nname = "a"\ndecoder = "vae"\n', "two cells are called 'a'"),
     ],
 )

@@ -25,7 +25,7 @@ def test_a_compiled_run_trains_the_same_network(
     tiny_denoiser: Callable[[int], Denoiser], latent_pictures: TrainingImages, tmp_path: Path
 ) -> None:
     config = TrainConfig(max_steps=5, warmup=1, precision="fp32", log_every=1, compile=True)
-    loss = FlowLossConfig(batch=2, crops=(32, 64), time_sampling="uniform")
+    loss = FlowLossConfig(batch=2, crop=32, time_sampling="uniform")
     results: list[TrainResult] = []
     networks: list[Denoiser] = []
     for compiled in (False, True):
