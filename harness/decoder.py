@@ -52,9 +52,9 @@ class DecoderSpec:
     """path from noise to image that it follows, as pyramid or cascade; None for others, or where unknown"""
     objective: str | None = None
     """what a student was trained to match: paired (its teacher's end), direct (the image alone), or paired+direct"""
-    training_pflops: Annotated[float, Field(ge=0.0)] | None = None
+    training_pflops: Annotated[float, Field(strict=True, ge=0.0)] | None = None
     """compute of its training, 10^15 FLOPs; None where unknown"""
-    start_pflops: Annotated[float, Field(ge=0.0)] | None = None
+    start_pflops: Annotated[float, Field(strict=True, ge=0.0)] | None = None
     """that of the training it started from, a teacher's or a first phase; 0 without one; None where unknown"""
     codebook_sizes: Annotated[tuple[Annotated[int, Field(strict=True, ge=2)], ...], Field(min_length=1)] | None = None
     """where latents are indices: how many entries each codebook has (FSQ: the product of its levels); None for other latents"""

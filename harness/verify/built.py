@@ -19,7 +19,15 @@ from harness.record.schema import Result
 from harness.run.rate import count_code, new_count, rate_of
 from harness.verify.check import Check, close, same, unchecked
 
-_MAY_LACK = ("recipe_sha256", "teacher_sha256", "training_seed")  # older weights do not say
+_MAY_LACK = (
+    "recipe_sha256",
+    "teacher_sha256",
+    "training_seed",
+    "flow",
+    "objective",
+    "training_pflops",
+    "start_pflops",
+)  # older weights do not say
 
 
 def built_checks(run: Run, result: Result, built: Decoder | str) -> list[Check]:

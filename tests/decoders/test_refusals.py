@@ -25,7 +25,7 @@ from decoders.training.state import STATE
 from decoders.training.train import run_training
 from harness.cli import app
 from harness.errors import MsbenchError
-from harness.files import LOCK, sha256_file
+from harness.files import LOCK, folder_lock, sha256_file
 from tests.decoders.test_train import Lab, lab, refused, silent  # noqa: F401 (a fixture)
 
 
@@ -155,12 +155,9 @@ def test_finished_and_unfinished_work_is_never_replaced(lab: Lab) -> None:  # no
 
 def test_two_trainings_do_not_share_a_folder(lab: Lab) -> None:  # noqa: F811
     request = lab.request("vae")
-    request.output.mkdir(parents=True)
-    (request.output / LOCK).write_text(f"elsewhere {os.getppid()} 1")
-    with pytest.raises(MsbenchError, match=f"is being written by process {os.getppid()} on elsewhere"):
+    with folder_lock(request.output), pytest.raises(MsbenchError, match=f"is being written by process {os.getpid()}"):
         run_training(request, refused, None)
-    # Here it began at another time than the lock says, so the number was another process's then.
-    (request.output / LOCK).write_text(f"{socket.gethostname()} {os.getppid()} 1")
+    (request.output / LOCK).write_text(f"{socket.gethostname()} {os.getppid()}")  # nobody holds it
     run_training(request, silent, None)
     assert not (request.output / LOCK).exists()
 

@@ -95,6 +95,10 @@ def test_a_plug_in_that_leaves_on_import_is_named(monkeypatch: pytest.MonkeyPatc
 def test_what_a_spec_says_of_its_training_is_checked() -> None:
     fine = replace(SPEC, flow="pyramid", objective="paired", training_pflops=0.2, start_pflops=0.0)
     assert checked_spec("plug", fine) is fine
-    for name, value, wanted in (("training_pflops", "0.2", "a floating-point number"), ("objective", 3, "a text")):
-        with pytest.raises(MsbenchError, match=f"its spec has {name} = {value!r}, wanted {wanted}"):
+    for name, value, wanted in (
+        ("training_pflops", "0.2", "number"),
+        ("start_pflops", -1.0, "greater"),
+        ("objective", 3, "string"),
+    ):
+        with pytest.raises(MsbenchError, match=f"its spec has {name} = {value!r}: .*{wanted}"):
             checked_spec("plug", replace(SPEC, **{name: value}))  # type: ignore[arg-type]

@@ -113,6 +113,9 @@ def result_of(row: dict[str, str]) -> dict[str, Any]:
             result["ms_per_image"] |= {} if value is None else {time[1]: value}
         elif bound := re.fullmatch(r"(.+)_(low|high)", column):
             result["intervals"].setdefault(bound[1], [math.nan, math.nan])[bound[2] == "high"] = value
+        elif column.startswith("bits_per_"):
+            nothing = {"kind": "nominal", "codebook_sizes": [], "perplexity": [], "tokens": 0}
+            result["rate"] = result.get("rate", nothing) | {column: value}
         elif column == "top_octave_db":
             result["octaves_db"] = {"0": value}
         elif column != "caveat":

@@ -55,7 +55,7 @@ def noise(*keys: str) -> SampleNoise:
 
 
 def latents(count: int = 2, seed: int = 0) -> Tensor:
-    return torch.randn((count, 4, 2, 2), generator=torch.Generator().manual_seed(seed))
+    return torch.randn((count, 16, 2, 2), generator=torch.Generator().manual_seed(seed))
 
 
 def test_names() -> None:
@@ -90,7 +90,7 @@ def test_a_step_is_compiled_not_the_loop(scales: int, steps: int) -> None:
     decoder = random_decoder("cascade", scales, steps)
     assert isinstance(decoder, Compilable)
     recorder = Recorder()
-    z = torch.randn((1, 4, 4, 4), generator=torch.Generator().manual_seed(0))
+    z = torch.randn((1, 16, 4, 4), generator=torch.Generator().manual_seed(0))
     source = noise("a")
     output = CompiledDecoder(decoder, recorder).decode(z, source)
     assert recorder.calls.count("project") == 1
@@ -129,7 +129,7 @@ def test_one_graph_a_scale_without_a_break() -> None:
 
     compiler = partial(torch.compile, backend=backend, fullgraph=True, dynamic=False)
     decoder = random_decoder("pyramid", 2, 5)
-    z = torch.randn((1, 4, 4, 4), generator=torch.Generator().manual_seed(0))
+    z = torch.randn((1, 16, 4, 4), generator=torch.Generator().manual_seed(0))
     mine = CompiledDecoder(decoder, compiler)  # type: ignore[arg-type]
     assert torch.allclose(mine.decode(z, noise("a")), decoder.decode(z, noise("a")), atol=1e-6)
     assert len(seen) == 1 + 2 + 2  # the projection, a step a scale, a draw a scale
