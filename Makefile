@@ -84,7 +84,7 @@ docs: setup ## build the documentation site in build/site, and check its links
 test-iqa: ## the tests of pyiqa's metrics, in .venv-iqa (downloads gigabytes once)
 	test -x .venv-iqa/bin/pip || $(PYTHON) -m venv .venv-iqa
 	.venv-iqa/bin/python -m pip install -e '.[iqa]' pytest
-	.venv-iqa/bin/python -m pytest -m iqa $(PYTEST_ARGS)
+	.venv-iqa/bin/python -m pytest -m iqa tests/harness/metrics/test_pyiqa.py $(PYTEST_ARGS)
 
 lint: setup ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
