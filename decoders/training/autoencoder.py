@@ -9,7 +9,7 @@ from torch import Tensor
 
 from decoders.autoencoder import Autoencoder, kl_divergence
 from decoders.settings import Weight
-from decoders.training.crops import CropConfig
+from decoders.training.crops import CropConfig, CropObjective
 from decoders.training.data import TrainingImages, to_float, trim
 from decoders.training.perceptual import Perceptual
 from decoders.training.terms import Terms
@@ -31,7 +31,7 @@ class AutoencoderLossConfig(CropConfig):
     """tune the decoder alone, on the frozen encoder's posterior means: no noise, no KL, the latents stay what they are"""
 
 
-class AutoencoderObjective:
+class AutoencoderObjective(CropObjective):
     """MSE or L1 + λ·LPIPS + β·KL (Kingma & Welling, 2013; Rombach et al., 2112.10752).
 
     With `freeze_encoder` it is the control `vae-ft`: only the decoder learns; the encoder's parameters get no gradients.
@@ -40,17 +40,9 @@ class AutoencoderObjective:
     def __init__(
         self, module: Autoencoder, data: TrainingImages, config: AutoencoderLossConfig, perceptual: Perceptual
     ) -> None:
-        self.module, self.data, self.config, self.perceptual = module, data, config, perceptual
+        self.module, self.data, self.config, self.crops, self.perceptual = module, data, config, config, perceptual
         if config.freeze_encoder:
             module.encoder.requires_grad_(False)
-
-    def samples(self, progress: float) -> int:
-        """Images of a step."""
-        return self.config.at(progress, self.data.images.shape[-1])[0]
-
-    def phase(self, progress: float) -> tuple[bool, bool]:
-        """See `CropConfig.phase`."""
-        return self.config.phase(progress)
 
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.loss`."""
@@ -67,8 +59,7 @@ class AutoencoderObjective:
         output = module.decoder(latents)
         terms = Terms(device)
         terms.add_distances(config.mse, config.l1, output, images)
-        late = progress >= config.lpips_from
-        terms.add_perceptual(config.lpips, late, lambda: self.perceptual(output, images, generator))
+        terms.add_perceptual(config.lpips, progress >= config.lpips_from, lambda: self.perceptual(output, images, generator))
         if not config.freeze_encoder:
             terms.add("kl", config.kl, kl_divergence(mean.float(), log_variance.float()))
         return terms.total, terms.parts

@@ -13,7 +13,7 @@ from decoders.denoiser import Denoiser
 from decoders.flow import CascadeFlow, Flow, TrainingPair, halve
 from decoders.sampling import Prediction, predict, sample
 from decoders.settings import Count, Positive, Share, Weight
-from decoders.training.crops import CropConfig
+from decoders.training.crops import CropConfig, CropObjective
 from decoders.training.data import TrainingImages
 from decoders.training.distributed import Group
 from decoders.training.perceptual import Perceptual
@@ -46,14 +46,14 @@ class FlowLossConfig(CropConfig):
     """spread of the logit-normal τ"""
 
 
-class FlowObjective:
+class FlowObjective(CropObjective):
     """Loss on the velocity (rectified flow, 2209.03003) that the predicted image implies, each scale over its running mean."""
 
     def __init__(
         self, module: Denoiser, flow: Flow, data: TrainingImages, config: FlowLossConfig, perceptual: Perceptual
     ) -> None:
         self.module, self.flow, self.data = module, flow, data
-        self.config, self.perceptual = config, perceptual
+        self.config, self.crops, self.perceptual = config, config, perceptual
         self.running = [0.0] * flow.scales
         self.group: Group | None = None
 
@@ -72,10 +72,6 @@ class FlowObjective:
     def samples(self, progress: float) -> int:
         """Images of a step, over all scales."""
         return sum(self.crops_of(scale, progress)[0] for scale in range(self.flow.scales))
-
-    def phase(self, progress: float) -> tuple[bool, bool]:
-        """See `CropConfig.phase`."""
-        return self.config.phase(progress)
 
     def crops_of(self, scale: int, progress: float) -> tuple[int, int]:
         """Crops of a step at a scale, and their side."""

@@ -51,6 +51,5 @@ class RegressionObjective(ScalesObjective):
             output = predict(self.module, self.flow, start, conditions[scale], scale, zeros, zeros).estimate
             terms.add_distances(config.mse, config.l1, output, clean, f"_{scale}")
             x = output
-        late = progress >= config.lpips_from
-        terms.add_perceptual(config.lpips, late, lambda: self.perceptual(x, pyramid[-1], generator))
+        terms.add_perceptual(config.lpips, progress >= config.lpips_from, lambda: self.perceptual(x, pyramid[-1], generator))
         return terms.total, terms.parts

@@ -10,23 +10,15 @@ from torch import Tensor
 
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow, Normal, halve
-from decoders.training.crops import CropConfig
+from decoders.training.crops import CropConfig, CropObjective
 from decoders.training.data import TrainingImages
 
 
-class ScalesObjective:
+class ScalesObjective(CropObjective):
     """Base of an objective whose step takes the same crops through all scales, coarse to fine."""
 
     def __init__(self, module: Denoiser, flow: Flow, data: TrainingImages, crops: CropConfig) -> None:
         self.module, self.flow, self.data, self.crops = module, flow, data, crops
-
-    def samples(self, progress: float) -> int:
-        """Images of a step."""
-        return self.crops.at(progress, self.data.images.shape[-1])[0]
-
-    def phase(self, progress: float) -> tuple[bool, bool]:
-        """See `CropConfig.phase`."""
-        return self.crops.phase(progress)
 
     def draw(self, generator: torch.Generator, progress: float) -> tuple[list[Tensor], Tensor, Normal, Tensor]:
         """Crops for a step: the clean images of each scale, coarse to fine; their latents; further draws; and zeros [batch]."""
