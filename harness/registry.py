@@ -67,7 +67,7 @@ _BUILT_IN = (
     DecoderEntry("pca-f8c4", "PCA of 8x8 cells to 4 numbers: the best linear code at f8c4's rate", _PCA),
     DecoderEntry("pca-f8c16", "PCA of 8x8 cells to 16 numbers: the best linear code at f8c16's rate", _PCA),
     _unshipped("pca", "PCA of cells at any rate (needs --checkpoint; `train-decoder pca-fFcC` fits one)", _PCA),
-    DecoderEntry("jpeg", "JPEG at the latents' bits (16 bits a number)", "baselines.jpeg:jpeg", own=("bits_per_pixel",)),
+    DecoderEntry("jpeg", "JPEG at one bit a pixel, or at bits_per_pixel=N", "baselines.jpeg:jpeg", own=("bits_per_pixel",)),
     DecoderEntry("identity", "the reference after its uint8 round trip: the error floor", "baselines.identity:identity"),
     _unshipped("taef2", "pretrained tiny autoencoder for FLUX.2 latents (needs --checkpoint FOLDER)", "baselines.tae:taef2"),
     _unshipped("sd-vae-arch", f"Stable Diffusion's VAE decoder, {_ARCHITECTURE}", _DIFFUSERS, cost_only=True),
