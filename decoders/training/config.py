@@ -25,6 +25,8 @@ class TrainConfig:
     """10^15 FLOPs of training over all resumes and processes, teacher calls and LPIPS counted; None = not bounded by them"""
     stop_after: Count | None = None
     """leave early after this many steps, as a killed run would; the schedule still aims at `max_steps`"""
+    accumulate: Count = 1
+    """backward passes a step and process, each with a batch of its own: N processes with 1 train as one with N does"""
     learning_rate: Rate = 4e-4
     """peak, reached after `warmup` steps and held until `decay_from`"""
     decay_from: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.75

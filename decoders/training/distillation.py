@@ -35,11 +35,11 @@ class DistillationLossConfig(CropConfig):
     l1: Weight = 1.0
     """weight of the L1 distance to the real image"""
     lpips: Weight = 0.15
-    """weight of LPIPS to the real image, at the finest scale"""
+    """weight of LPIPS at the finest scale: to the real image, or to the teacher's end where the objective is `paired`"""
 
 
 class DistillationObjective(ScalesObjective):
-    """Per scale, from the student's own previous output: MSE(teacher ODE end, same noise) and / or L1 + λ·LPIPS (design §3).
+    """Per scale, from the student's own previous output: MSE(teacher ODE end, same noise) and / or L1, and λ·LPIPS (design §3).
 
     Teacher and student start from the very same tensor: with different noise the student would be driven to the mean.
     """
@@ -87,7 +87,7 @@ class DistillationObjective(ScalesObjective):
             if direct:
                 terms.add(f"l1_{scale}", config.l1, F.l1_loss(predicted.estimate, clean))
             x = end
-        if direct:
-            late, finest = progress >= config.lpips_from, predicted.estimate
-            terms.add_perceptual(config.lpips, late, lambda: self.perceptual(finest, pyramid[-1], generator))
+        output, wanted = (predicted.estimate, pyramid[-1]) if direct else (x, target)
+        late = progress >= config.lpips_from
+        terms.add_perceptual(config.lpips, late, lambda: self.perceptual(output, wanted, generator))
         return terms.total, terms.parts

@@ -35,13 +35,6 @@ class Group:
     """this process among those of its machine; 0 fills the machine's cache"""
     local_world: int = 1
     """number of processes on this machine"""
-    same_draws: bool = False
-    """every rank draws what rank 0 draws: only to compare with one process"""
-
-    @property
-    def draws(self) -> int:
-        """The rank that seeds this process's draws."""
-        return 0 if self.same_draws else self.rank
 
     @property
     def writes(self) -> bool:

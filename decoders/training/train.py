@@ -209,13 +209,13 @@ def _write(
 def recipe_sha256(request: TrainRequest, planned: Plan, built: Networks, data: TrainingImages, world: int = 1) -> str:
     """Hash of all that decides a training but its seed: trainings that share it are repetitions of one another.
 
-    The images count by their pixels, so another subset is another recipe. Every process adds its own batch to a step, so
-    another number of them is one too.
+    The images count by their pixels, so another subset is another recipe. Every process and pass adds a batch to a step,
+    so another number of them is one too.
 
     Teacher and start count by their own recipe, so that a chain of trainings may be repeated as a whole; one of unknown recipe
     by its weights.
     """
-    ignored = {"seed", "stop_after", "save_every_seconds", "log_every", "tensorboard", "snapshot", "compile"}
+    ignored = {"seed", "stop_after", "save_every_seconds", "log_every", "tensorboard", "snapshot", "compile", "accumulate"}
     facts = {
         "decoder": request.decoder,
         "architecture": {key: value for key, value in asdict(built.module.config).items() if (key, value) not in _FORMER},
@@ -229,8 +229,8 @@ def recipe_sha256(request: TrainRequest, planned: Plan, built: Networks, data: T
         "optimiser": {key: value for key, value in asdict(request.config).items() if key not in ignored},
         **({"encoder_options": dict(parse_request(request.encoder).own)} if request.encoder else {}),
     }
-    if world > 1:
-        facts["processes"] = world
+    if (batches := world * request.config.accumulate) > 1:
+        facts["processes"] = batches
     if request.start is not None:
         facts["start"] = built.lineage.get("start_recipe_sha256") or built.lineage["start_sha256"]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

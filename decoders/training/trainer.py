@@ -208,7 +208,7 @@ class _Run:
         loss, parts = self._backward(progress)
         self.group.average_gradients(self.parameters)
         norm = self.group.max(float(torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)))
-        value = float(loss.detach())
+        value = float(loss)
         if self.group.any(not (math.isfinite(value) and math.isfinite(norm))):
             raise MsbenchError(
                 f"training diverged at step {self.step}: loss {value}, gradient norm {norm}; lower the learning rate"
@@ -223,22 +223,27 @@ class _Run:
         return value
 
     def _backward(self, progress: float) -> tuple[Tensor, dict[str, float]]:
-        """Loss and gradients of this step; the FLOPs of the first steps are counted."""
-        generator = torch.Generator().manual_seed(step_seed(self.config.seed, self.step, self.group.draws))
+        """Loss and gradients of this step, means over its passes; the FLOPs of the first steps are counted."""
+        passes, losses, parts = self.config.accumulate, [], dict[str, float]()
         phase, samples = (getattr(self.objective, name, _nothing)(progress) for name in ("phase", "samples"))
         counter = flop_counter() if self.meter.wants_count(phase) else None
         # A compiled network's operations are not seen by the counter: counted steps run uncompiled.
         stance = torch.compiler.set_stance("force_eager") if counter is not None else contextlib.nullcontext()
+        self.optimizer.zero_grad(set_to_none=True)
         with stance, counter or contextlib.nullcontext():
-            with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-                loss, parts = self.objective.loss(generator, progress)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            for index in range(passes):
+                draws = self.group.rank * passes + index
+                generator = torch.Generator().manual_seed(step_seed(self.config.seed, self.step, draws))
+                with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+                    loss, found = self.objective.loss(generator, progress)
+                (loss / passes).backward()  # type: ignore[no-untyped-call]
+                losses.append(loss.detach())
+                parts = {name: parts.get(name, 0.0) + value / passes for name, value in found.items()}
         counted = None if counter is None else int(self.group.sum(counter.get_total_flops()))
-        self.meter.add(counted, (samples or 0) * self.group.world)
+        self.meter.add(counted, (samples or 0) * self.group.world * passes)
         if self.meter.per_step == 0 and self.config.max_steps is None and self.config.max_minutes is None:
             raise MsbenchError("no FLOPs were counted in a step, so --max-pflops would never end: give --max-steps")
-        return loss, parts
+        return torch.stack(losses).mean(), parts
 
     def _log(self, norm: float, parts: dict[str, float]) -> None:
         mean = sum(self.window) / len(self.window)

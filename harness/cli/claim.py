@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from harness.record.record import Record
     from harness.run.config import RunConfig
 
-NOISE_SEEDS = 3
-"""of every setting of few steps; one of many steps takes longer than a training did, and has one"""
-
 
 def claim_command(
     runs: Annotated[list[str] | None, typer.Argument()] = None,
@@ -33,6 +30,7 @@ def claim_command(
     resolution: shared.SideIfAny = None,
     max_samples: shared.CountIfAny = None,
     batch_size: shared.Count = 8,
+    noise_seeds: shared.Count = 3,
     device: str = "cpu",
     dtype: str = "fp32",
     cost_seconds: shared.Seconds = 10.0,
@@ -85,7 +83,10 @@ def claim_command(
 
 
 def _make_runs(config: RunConfig, folder: Path, names: Sequence[str]) -> list[tuple[Record, str | None]]:
-    """Runs of student, control, direct and every setting of the teachers after them, in folders named by their weights."""
+    """Runs of student, control, direct and every setting of the teachers after them, in folders named by their weights.
+
+    A setting of many steps takes longer than a training did, and has one noise seed.
+    """
     from harness.compare.claim import FEW, grid
     from harness.files import safe_name
     from harness.record.record import RECORD
@@ -96,9 +97,9 @@ def _make_runs(config: RunConfig, folder: Path, names: Sequence[str]) -> list[tu
     device = check_device(config.device)
     found: list[tuple[Record, str | None]] = []
     specs = {name: parse_request(name).build(device, config.dtype, config.offline).spec for name in names}
-    wanted = [(name, name, NOISE_SEEDS) for name in names[:3]]
+    wanted = [(name, name, config.noise_seeds) for name in names[:3]]
     for name in names[3:]:
-        wanted += [(name, f"{name}@steps={n}", NOISE_SEEDS if n <= FEW else 1) for n in grid(specs[name].scales)]
+        wanted += [(name, f"{name}@steps={n}", config.noise_seeds if n <= FEW else 1) for n in grid(specs[name].scales)]
     for place, (name, text, seeds) in enumerate(wanted, 1):
         shared.say(f"{place} of {len(wanted)}: {text}", stderr=True)
         cell = folder / f"{safe_name(parse_request(text).label)}-{(specs[name].weights_sha256 or 'none')[:8]}"

@@ -1,4 +1,4 @@
-"""Two real processes on one CPU: the same weights in both, and those of one process where the draws are the same."""
+"""Two real processes on one CPU: the same weights in both, and those of one process with two passes a step."""
 
 from __future__ import annotations
 
@@ -64,8 +64,7 @@ def digest(module: nn.Module) -> str:
 
 def worker(folder: Path, case: str) -> dict[str, Any]:
     """What each process does; `case` names the variation."""
-    with current_group(CPU) as found:
-        group = replace(found, same_draws=case == "same draws")
+    with current_group(CPU) as group:
         objective = Regression(group.rank)
         config = CONFIG
         if case == "poison" and group.rank == 1:
@@ -112,9 +111,10 @@ def two_processes(folder: Path, case: str = "") -> list[dict[str, Any]]:
     return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
 
 
-def alone(folder: Path) -> Regression:
+def alone(folder: Path, passes: int = 1) -> Regression:
     objective = Regression(0)
-    train(objective, CONFIG, folder, CPU)
+    result = train(objective, replace(CONFIG, accumulate=passes), folder, CPU)
+    assert result.flops_per_step == passes * FLOPS
     return objective
 
 
@@ -136,12 +136,12 @@ def test_two_processes_end_in_the_same_weights(tmp_path: Path) -> None:
     assert [report["sha256"] for report in two_processes(tmp_path / "parts", "parts")] == [first["sha256"]] * 2
 
 
-def test_with_the_same_draws_two_processes_are_one(tmp_path: Path) -> None:
-    first, second = two_processes(tmp_path / "two", "same draws")
+def test_two_processes_are_one_that_accumulates_two_passes(tmp_path: Path) -> None:
+    first, second = two_processes(tmp_path / "two")
     assert first["sha256"] == second["sha256"]
     # A thread that outlives its group can abort the process at its exit.
     assert first["threads_left"] == second["threads_left"] == []
-    expected = [value.flatten().tolist() for value in alone(tmp_path / "one").module.state_dict().values()]
+    expected = [value.flatten().tolist() for value in alone(tmp_path / "one", 2).module.state_dict().values()]
     for got, want in zip(first["weights"], expected, strict=True):
         assert got == pytest.approx(want, rel=1e-5, abs=1e-6)
 

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -267,14 +268,16 @@ def test_other_settings_are_another_recipe(lab: Lab, change: tuple[str, ...]) ->
     assert recipe(first) != recipe(second)
 
 
-def test_the_number_of_processes_is_part_of_the_recipe(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_the_number_of_batches_a_step_is_part_of_the_recipe(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     hashes: list[str] = []
     original = train_module.recipe_sha256
 
-    def twice(*arguments: object) -> str:
-        hashes.extend(original(*arguments[:4], world) for world in (1, 2))  # type: ignore[arg-type]
-        return original(*arguments)  # type: ignore[arg-type]
+    def twice(*arguments: Any) -> str:
+        hashes.extend(original(*arguments[:4], world) for world in (1, 2))
+        double = replace(arguments[0], config=replace(arguments[0].config, accumulate=2))
+        hashes.append(original(double, *arguments[1:4], 1))
+        return original(*arguments)
 
     monkeypatch.setattr(train_module, "recipe_sha256", twice)
     run_training(replace(lab.request("vae"), config=TrainConfig(max_steps=1, precision="fp32")), silent, None)
-    assert hashes[0] != hashes[1]
+    assert hashes[0] != hashes[1] == hashes[2]
