@@ -12,7 +12,7 @@ from torch import Tensor
 from decoders.denoiser import Denoiser
 from decoders.flow import Flow
 from decoders.sampling import integrate, predict
-from decoders.settings import Count, Weight
+from decoders.settings import Count, Share, Weight
 from decoders.training.crops import CropConfig
 from decoders.training.data import TrainingImages
 from decoders.training.perceptual import Perceptual
@@ -26,11 +26,13 @@ DistillationName = Literal["paired", "direct", "paired+direct"]
 class DistillationLossConfig(CropConfig):
     """Objective, crops, teacher and weights of distillation."""
 
-    objective: DistillationName = "paired+direct"
+    lpips_from: Share = 0.0
+    """as `CropConfig.lpips_from`: a student starts from its teacher, and has nothing to gain from squared error alone"""
+    objective: DistillationName = "paired"
     """paired (the teacher's end), direct (the real image), or both"""
     teacher_steps: Count = 4
     """Euler steps of the teacher at each scale"""
-    paired: Weight = 1.0
+    paired: Weight = 10.0
     """weight of the MSE to the teacher's end, from the same start"""
     l1: Weight = 1.0
     """weight of the L1 distance to the real image"""
