@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from decoders.training.config import TrainConfig, autocast_dtype, check_config, ema_decay, learning_rate, step_seed
-from decoders.training.distributed import Group
 from decoders.training.guard import GradientGuard
 from decoders.training.log import RunLog
 from decoders.training.state import SNAPSHOT, STATE, load_state, save_snapshot, save_state
 from decoders.training.throughput import Meter, flop_counter, measure_peak
+from harness.distributed import Group
 from harness.errors import MsbenchError
 
 

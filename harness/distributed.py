@@ -1,4 +1,4 @@
-"""Training by several processes under torchrun: what they agree on, average and send; nothing of it with one process."""
+"""Several processes under torchrun: what they agree on, average and send; nothing of it with one process."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib import import_module
+from typing import TypeVar
 
 import torch
-
-# First imported inside a process group, as optimisers do, dynamo would keep the group and its threads alive past its end, and
-# an exit while one of them still works aborts the process.
-import torch._dynamo
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from harness.errors import MsbenchError
+from harness.errors import ElsewhereError, MsbenchError
+
+RANK, WORLD = "RANK", "WORLD_SIZE"
+"""variables of the environment by which torchrun tells a process which it is, and of how many"""
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The processes of one training. With one of them every method is a no-op.
+    """The processes of one job. With one of them every method is a no-op.
 
     Each method is collective: all processes must call it, in the same order.
     """
@@ -30,7 +33,7 @@ class Group:
     world: int = 1
     """number of processes"""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """where this process trains, and where the tensors that are exchanged lie"""
+    """where this process computes, and where the tensors that are exchanged lie"""
     local_rank: int = 0
     """this process among those of its machine; 0 fills the machine's cache"""
     local_world: int = 1
@@ -93,6 +96,48 @@ class Group:
         """Whether the flag is set in any process."""
         return flag if self.world == 1 else self.max(float(flag)) > 0.0
 
+    def gather(self, value: Value) -> list[Value]:
+        """Every process's value, by rank.
+
+        Raises:
+            MsbenchError: a process has ended.
+        """
+        found: list[Value | None] = [value] * self.world
+        try:
+            if self.world > 1:
+                dist.all_gather_object(found, value)
+        except (RuntimeError, ValueError) as error:  # what is told of a broken connection is the backend's affair
+            who = f"process {self.rank} of {self.world}"
+            raise MsbenchError(f"{who}: another one has ended or cannot be reached, so this one ends too") from error
+        return found  # type: ignore[return-value]
+
+    def share(self, value: Value) -> Value:
+        """Rank 0's value; raises as `gather`."""
+        return self.gather(value if self.writes else None)[0]  # type: ignore[return-value]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What all processes do, without a collective inside: where one fails, all fail, and rank 0 says why.
+
+        Raises:
+            MsbenchError: this process failed, in rank 0 also another one; an `OSError` counts as a failure too.
+            ElsewhereError: another process failed.
+        """
+        if self.world == 1:
+            yield
+            return
+        failed: MsbenchError | OSError | None = None
+        try:
+            yield
+        except (MsbenchError, OSError) as error:
+            failed = error
+        lines = self.gather(None if failed is None else str(failed))
+        if not any(line is not None for line in lines):
+            return
+        rank, line = next((rank, line) for rank, line in enumerate(lines) if line is not None)
+        kind = MsbenchError if self.writes else ElsewhereError
+        raise kind(line if failed is not None and self.writes else f"process {rank} of {self.world}: {line}") from failed
+
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.world > 1:
@@ -105,25 +150,42 @@ class Group:
 
 
 @contextmanager
-def current_group(device: torch.device) -> Iterator[Group]:
+def current_group(device: torch.device, patience: timedelta | None = None) -> Iterator[Group]:
     """The processes torchrun started (gloo on a CPU, nccl on GPUs, one GPU a process), or a group of one without it.
 
+    Objects are exchanged through gloo on GPUs too, which notices at once where a process has ended.
+
+    Args:
+        device: of the job; a process on a GPU has the one of its local rank.
+        patience: how long one process waits for another; None = the backend's own.
+
     Raises:
-        MsbenchError: WORLD_SIZE is set, but the processes cannot find one another.
+        MsbenchError: WORLD_SIZE is set, but the processes cannot find one another, or there are more of them than GPUs.
     """
-    if "WORLD_SIZE" not in os.environ:
+    if WORLD not in os.environ:
         yield Group(device=device)
         return
+    local = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        device = torch.device("cuda", local[0])
+        if local[0] >= (gpus := torch.cuda.device_count()):
+            raise MsbenchError(f"process {local[0]} of this machine has no GPU of its own: there are {gpus}; start as many")
         torch.cuda.set_device(device)
+    # First imported inside a process group, as optimisers do, dynamo would keep the group and its threads alive past its end,
+    # and an exit while one of them still works aborts the process.
+    import_module("torch._dynamo")
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise MsbenchError(f"WORLD_SIZE is set but no process group began ({reason}): start with torchrun") from error
     try:
-        local = (int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         yield Group(dist.get_rank(), dist.get_world_size(), device, *local)
     finally:
         dist.destroy_process_group()
+
+
+def alone(what: str) -> None:
+    """Raise `MsbenchError` where several processes were started for what one does."""
+    if int(os.environ.get(WORLD, "1")) > 1:
+        raise MsbenchError(f"{what} is done by one process: start it without torchrun")
