@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Iterator
+import secrets
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib import import_module
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -15,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from harness.errors import ElsewhereError, MsbenchError
+from harness.interrupt import Terminated
 
 RANK, WORLD = "RANK", "WORLD_SIZE"
 """variables of the environment by which torchrun tells a process which it is, and of how many"""
@@ -183,6 +189,33 @@ def current_group(device: torch.device, patience: timedelta | None = None) -> It
         yield Group(dist.get_rank(), dist.get_world_size(), device, *local)
     finally:
         dist.destroy_process_group()
+
+
+def start_processes(count: int, arguments: Sequence[str]) -> int:
+    """Run `msbench` with these arguments in so many processes on this machine, as torchrun does; returns its exit code.
+
+    Raises:
+        MsbenchError: one of them was killed, and the others were ended for it.
+        Terminated: SIGTERM came and was handed on.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what failed tells so itself
+    name, script = secrets.token_hex(8), Path(__file__).resolve().parents[1] / "msbench.py"
+    config = LaunchConfig(1, 1, count, run_id=name, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0)
+    try:
+        elastic_launch(config, sys.executable)(str(script), *arguments)
+    except SignalException as error:
+        raise (KeyboardInterrupt if error.sigval == signal.SIGINT else Terminated) from error
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            raise MsbenchError(f"process {rank} of {count} was killed ({failure.signal_name()}); --resume goes on") from error
+        return int(failure.exitcode)
+    return 0
 
 
 def alone(what: str) -> None:

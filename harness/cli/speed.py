@@ -11,6 +11,7 @@ import typer
 from harness.cli import shared
 from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
 from harness.errors import MsbenchError
+from harness.interrupt import Terminated
 
 
 def speed_command(
@@ -36,6 +37,7 @@ def speed_command(
     from harness.cost.cost import LARGEST_BATCH
     from harness.cost.modes import parse_mode
     from harness.decoder import parse_dtype
+    from harness.distributed import alone
     from harness.environment import Start
     from harness.request.requests import parse_requests
     from harness.run.config import check_device, runs_root
@@ -45,6 +47,7 @@ def speed_command(
     from harness.speed.report import speed_tables
     from harness.speed.run import available_cores, measure_speed
 
+    alone("timing in turns")
     start = Start()
     contestants = parse_requests(shared.parse_names(*decoder))
     on_gpu = check_device(device).type == "cuda"
@@ -73,6 +76,8 @@ def speed_command(
     shared.say(f"record and every timed call in {folder}", as_json)
     if as_json:
         shared.print_json(whole)
+    if results.ended:
+        raise Terminated(f"what was measured is kept in {folder}")
     if whole["status"] == "failed":
         typer.echo("msbench: nothing was measured: every cell failed or was skipped, for the reasons above", err=True)
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UnknownNameError
 from harness.record.protocol import FINISHED
 from harness.record.record import Record, plain
+from harness.record.run import same_pixels_version
 from harness.record.schema import Result
 
 if TYPE_CHECKING:
@@ -100,15 +101,19 @@ def side_by_side(first: Basis, other: Basis, apart: tuple[str, ...] = ()) -> Fit
     if not quality and first.source_sha256 != other.source_sha256 and not (finished and pixels):
         quality = "the source files (source_sha256)"
     if quality and finished and not pixels:
-        quality = f"the reference's pixels (reference_sha256); {quality}"
+        known = same_pixels_version(first.reference_sha256, other.reference_sha256)
+        older = "" if known else ", which an older msbench hashed in another way: run it again"
+        quality = f"the reference's pixels (reference_sha256{older}); {quality}"
     shared = first.definitions.keys() & other.definitions.keys()
     changed = tuple(sorted(name for name in shared if first.definitions[name] != other.definitions[name]))
     warnings = [
         f"{name} is left out: {other.name} computes {other.definitions[name]!r}, {first.name} {first.definitions[name]!r}"
         for name in changed
     ]
-    if not pixels:
+    if not pixels and same_pixels_version(first.reference_sha256, other.reference_sha256):
         warnings.append(f"{other.name}: same files, other pixels than {first.name} (another image library version?)")
+    elif not pixels:
+        warnings.append(f"{other.name}: whether its pixels are those of {first.name} is unknown, an older msbench hashed one")
     return Fit(quality, changed, tuple(warnings), _differing("{}", first.timing, other.timing))
 
 

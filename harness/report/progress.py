@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
 from harness.report.table import visible
@@ -38,28 +41,46 @@ def console_for(stderr: bool) -> Console:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A progress bar on stderr where that is a terminal, else one line per stage."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    """A progress bar on stderr where that is a terminal, else lines: how far a stage is, its pace and the time left.
 
+    Under torchrun the first process alone shows one.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+    from rich.text import Text
+
+    if os.environ.get("RANK", "0") != "0":
+        yield lambda stage, done, total: None
+        return
     console = console_for(True)
     if not console.is_terminal:
-        printed = -1.0
+        printed, began, first = -1.0, 0.0, 0
 
         def line(stage: str, done: int, total: int) -> None:
-            nonlocal printed
+            nonlocal printed, began, first
             share = done / max(1, total)
+            if share < printed or printed < 0:
+                began, first = time.monotonic(), done
             if share >= printed + 0.1 or share < printed or done == total:
-                say(f"{100 * share:3.0f}% {stage}", stderr=True)
+                pace = (done - first) / max(1e-9, time.monotonic() - began)
+                left = f", {timedelta(seconds=round((total - done) / pace))} left" * (done < total) if pace else ""
+                say(f"{100 * share:3.0f}% {stage}{f', {pace:.3g}/s' * (pace > 0)}{left}", stderr=True)
                 printed = share
 
         yield line
         return
+
+    class Pace(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.3g}/s" if task.speed else "")
+
     stage_column = TextColumn("{task.description}", markup=False)
-    with Bar(stage_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+    with Bar(stage_column, BarColumn(), MofNCompleteColumn(), Pace(), TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("starting", total=None)
 
         def update(stage: str, done: int, total: int) -> None:
+            if done < bar.tasks[0].completed or total != bar.tasks[0].total:
+                bar.reset(task)  # another stage has another pace
             bar.update(task, description=visible(stage), completed=done, total=total)
 
         yield update

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from itertools import groupby, islice
@@ -105,7 +106,8 @@ class QualityPass:
                     break
                 self._learnt(plan.flags)
                 self._writer = Writer(self._folder, plan.writers + group.rank, deepcopy(self._fresh), plan.known > 0)
-                with group.together():
+                waiting = self._stages.stage("waiting for processes") if group.world > 1 else nullcontext()
+                with waiting, group.together():
                     late = self._pass(plan, cache, report, told)
                 found = group.gather((told(), late, self._writer.parts, _flags(self._writer.state)))
                 if any(ended for ended, *_ in found):

@@ -95,15 +95,14 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
             with stages.stage("loading decoders"):
                 decoders = {label: _built(config, row, device) for label, row in rows.items()}
                 told = [*_match(decoders, dataset), *name_clashes([row.name for row in rows.values()])]
+                if config.latent_noise:
+                    told.append(f"latents were decoded with noise of {config.latent_noise:g} spreads of each channel added")
             _refuse_random_weights(decoders)
             with stages.stage("statistics of latents"):
                 deviations = _deviations(config, decoders, dataset, device)
-            if deviations:
-                told.append(f"latents were decoded with noise of {config.latent_noise:g} spreads of each channel added")
             if any(one.spec.codebook_sizes for one in decoders.values()) and _OF_INDICES not in config.extra_metrics:
                 config = replace(config, extra_metrics=(*config.extra_metrics, _OF_INDICES))
-            data = _plan(config, dataset, start, command, decoders, told)
-            data = replace(data, setting=replace(data.setting, processes=group.world))
+            data = _plan(config, dataset, start, command, decoders, told, group.world)
             if group.writes:
                 held.enter_context(folder_lock(folder))
                 data = _same_run(folder, data) if config.resume else data
@@ -271,7 +270,13 @@ def _deviations(
 
 
 def _plan(
-    config: RunConfig, dataset: Dataset, start: Start, command: str, decoders: Mapping[str, Decoder], warnings: Sequence[str]
+    config: RunConfig,
+    dataset: Dataset,
+    start: Start,
+    command: str,
+    decoders: Mapping[str, Decoder],
+    warnings: Sequence[str],
+    processes: int,
 ) -> RunData:
     """The record of a run that has not measured anything yet."""
     info = dataset.info
@@ -306,7 +311,7 @@ def _plan(
         results=(),
         decoders={},
         dataset=DatasetFacts(info, SampleCounts(info.n_available, info.n_selected, 0), (), (), "", ""),
-        setting=Setting(config.device, dtypes[config.dtype], config.mode, config.batch_size),
+        setting=Setting(config.device, dtypes[config.dtype], config.mode, config.batch_size, processes),
         config=asked,
         command=command,
         date=start.date,
