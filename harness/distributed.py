@@ -113,8 +113,7 @@ class Group:
             if self.world > 1:
                 dist.all_gather_object(found, value)
         except (RuntimeError, ValueError) as error:  # what is told of a broken connection is the backend's affair
-            who = f"process {self.rank} of {self.world}"
-            raise MsbenchError(f"{who}: another one has ended or cannot be reached, so this one ends too") from error
+            raise MsbenchError(f"process {self.rank} of {self.world}: another one has ended, so this one ends too") from error
         return found  # type: ignore[return-value]
 
     def share(self, value: Value) -> Value:
@@ -137,12 +136,10 @@ class Group:
             yield
         except (MsbenchError, OSError) as error:
             failed = error
-        lines = self.gather(None if failed is None else str(failed))
-        if not any(line is not None for line in lines):
-            return
-        rank, line = next((rank, line) for rank, line in enumerate(lines) if line is not None)
-        kind = MsbenchError if self.writes else ElsewhereError
-        raise kind(line if failed is not None and self.writes else f"process {rank} of {self.world}: {line}") from failed
+        lines = self.gather("" if failed is None else str(failed) or type(failed).__name__)
+        if (rank := next((rank for rank, line in enumerate(lines) if line), None)) is not None:
+            line = f"process {rank} of {self.world}: " * (rank > 0) + lines[rank]
+            raise (MsbenchError if self.writes else ElsewhereError)(line) from failed
 
     def barrier(self) -> None:
         """Wait for all processes."""
@@ -216,9 +213,3 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
             raise MsbenchError(f"process {rank} of {count} was killed ({failure.signal_name()}); --resume goes on") from error
         return int(failure.exitcode)
     return 0
-
-
-def alone(what: str) -> None:
-    """Raise `MsbenchError` where several processes were started for what one does."""
-    if int(os.environ.get(WORLD, "1")) > 1:
-        raise MsbenchError(f"{what} is done by one process: start it without torchrun")

@@ -1,16 +1,12 @@
-"""SIGTERM, by which schedulers end a job: a command leaves with exit code 75 once what it has in hand is written.
-
-Outside `finishing` the signal raises `Terminated` where the command stands, as Ctrl-C does KeyboardInterrupt; inside it waits.
-"""
+"""SIGTERM, by which schedulers end a job: a command leaves with exit code 75 once what it has in hand is written."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
 EXIT_CODE = 75
 """EX_TEMPFAIL: started again in the same way, the command goes on"""
@@ -21,32 +17,25 @@ class Terminated(BaseException):
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Inside, SIGTERM raises `Terminated`."""
+def terminable(finish: bool = False) -> Iterator[list[int]]:
+    """Inside, SIGTERM raises `Terminated` where the command stands, as Ctrl-C does KeyboardInterrupt.
 
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        raise Terminated
+    Outside the main thread, which alone may handle signals, it does what it did before.
 
-    with _handler(end):
-        yield
-
-
-@contextmanager
-def finishing() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGTERM waits: what is yielded says whether it came, and the block then raises `Terminated` as soon as it can."""
+    Args:
+        finish: it waits: what is yielded is no longer empty, and the block raises `Terminated` as soon as it can.
+    """
     came: list[int] = []
-    with _handler(lambda number, frame: came.append(number)):
-        yield lambda: bool(came)
 
+    def handle(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if not finish:
+            raise Terminated
 
-@contextmanager
-def _handler(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """A handler of SIGTERM, and afterwards the one before; outside the main thread, which alone may set one, nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, handler)
+    able = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, handle) if able else None
     try:
-        yield
+        yield came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if able:
+            signal.signal(signal.SIGTERM, before)

@@ -21,7 +21,7 @@ from decoders.training.state import SNAPSHOT, STATE, load_state, save_snapshot, 
 from decoders.training.throughput import Meter, flop_counter, measure_peak
 from harness.distributed import Group
 from harness.errors import MsbenchError
-from harness.interrupt import Terminated, finishing
+from harness.interrupt import Terminated, terminable
 
 
 class Objective(Protocol):
@@ -99,8 +99,8 @@ def train(
         run.restore()
     run.begin()
     first, saved, ended = run.step, time.monotonic(), False
-    with finishing() as told:
-        while (progress := run.progress()) < 1.0 and not (ended := run.group.any(told())):
+    with terminable(finish=True) as told:
+        while (progress := run.progress()) < 1.0 and not (ended := run.group.any(bool(told))):
             if config.stop_after is not None and run.step - first >= config.stop_after:
                 break
             if config.snapshot is not None and progress >= config.snapshot and run.group.writes:

@@ -51,7 +51,6 @@ def claim_command(
     given = locals()
     from harness.compare.claim import Roles, claim_rows, examine, with_speed
     from harness.cost.cost import CostProtocol
-    from harness.distributed import alone
     from harness.files import write_text
     from harness.record.record import as_row
     from harness.report.claim import claim_tables
@@ -59,7 +58,6 @@ def claim_command(
     from harness.request.requests import parse_request
     from harness.run.config import RunConfig, runs_root
 
-    alone("a claim")
     names, folder = [student, control, direct, *shared.parse_names(teacher)], output_dir
     if runs and (data_dir or resolution or max_samples):
         raise MsbenchError("--data-dir, --resolution and --max-samples are of runs that are made: leave them out beside RUN")

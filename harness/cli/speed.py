@@ -37,7 +37,6 @@ def speed_command(
     from harness.cost.cost import LARGEST_BATCH
     from harness.cost.modes import parse_mode
     from harness.decoder import parse_dtype
-    from harness.distributed import alone
     from harness.environment import Start
     from harness.request.requests import parse_requests
     from harness.run.config import check_device, runs_root
@@ -47,7 +46,6 @@ def speed_command(
     from harness.speed.report import speed_tables
     from harness.speed.run import available_cores, measure_speed
 
-    alone("timing in turns")
     start = Start()
     contestants = parse_requests(shared.parse_names(*decoder))
     on_gpu = check_device(device).type == "cuda"

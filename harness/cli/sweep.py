@@ -64,7 +64,6 @@ def sweep_command(
     """
     given = locals()
     from harness.cost.cost import CostProtocol
-    from harness.distributed import alone
     from harness.files import atomic_path, write_text
     from harness.run.config import RunConfig, runs_root
     from harness.sweep.plan import SweepRequest
@@ -72,7 +71,6 @@ def sweep_command(
     from harness.sweep.sweep import run_sweep
     from harness.sweep.table import sweep_frame
 
-    alone("a sweep")
     what = "cost" if cost_only else dataset.partition(":")[0]
     folder = output_dir or runs_root() / f"sweep-{what}-{device.replace(':', '')}"
     sizes = () if cost_batch_sizes == "none" else tuple(shared.parse_integers("--cost-batch-sizes", cost_batch_sizes))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UnknownNameError
 from harness.record.protocol import FINISHED
 from harness.record.record import Record, plain
-from harness.record.run import same_pixels_version
+from harness.record.run import other_version
 from harness.record.schema import Result
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def chosen_rows(record: Record, decoder: str | None) -> list[Result]:
 def side_by_side(first: Basis, other: Basis, apart: tuple[str, ...] = ()) -> Fit:
     """What keeps two bases apart in quality, metric by metric, and in time; fields of the protocol in `apart` may differ."""
     quality, pixels = "", first.reference_sha256 == other.reference_sha256
+    older = other_version(first.reference_sha256, other.reference_sha256)
     finished = FINISHED in (first.protocol.get("reconstructions"), other.protocol.get("reconstructions"))
     idle = apart + (_OF_DECODING + _OF_THE_REFERENCE * pixels) * finished
     if first.protocol_hash != other.protocol_hash:
@@ -101,19 +102,16 @@ def side_by_side(first: Basis, other: Basis, apart: tuple[str, ...] = ()) -> Fit
     if not quality and first.source_sha256 != other.source_sha256 and not (finished and pixels):
         quality = "the source files (source_sha256)"
     if quality and finished and not pixels:
-        known = same_pixels_version(first.reference_sha256, other.reference_sha256)
-        older = "" if known else ", which an older msbench hashed in another way: run it again"
-        quality = f"the reference's pixels (reference_sha256{older}); {quality}"
+        quality = f"the reference's pixels (reference_sha256){older and f': {older}'}; {quality}"
     shared = first.definitions.keys() & other.definitions.keys()
     changed = tuple(sorted(name for name in shared if first.definitions[name] != other.definitions[name]))
     warnings = [
         f"{name} is left out: {other.name} computes {other.definitions[name]!r}, {first.name} {first.definitions[name]!r}"
         for name in changed
     ]
-    if not pixels and same_pixels_version(first.reference_sha256, other.reference_sha256):
-        warnings.append(f"{other.name}: same files, other pixels than {first.name} (another image library version?)")
-    elif not pixels:
-        warnings.append(f"{other.name}: whether its pixels are those of {first.name} is unknown, an older msbench hashed one")
+    if not pixels:
+        why = older or f"same files, other pixels than {first.name} (another image library version?)"
+        warnings.append(f"{other.name}: {why}")
     return Fit(quality, changed, tuple(warnings), _differing("{}", first.timing, other.timing))
 
 

@@ -132,9 +132,10 @@ def pixels_id(keys: Iterable[str], hashes: Iterable[bytes]) -> str:
     return PIXELS_VERSION + files_sha256(keys, (one.hex() for one in hashes))
 
 
-def same_pixels_version(one: str, other: str) -> bool:
-    """Whether two `reference_sha256` are of one definition, so that they tell whether pixels differ."""
-    return one.startswith(PIXELS_VERSION) == other.startswith(PIXELS_VERSION)
+def other_version(one: str, other: str) -> str:
+    """What to say where one of two `reference_sha256` is of an earlier definition, so that they say nothing of pixels."""
+    same = one.startswith(PIXELS_VERSION) == other.startswith(PIXELS_VERSION)
+    return "" if same else "an older msbench hashed pixels in another way, so that they cannot be compared: run it again"
 
 
 def feature_key(label: str, noise_seed: int) -> str:

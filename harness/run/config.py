@@ -143,10 +143,8 @@ def check_config(config: RunConfig) -> None:
         raise MsbenchError("--as-given takes images of folder:PATH in their own sizes: no other dataset, resolution or cost")
     if config.resume and config.output_dir is None:
         raise MsbenchError("--resume goes on with the run in --output-dir FOLDER: name it")
-    if config.shard is not None and config.effective_rate:
+    if config.shard is not None and parse_shard(config.shard) and config.effective_rate:
         raise MsbenchError("--effective-rate is measured over the whole set: leave it out with --shard")
-    if config.shard is not None:
-        parse_shard(config.shard)
     for name in config.extra_metrics:
         check_extra(name)
     parse_margins(config.margins, METRICS)

@@ -16,29 +16,35 @@ from harness.decoder import DecoderSpec
 from harness.metrics.metric import Whole
 from harness.metrics.registry import METRICS
 from harness.metrics.spectral import OCTAVE_COLUMNS
+from harness.record import schema
 from harness.record.measured import Measured, clusters_of, mean_columns
 from harness.record.run import FILE, REFERENCE, files_sha256
-from harness.record.schema import (
-    DatasetFacts,
-    Details,
-    Interval,
-    IntervalNote,
-    NoiseFacts,
-    Result,
-    RfidLine,
-    RunData,
-    SampleCounts,
-)
+from harness.record.schema import Details, Interval, IntervalNote, NoiseFacts, Result, RfidLine
 from harness.report.sheet import write_sheet
 from harness.run.journal import Journal, seen_warnings
 from harness.run.rate import rate_of
 
 LEVEL = 0.95
 """confidence of every interval in a record"""
+_MAY_DIFFER = ("output_dir", "offline", "resume")
 _SPEC = TypeAdapter(DecoderSpec)
 
 
-def quality_figures(data: RunData, journal: Journal) -> dict[str, Any]:
+def difference(asked: schema.RunData, other: schema.RunData, who: str, may: Collection[str] = ()) -> str:
+    """In what a run was asked for something else than another one, in words; empty where they are of one plan.
+
+    Args:
+        who: what the words call the other one.
+        may: options that may differ, beside those of where it runs.
+    """
+    for name, value in asked.config.items():
+        if name not in {*_MAY_DIFFER, *may} and other.config.get(name) != value:
+            return f"{name} is {value!r}, {who} has {other.config.get(name)!r}"
+    same = asked.protocol == other.protocol and asked.metrics == other.metrics and asked.dataset.info == other.dataset.info
+    return "" if same else f"{who} is of another protocol, metric or dataset: measure again"
+
+
+def quality_figures(data: schema.RunData, journal: Journal) -> dict[str, Any]:
     """The fields of a record that follow from all that was measured; `data` is the record as it was planned."""
     config: Mapping[str, Any] = data.config
     info, images, extra = data.dataset.info, journal.images(), config["extra_metrics"]
@@ -48,9 +54,9 @@ def quality_figures(data: RunData, journal: Journal) -> dict[str, Any]:
     return {
         "results": tuple(result for result, _ in rows),
         "decoders": {result.label: details for result, details in rows},
-        "dataset": DatasetFacts(
+        "dataset": schema.DatasetFacts(
             info,
-            SampleCounts(info.n_available, info.n_selected, len(images)),
+            schema.SampleCounts(info.n_available, info.n_selected, len(images)),
             skipped,
             excluded,
             files_sha256(images["key"], images["source_sha256"]),

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from harness.errors import MsbenchError
 from harness.files import folder_lock
 from harness.record.record import RECORD, Record, read_record, write_record
-from harness.record.schema import RunData
 from harness.run.config import parse_shard
-from harness.run.figures import draw_sheet, quality_figures
+from harness.run.figures import difference, draw_sheet, quality_figures
 from harness.run.journal import Journal
 
-_OWN = ("shard", "output_dir", "save_images", "offline")
+_OWN = ("shard", "save_images", "device")
 """options in which shards of one plan may differ"""
 
 
@@ -35,17 +34,18 @@ def merge(folders: Sequence[Path], output_dir: Path, command: str = "Python API"
     if (output_dir / RECORD).exists():
         raise MsbenchError(f"{output_dir} already holds a run; give another --output-dir")
     records = [read_record(folder) for folder in folders]
+    first = records[0].data
     for record in records:
         if record.data.status != "shard":
             raise MsbenchError(f"{record.folder} is no finished shard (status {record.data.status}): finish it with --resume")
-        if differing := _differing(records[0].data, record.data):
-            raise MsbenchError(f"{record.folder} and {records[0].folder} are not of one run: {differing}")
-    first, shards = records[0].data, [parse_shard(str(record.data.config["shard"])) for record in records]
-    places, count = sorted(place for place, _ in shards), shards[0][1]
-    if twice := {place for place in places if places.count(place) > 1}:
-        raise MsbenchError(f"shard {min(twice) + 1}/{count} is given twice")
-    if missing := sorted({*range(count)} - {*places}):
-        raise MsbenchError(f"shard {missing[0] + 1}/{count} is missing" + f", and {len(missing) - 1} more" * (len(missing) > 1))
+        if differing := difference(first, record.data, str(record.folder), _OWN):
+            raise MsbenchError(f"not shards of one run: {differing}")
+    given = sorted(parse_shard(str(record.data.config["shard"])) for record in records)
+    wanted = [(place, given[0][1]) for place in range(given[0][1])]
+    for what, found in ("is missing", Counter(wanted) - Counter(given)), ("is one too many", Counter(given) - Counter(wanted)):
+        if found:
+            place, count = min(found)
+            raise MsbenchError(f"shard {place + 1}/{count} {what}: each of {given[0][1]} is wanted once")
     journal = Journal.read([record.folder for record in records])
     if not journal.frames:
         raise MsbenchError(f"{', '.join(map(str, folders))}: no usable image")
@@ -66,16 +66,3 @@ def merge(folders: Sequence[Path], output_dir: Path, command: str = "Python API"
         journal.finish(output_dir)
         draw_sheet(output_dir, journal, first.protocol.noise_seed)
         return write_record(output_dir, replace(data, status="complete", **quality_figures(data, journal)))
-
-
-def _differing(one: RunData, other: RunData) -> str:
-    """The first thing in which two shards were not asked for the same, empty where there is none."""
-    pairs: dict[str, tuple[Any, Any]] = {
-        name: (one.config.get(name), other.config.get(name)) for name in {*one.config, *other.config} if name not in _OWN
-    }
-    pairs["device"] = one.setting.device.partition(":")[0], other.setting.device.partition(":")[0]
-    pairs["number of shards"] = parse_shard(str(one.config["shard"]))[1], parse_shard(str(other.config["shard"]))[1]
-    found = [f"{name} {a!r} against {b!r}" for name, (a, b) in sorted(pairs.items()) if a != b]
-    if one.protocol != other.protocol or one.metrics != other.metrics or one.dataset.info != other.dataset.info:
-        found.append("another protocol, metric or dataset")
-    return next(iter(found), "")

@@ -27,15 +27,16 @@ from harness.decoder import Decoder, Finished, FinishedImage
 from harness.distributed import Group
 from harness.errors import MsbenchError, plugin_boundary
 from harness.files import atomic_path, features_dir, safe_name
-from harness.interrupt import Terminated, finishing
+from harness.interrupt import Terminated, terminable
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.metric import Batch
 from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
 from harness.record.run import FILE, REFERENCE, feature_key
+from harness.request.requests import DecoderRequest
 from harness.run.config import RunConfig, parse_shard
 from harness.run.independence import PROBED, callers_generators, largest_difference, seeded
-from harness.run.journal import PIXELS, PLACE, Journal, Writer, discard
+from harness.run.journal import PIXELS, PLACE, Journal, Writer, discard, new_state
 from harness.run.latents import Noisy
 from harness.run.rate import count_code
 from harness.run.reconstruct import Reconstruction, encoder_of, join, reconstruct
@@ -65,21 +66,21 @@ class QualityPass:
         self,
         config: RunConfig,
         dataset: Dataset,
+        rows: Mapping[str, DecoderRequest],
         decoders: Mapping[str, Decoder],
         suite: MetricSuite,
         group: Group,
         folder: Path,
-        state: dict[str, Any],
         stages: Stages,
         deviations: Mapping[str, Tensor],
     ) -> None:
         self._config, self._dataset, self._decoders, self._suite = config, dataset, decoders, suite
-        self._group, self._folder, self._fresh, self._stages, self._deviations = group, folder, state, stages, deviations
-        self._device = group.device
+        self._group, self._folder, self._stages, self._deviations = group, folder, stages, deviations
+        self._device, self._fresh = group.device, new_state(rows.values(), decoders)
         self._finished = {label: one for label, one in decoders.items() if isinstance(one, Finished)}
         self._places = {entry.key: place for place, entry in enumerate(dataset.entries)}
-        rows = min(config.sheet_rows, len(dataset))
-        self._shown = set(np.linspace(0, len(dataset) - 1, rows).round().astype(int).tolist())
+        shown = min(config.sheet_rows, len(dataset))
+        self._shown = set(np.linspace(0, len(dataset) - 1, shown).round().astype(int).tolist())
         self._latents = max(config.cost.batch_sizes, default=1) if config.cost else 0
         whole = range(len(dataset))
         self._wanted = cut(whole, *parse_shard(config.shard), config.batch_size) if config.shard else whole
@@ -94,7 +95,7 @@ class QualityPass:
         group, parts, late = self._group, list[str](), False
         with self._stages.stage("cache"):
             cache = FeatureCache(features_dir(), _cached_set(self._dataset, self._suite))
-        with callers_generators(self._device), finishing() as told:
+        with callers_generators(self._device), terminable(finish=True) as told:
             while True:
                 journal, plan = None, None
                 with group.together(), self._stages.stage("writing"):
@@ -104,12 +105,13 @@ class QualityPass:
                 plan = group.share(plan)
                 if plan is None:
                     break
-                self._learnt(plan.flags)
-                self._writer = Writer(self._folder, plan.writers + group.rank, deepcopy(self._fresh), plan.known > 0)
+                rest, known, writers, flags = plan
+                self._learnt(flags)
+                self._writer = Writer(self._folder, writers + group.rank, deepcopy(self._fresh), known > 0)
                 waiting = self._stages.stage("waiting for processes") if group.world > 1 else nullcontext()
                 with waiting, group.together():
-                    late = self._pass(plan, cache, report, told)
-                found = group.gather((told(), late, self._writer.parts, _flags(self._writer.state)))
+                    late = self._pass(rest, known, cache, report, told)
+                found = group.gather((bool(told), late, self._writer.parts, _flags(self._writer.state)))
                 if any(ended for ended, *_ in found):
                     raise Terminated
                 late, parts = any(one[1] for one in found), [name for one in found for name in one[2]]
@@ -136,29 +138,30 @@ class QualityPass:
         if late or journal.uneven:
             discard(self._folder)
             journal = Journal.read([self._folder], self._fresh)
-        if parts and journal.parts and not journal.frames:
+        if parts and journal.parts and not journal.frames and not self._config.shard:
             first = [f"{one['name']}: {one['reason']}" for why in ("skipped", "excluded") for one in journal.left_out(why)[:3]]
             raise MsbenchError(f"{self._config.dataset}: no usable image ({'; '.join(first) or 'the set is empty'})")
         return journal
 
-    def _plan(self, journal: Journal) -> _Plan:
+    def _plan(self, journal: Journal) -> tuple[Sequence[int], int, int, dict[str, dict[str, bool]]]:
+        """Places of images that are not measured, how many are, number of the first writer, and what decoders do."""
         known = {*journal.keys(), *(one["key"] for one in journal.state["excluded"])}
         rest = [place for place in self._wanted if self._dataset.entries[place].key not in known]
-        return _Plan(rest, len(known), journal.writers, _flags(self._fresh))
+        return rest, len(known), journal.writers, _flags(self._fresh)
 
     def _learnt(self, flags: Mapping[str, Mapping[str, bool]]) -> None:
         """What any process found out about decoders counts for all."""
         for label, seen in flags.items():
             self._fresh["decoders"][label] |= {name: True for name, value in seen.items() if value}
 
-    def _pass(self, plan: _Plan, cache: FeatureCache, report: Progress, told: Callable[[], bool]) -> bool:
+    def _pass(self, rest: Sequence[int], known: int, cache: FeatureCache, report: Progress, told: Sequence[int]) -> bool:
         """Measure this process's share; whether a decoder showed late that it must be measured otherwise."""
         writer, group, done = self._writer, self._group, 0
-        mine, stop = cut(plan.rest, group.rank, group.world, self._config.batch_size), self._folder / STOP
+        mine, stop = cut(rest, group.rank, group.world, self._config.batch_size), self._folder / STOP
         batches = prefetch(_batches(self._dataset.stream(mine), self._config.batch_size, self._finished))
         try:
-            while not told() and not (group.world > 1 and stop.exists()) and (batch := self._next(batches)):
-                report("measuring images", plan.known + done * len(plan.rest) // len(mine), plan.known + len(plan.rest))
+            while not told and not (group.world > 1 and stop.exists()) and (batch := self._next(batches)):
+                report("measuring images", known + done * len(rest) // len(mine), known + len(rest))
                 self._measure(batch, cache)
                 done += len(batch.examples)
         except _LearntLate:
@@ -172,13 +175,13 @@ class QualityPass:
             if group.writes:
                 with self._stages.stage("cache"):
                     cache.save()
-        if told():
+        if told:
             stop.touch()
         failures, keys = self._dataset.failures, {self._dataset.entries[place].key for place in mine}
         writer.state["skipped"] = [{"key": key, **asdict(one)} for key, one in failures.items() if key in keys]
         with self._stages.stage("writing"):
             writer.flush()
-        report("measuring images", plan.known + len(plan.rest), plan.known + len(plan.rest))
+        report("measuring images", known + len(rest), known + len(rest))
         return False
 
     def _measure(self, batch: _Batch, cache: FeatureCache) -> None:
@@ -389,20 +392,6 @@ def cut(places: Sequence[int], part: int, parts: int, batch: int) -> Sequence[in
     size = max(1, min(batch, -(-len(places) // parts)))
     batches = -(-len(places) // size)
     return places[batches * part // parts * size : batches * (part + 1) // parts * size]
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What is left to do, as rank 0 tells it."""
-
-    rest: Sequence[int]
-    """places of images that are not measured yet"""
-    known: int
-    """images that are"""
-    writers: int
-    """number of the first writer"""
-    flags: Mapping[str, Mapping[str, bool]]
-    """what is known of each decoder, see `_flags`"""
 
 
 def _flags(state: Mapping[str, Any]) -> dict[str, dict[str, bool]]:

@@ -32,8 +32,8 @@ from harness.report.progress import progress_bar
 from harness.request.foreign import ForeignDecoder, refuse_options
 from harness.request.requests import DecoderRequest
 from harness.run.config import RunConfig, check_config, check_device, dataset_request, new_run_folder
-from harness.run.figures import draw_sheet, quality_figures, with_cost
-from harness.run.journal import Journal, discard, new_state
+from harness.run.figures import difference, draw_sheet, quality_figures, with_cost
+from harness.run.journal import Journal, discard
 from harness.run.latents import by_channel, effective_rate, sample_latents
 from harness.run.quality import QualityPass
 from harness.run.reconstruct import concatenate
@@ -45,7 +45,6 @@ MARKER = ".msbench-images"
 PATIENCE = timedelta(days=7)
 """how long processes wait for one another: one may have the slower images, and one that has ended is noticed at once"""
 _OF_INDICES = "token_agreement"  # what takes the place of the latents' error where they are indices
-_MAY_DIFFER = ("output_dir", "offline", "resume")
 
 
 def evaluate(
@@ -89,8 +88,7 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
                 dataset = open_dataset(dataset_request(config))
         with group.together():
             dataset = open_dataset(dataset_request(config)) if dataset is None else dataset
-            rows = {row.label: row for row in config.requests()}
-            folder = config.output_dir or new_run_folder(config)
+            rows, folder = {row.label: row for row in config.requests()}, config.output_dir or new_run_folder(config)
             _check_places(config, folder, dataset)
             with stages.stage("loading decoders"):
                 decoders = {label: _built(config, row, device) for label, row in rows.items()}
@@ -102,7 +100,8 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
                 deviations = _deviations(config, decoders, dataset, device)
             if any(one.spec.codebook_sizes for one in decoders.values()) and _OF_INDICES not in config.extra_metrics:
                 config = replace(config, extra_metrics=(*config.extra_metrics, _OF_INDICES))
-            data = _plan(config, dataset, start, command, decoders, told, group.world)
+            planned = _plan(config, dataset, start, command, decoders, told)
+            data = replace(planned, setting=replace(planned.setting, processes=group.world))
             if group.writes:
                 held.enter_context(folder_lock(folder))
                 data = _same_run(folder, data) if config.resume else data
@@ -116,8 +115,7 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
             if group.writes:
                 _claim_images(config, folder)
                 run.write(status="running")
-        state = new_state(rows.values(), decoders)
-        quality = QualityPass(config, dataset, decoders, suite, group, folder, state, stages, deviations)
+        quality = QualityPass(config, dataset, rows, decoders, suite, group, folder, stages, deviations)
         if not group.writes:
             quality.run(lambda stage, done, total: None)
             return Record(folder, data)
@@ -270,13 +268,7 @@ def _deviations(
 
 
 def _plan(
-    config: RunConfig,
-    dataset: Dataset,
-    start: Start,
-    command: str,
-    decoders: Mapping[str, Decoder],
-    warnings: Sequence[str],
-    processes: int,
+    config: RunConfig, dataset: Dataset, start: Start, command: str, decoders: Mapping[str, Decoder], warnings: Sequence[str]
 ) -> RunData:
     """The record of a run that has not measured anything yet."""
     info = dataset.info
@@ -311,7 +303,7 @@ def _plan(
         results=(),
         decoders={},
         dataset=DatasetFacts(info, SampleCounts(info.n_available, info.n_selected, 0), (), (), "", ""),
-        setting=Setting(config.device, dtypes[config.dtype], config.mode, config.batch_size, processes),
+        setting=Setting(config.device, dtypes[config.dtype], config.mode, config.batch_size),
         config=asked,
         command=command,
         date=start.date,
@@ -329,11 +321,8 @@ def _same_run(folder: Path, data: RunData) -> RunData:
         MsbenchError: there is none, or it was asked for something else.
     """
     earlier = read_record(folder).data
-    for name, value in data.config.items():
-        if name not in _MAY_DIFFER and earlier.config.get(name) != value:
-            raise MsbenchError(f"--resume: {name} is {value!r}, the run in {folder} has {earlier.config.get(name)!r}")
-    if earlier.protocol != data.protocol or earlier.metrics != data.metrics or earlier.dataset.info != data.dataset.info:
-        raise MsbenchError(f"--resume: the run in {folder} was of another protocol, metric or dataset: measure again elsewhere")
+    if differing := difference(data, earlier, f"the run in {folder}"):
+        raise MsbenchError(f"--resume: {differing}")
     return earlier if earlier.status in ("complete", "shard") else replace(data, command=earlier.command, date=earlier.date)
 
 

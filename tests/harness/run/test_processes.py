@@ -1,4 +1,4 @@
-"""Several processes, and shards that are merged, give the figures of one; a signal or a failure ends all of them in one line."""
+"""Several processes, and shards that are merged, give the figures of one; a signal or a failure ends all in one line."""
 
 from __future__ import annotations
 
@@ -26,15 +26,19 @@ ROOT = Path(__file__).resolve().parents[3]
 # one of them: (rank, batches before it, signal).
 JOBS = """
 import json, os, signal, socket, sys
-import harness.registry as registry, harness.run.journal as journal, harness.run.quality as quality, harness.run.runner as runner
-import odd_decoders, pandas, pyarrow.parquet, safetensors.torch, scipy.stats, torch._dynamo, torch.distributed
+import harness.registry as registry, harness.run.journal as journal
+import harness.run.quality as quality, harness.run.runner as runner
+import pandas, pyarrow.parquet, safetensors.torch, scipy.stats, torch._dynamo, torch.distributed, types
+tests = sys.modules["tests"] = types.ModuleType("tests")
+tests.__path__ = ["tests"]
+from tests.harness.run import odd_decoders
 from harness.errors import ElsewhereError, MsbenchError
 from harness.interrupt import Terminated, terminable
 from harness.registry import DecoderEntry
 from harness.run.config import RunConfig
-from light import LightSuite
+from tests.harness.run.light import LightSuite
 runner.MetricSuite, journal.PART_IMAGES = LightSuite, 2
-odd = {name: DecoderEntry(name, "", f"odd_decoders:{name[4:]}", "odd") for name in odd_decoders.NAMES}
+odd = {name: DecoderEntry(name, "", f"{odd_decoders.__name__}:{name[4:]}", "odd") for name in odd_decoders.NAMES}
 built_in = registry.decoder_entries
 registry.decoder_entries = lambda: {**built_in(), **odd}
 images, root, measure = sys.argv[1], sys.argv[2], quality.QualityPass._measure
@@ -87,11 +91,10 @@ DECODERS = {"decoders": "odd-noisy,jpeg,odd-torch_noise"}
 def jobs(root: Path, *wanted: Job) -> tuple[list[list[int]], list[list[Any]]]:
     """Exit codes of each job's processes, and (folder, rank, line) of those that said why."""
     images = make_images(root / "images", 10)
-    places = f"{ROOT}:{Path(__file__).parent}"
     done = subprocess.run(
         [sys.executable, "-c", JOBS, images, root, json.dumps(wanted)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1", "MSBENCH_FEATURES": str(root / "features")},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MSBENCH_FEATURES": str(root / "features")},
         capture_output=True,
         text=True,
         check=False,
@@ -139,7 +142,7 @@ def test_what_ends_one_process_ends_all_and_resumes_with_another_number(tmp_path
     for name in ("told", "killed", "alone"):
         same(read_record(tmp_path / name), read_record(tmp_path / "one"))
     assert [(folder, rank) for folder, rank, _ in told] == [("killed", 0), ("faulty", 0)]
-    assert "process 0 of 2: another one has ended" in told[0][2]
+    assert "process 0 of 2: another one has ended, so" in told[0][2]
     assert "process 1 of 2: decoder odd-bright, image n05: decode gave" in told[1][2]
     assert "not finite" in (read_record(tmp_path / "faulty").data.failure or "")
 
@@ -191,9 +194,9 @@ def test_merge_refuses_what_is_not_one_run(light: LightRun, tmp_path: Path) -> N
     whole = light("jpeg", "whole").folder
     for folders, words in (
         ([first, third], "shard 2/3 is missing"),
-        ([first, second, second, third], "shard 2/3 is given twice"),
-        ([first, other, third], "not of one run: seed 0 against 1"),
-        ([first, fewer], "number of shards 3 against 2"),
+        ([first, second, second, third], "shard 2/3 is one too many"),
+        ([first, other, third], "not shards of one run: seed is 0, .*other has 1"),
+        ([first, fewer], "shard 2/3 is missing"),
         ([whole], "is no finished shard"),
         ([tmp_path], "holds no record"),
     ):
