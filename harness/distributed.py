@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from harness.errors import ElsewhereError, MsbenchError
-from harness.interrupt import Terminated
+from harness.interrupt import EXIT_CODE
 
 RANK, WORLD = "RANK", "WORLD_SIZE"
 """variables of the environment by which torchrun tells a process which it is, and of how many"""
@@ -193,20 +193,19 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
 
     Raises:
         MsbenchError: one of them was killed, and the others were ended for it.
-        Terminated: SIGTERM came and was handed on.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what failed tells so itself
+    logging.disable()  # what fails tells so itself
     name, script = secrets.token_hex(8), Path(__file__).resolve().parents[1] / "msbench.py"
     config = LaunchConfig(1, 1, count, run_id=name, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0)
     try:
         elastic_launch(config, sys.executable)(str(script), *arguments)
     except SignalException as error:
-        raise (KeyboardInterrupt if error.sigval == signal.SIGINT else Terminated) from error
+        return 130 if error.sigval == signal.SIGINT else EXIT_CODE
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:

@@ -52,35 +52,28 @@ def progress_bar() -> Iterator[Progress]:
     if os.environ.get("RANK", "0") != "0":
         yield lambda stage, done, total: None
         return
-    console = console_for(True)
-    if not console.is_terminal:
-        printed, began, first = -1.0, 0.0, 0
-
-        def line(stage: str, done: int, total: int) -> None:
-            nonlocal printed, began, first
-            share = done / max(1, total)
-            if share < printed or printed < 0:
-                began, first = time.monotonic(), done
-            if share >= printed + 0.1 or share < printed or done == total:
-                pace = (done - first) / max(1e-9, time.monotonic() - began)
-                left = f", {timedelta(seconds=round((total - done) / pace))} left" * (done < total) if pace else ""
-                say(f"{100 * share:3.0f}% {stage}{f', {pace:.3g}/s' * (pace > 0)}{left}", stderr=True)
-                printed = share
-
-        yield line
-        return
 
     class Pace(ProgressColumn):
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed:.3g}/s" if task.speed else "")
 
-    stage_column = TextColumn("{task.description}", markup=False)
-    with Bar(stage_column, BarColumn(), MofNCompleteColumn(), Pace(), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("starting", total=None)
+    console, printed, stage = console_for(True), -1.0, TextColumn("{task.description}", markup=False)
+    columns = stage, BarColumn(), MofNCompleteColumn(), Pace(), TimeRemainingColumn()
+    hour = 3600.0  # that a pace is taken over: one batch of a slow decoder takes minutes
+    with Bar(
+        *columns, console=console, disable=not console.is_terminal, get_time=time.monotonic, speed_estimate_period=hour
+    ) as bar:
+        now = bar.tasks[bar.add_task("starting", total=None)]
 
         def update(stage: str, done: int, total: int) -> None:
-            if done < bar.tasks[0].completed or total != bar.tasks[0].total:
-                bar.reset(task)  # another stage has another pace
-            bar.update(task, description=visible(stage), completed=done, total=total)
+            nonlocal printed
+            share = done / max(1, total)
+            if done < now.completed or total != now.total:
+                bar.reset(now.id)  # another stage has another pace
+            bar.update(now.id, description=visible(stage), completed=done, total=total)
+            if not console.is_terminal and (share >= printed + 0.1 or share < printed or done == total):
+                left = f", {timedelta(seconds=now.time_remaining or 0)} left" * (done < total)
+                say(f"{100 * share:3.0f}% {stage}" + (f", {now.speed:.3g}/s{left}" if now.speed else ""), stderr=True)
+                printed = share
 
         yield update

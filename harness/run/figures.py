@@ -18,10 +18,10 @@ from harness.metrics.registry import METRICS
 from harness.metrics.spectral import OCTAVE_COLUMNS
 from harness.record import schema
 from harness.record.measured import Measured, clusters_of, mean_columns
-from harness.record.run import FILE, REFERENCE, files_sha256
+from harness.record.run import FILE, REFERENCE, files_sha256, pixels_id
 from harness.record.schema import Details, Interval, IntervalNote, NoiseFacts, Result, RfidLine
 from harness.report.sheet import write_sheet
-from harness.run.journal import Journal, seen_warnings
+from harness.run.journal import PIXELS, Journal, seen_warnings
 from harness.run.rate import rate_of
 
 LEVEL = 0.95
@@ -60,7 +60,7 @@ def quality_figures(data: schema.RunData, journal: Journal) -> dict[str, Any]:
             skipped,
             excluded,
             files_sha256(images["key"], images["source_sha256"]),
-            journal.reference_sha256(),
+            pixels_id(images["key"], map(bytes, journal.array(PIXELS))),
         ),
         "warnings": (*data.warnings, *seen_warnings(journal.state), *sorted(notices)),
     }

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from harness.environment import source_sha256
 from harness.errors import MsbenchError
 from harness.files import atomic_path
 from harness.record.record import plain
-from harness.record.run import REFERENCE, feature_key, pixels_id, write_features, write_samples
+from harness.record.run import REFERENCE, feature_key, write_features, write_samples
 from harness.request.requests import DecoderRequest
 from harness.run.rate import merge_counts, new_count
 from harness.run.reconstruct import another_range, concatenate
@@ -102,11 +102,11 @@ class Journal:
     """(decoder, noise seed) -> samples, in any number of frames"""
     tensors: dict[str, list[Tensor]]
     """name -> one tensor a part; as in `Writer`"""
-    parts: tuple[str, ...] = ()
+    parts: tuple[str, ...]
     """names of the parts"""
-    writers: int = 0
+    writers: int
     """the number of the next writer"""
-    order: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    order: NDArray[np.intp]
     """places of the rows as they were written, in the order of the dataset"""
 
     @classmethod
@@ -186,10 +186,6 @@ class Journal:
         joined: NDArray[Any] = torch.cat(self.tensors[name]).numpy()[self.order]
         return joined
 
-    def reference_sha256(self) -> str:
-        """The hash over keys and pixels, see `pixels_id`."""
-        return pixels_id(self.images()["key"], map(bytes, self.array(PIXELS)))
-
     def left_out(self, why: str) -> list[dict[str, str]]:
         """Images that were "excluded" or "skipped", in the order of the dataset, each with its name and the reason."""
         measured = set(self.keys())
@@ -227,8 +223,8 @@ def discard(folder: Path) -> None:
 
 def new_state(rows: Iterable[DecoderRequest], decoders: Mapping[str, Decoder]) -> dict[str, Any]:
     """What a writer's state is before the first image, in JSON types."""
-    seen = {"noisy": False, "alone": False, "values": 0, "clamped": 0, "low": math.inf, "high": -math.inf}
-    probe = {"batch_dependence": None, "depends": False}
+    seen: dict[str, Any] = {"noisy": False, "alone": False, "values": 0, "clamped": 0, "low": math.inf, "high": -math.inf}
+    seen |= {"batch_dependence": None, "depends": False}
     decoded = {
         row.label: {
             "name": row.name,
@@ -237,7 +233,6 @@ def new_state(rows: Iterable[DecoderRequest], decoders: Mapping[str, Decoder]) -
             "file": getattr(eager := eager_of(decoders[row.label]), "source_sha256", None) or source_sha256(eager),
             "code": new_count(),
             **seen,
-            **probe,
         }
         for row in rows
     }

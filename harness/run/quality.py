@@ -42,8 +42,8 @@ from harness.run.rate import count_code
 from harness.run.reconstruct import Reconstruction, encoder_of, join, reconstruct
 from harness.stopwatch import Progress, Stages
 
-STOP, FEATURES = ".stop", "features"
-"""file in a run's folder that tells all processes to end after their batch; folder of parts"""
+STOP = ".stop"
+"""file in a run's folder that tells all processes to end after their batch"""
 SEEN_SECONDS = 90.0
 """until what one process wrote is seen by another: network file systems remember for a while that a file was not there"""
 
@@ -127,9 +127,9 @@ class QualityPass:
         """What lies in the folder, `parts` among it; nothing any more where decoders must be measured otherwise."""
         (self._folder / STOP).unlink(missing_ok=True)
         until = time.monotonic() + SEEN_SECONDS
-        while absent := [name for name in parts if not (self._folder / FEATURES / f"{name}.safetensors").is_file()]:
+        while absent := {*parts} - {path.stem for path in self._folder.glob("features/part-*.safetensors")}:
             if time.monotonic() > until:
-                raise MsbenchError(f"{self._folder} lacks {absent[0]}: it must lie on a file system that all processes share")
+                raise MsbenchError(f"{self._folder} lacks {min(absent)}: it must lie on a file system that all processes share")
             time.sleep(1.0)
         journal = Journal.read([self._folder], self._fresh)
         if journal.keys() and not self._places.keys() >= {*journal.keys()}:
