@@ -14,6 +14,10 @@ class MsbenchError(Exception):
     """Bad input or a missing resource; the message is shown to the user as it is."""
 
 
+class ElsewhereError(MsbenchError):
+    """Another process of the job failed and says why; this one ends without a word."""
+
+
 class UnknownNameError(MsbenchError):
     """A name that no registry knows; the message suggests the nearest one.
 

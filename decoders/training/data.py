@@ -20,10 +20,10 @@ from torch import Tensor
 
 from decoders.checkpoint import NamedLatents
 from decoders.latents import FrozenEncoder
-from decoders.training.distributed import Group
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
 from harness.data.types import Example, Request
+from harness.distributed import Group
 from harness.errors import MsbenchError
 from harness.files import atomic_path, cache_dir, write_text
 

@@ -15,9 +15,9 @@ from decoders.sampling import Prediction, predict, sample
 from decoders.settings import Count, Positive, Share, Weight
 from decoders.training.crops import CropConfig, CropObjective
 from decoders.training.data import TrainingImages
-from decoders.training.distributed import Group
 from decoders.training.perceptual import Perceptual
 from decoders.training.scales import Draws
+from harness.distributed import Group
 
 
 @dataclass(frozen=True, slots=True)

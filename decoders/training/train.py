@@ -22,10 +22,10 @@ from decoders.training.autoencoder import set_latent_statistics
 from decoders.training.build import Networks, Plan, assemble, encoded, networks, plan
 from decoders.training.card import read_curves, write_card, write_samples
 from decoders.training.data import TrainingImages, load_training_images
-from decoders.training.distributed import current_group
 from decoders.training.request import TrainRequest, configured
 from decoders.training.state import STATE, load_snapshot
 from decoders.training.trainer import Objective, TrainResult, train
+from harness.distributed import current_group
 from harness.environment import environment
 from harness.errors import MsbenchError
 from harness.files import folder_lock, sha256_file, write_bytes

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from decoders.training.config import TrainConfig, autocast_dtype, check_config, ema_decay, learning_rate, step_seed
-from decoders.training.distributed import Group
 from decoders.training.guard import GradientGuard
 from decoders.training.log import RunLog
 from decoders.training.state import SNAPSHOT, STATE, load_state, save_snapshot, save_state
 from decoders.training.throughput import Meter, flop_counter, measure_peak
+from harness.distributed import Group
 from harness.errors import MsbenchError
+from harness.interrupt import Terminated, terminable
 
 
 class Objective(Protocol):
@@ -89,6 +90,7 @@ def train(
     Raises:
         MsbenchError: no budget or a number out of its range, a saved state or log that is missing, damaged or another run's, a
             loss or gradient that is no longer finite, or gradients that keep exploding.
+        Terminated: SIGTERM came to one of the processes; the state is written.
     """
     check_config(config)
     log = RunLog(folder, config.tensorboard) if group is None or group.writes else None
@@ -96,23 +98,26 @@ def train(
     if resume:
         run.restore()
     run.begin()
-    first, saved = run.step, time.monotonic()
-    while (progress := run.progress()) < 1.0:
-        if config.stop_after is not None and run.step - first >= config.stop_after:
-            break
-        if config.snapshot is not None and progress >= config.snapshot and run.group.writes:
-            save_snapshot(folder, run.average, run.step)
-        value = run.advance(progress)
-        if on_step is not None:
-            on_step(run.step, value, progress)
-        if time.monotonic() - saved > config.save_every_seconds:
-            run.save()
-            saved = time.monotonic()
+    first, saved, ended = run.step, time.monotonic(), False
+    with terminable(finish=True) as told:
+        while (progress := run.progress()) < 1.0 and not (ended := run.group.any(bool(told))):
+            if config.stop_after is not None and run.step - first >= config.stop_after:
+                break
+            if config.snapshot is not None and progress >= config.snapshot and run.group.writes:
+                save_snapshot(folder, run.average, run.step)
+            value = run.advance(progress)
+            if on_step is not None:
+                on_step(run.step, value, progress)
+            if time.monotonic() - saved > config.save_every_seconds:
+                run.save()
+                saved = time.monotonic()
     run.save()
-    run.module.load_state_dict(run.average.state_dict())
-    run.module.eval()
     if log is not None:
         log.close()
+    if ended:
+        raise Terminated(f"step {run.step} is kept in {run.state_path}, --resume goes on with it")
+    run.module.load_state_dict(run.average.state_dict())
+    run.module.eval()
     run.group.barrier()  # nobody goes on to read what rank 0 has not written yet
     return run.result(run.step - first, progress >= 1.0)
 

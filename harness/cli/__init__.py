@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import check, claim, compare, doctor, explain, maintain, schema, score, speed, sweep, train, verify
+from harness.cli import check, claim, compare, doctor, explain, maintain, merge, schema, score, speed, sweep, train, verify
 from harness.cli import run as run_
 from harness.cli.command import Command
 from harness.cli.shared import DEBUG, Commands, open_streams, say
@@ -19,7 +19,8 @@ from harness.environment import keep_freed_memory, msbench_version
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a check failed (check, gate, verify, doctor); 2 bad input, or a file, decoder or memory that "
-    "fails; 3 a fault of msbench itself, its traceback in a file it names; 130 interrupted; 141 the output's reader has gone."
+    "fails; 3 a fault of msbench itself, its traceback in a file it names; 75 told to end (SIGTERM): started again, with "
+    "--resume where a command has it, it goes on; 130 interrupted; 141 the output's reader has gone."
 )
 
 app = typer.Typer(
@@ -56,6 +57,7 @@ def _everywhere(
 
 app.command("run", cls=Command)(run_.run_command)
 app.command("score", cls=Command)(score.score_command)
+app.command("merge", cls=Command)(merge.merge_command)
 app.command("compare", cls=Command)(compare.compare_command)
 app.command("claim", cls=Command)(claim.claim_command)
 app.command("verify", cls=Command)(verify.verify_command)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from typer.core import TyperCommand
 
+from harness.errors import MsbenchError
+
 FORMER = {"--cell-seconds": "--cost-seconds", "--batch-sizes": "--cost-batch-sizes", "--baselines": "--beside"}
 """name that an option had -> its name; commands that have the option take the former name too, and do not show it"""
 
+_SEVERAL = ("run", "score", "train-decoder")
+"""commands that several processes share"""
 _GROUPS: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("options.toml").read_text(encoding="utf-8"))
 GROUP_OF = {name: group for group, texts in _GROUPS.items() for name in texts}
 """parameter of a command -> the group of its --help it stands in"""
@@ -26,6 +31,12 @@ class Command(TyperCommand):
             texts = _GROUPS.get(GROUP_OF.get(param.name, ""), {})
             own = [texts[key] for key in (param.name, f"{param.name} in {self.name}") if key in texts]
             param.help = param.help or " ".join(own)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; most commands are one process's, and several would write one folder."""
+        if self.name not in _SEVERAL and os.environ.get("WORLD_SIZE", "1") != "1":
+            raise MsbenchError(f"{self.name} is done by one process: start it without torchrun")
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options, former names as their present ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -51,6 +52,8 @@ def run_command(
     decoder_seconds: Annotated[float | None, typer.Option(min=0.1)] = None,
     keep_going: Annotated[bool, typer.Option("--keep-going")] = False,
     resume: shared.Resume = False,
+    shard: Annotated[str | None, typer.Option(metavar="I/N")] = None,
+    processes: shared.Count = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
     columns: str = "",
     offline: shared.Offline = False,
@@ -66,8 +69,9 @@ def run_command(
     """
     given = locals()
     from harness.cost.cost import CostProtocol
+    from harness.distributed import WORLD, start_processes
     from harness.report.results import check_columns
-    from harness.run.config import RunConfig
+    from harness.run.config import RunConfig, check_config
     from harness.run.runner import evaluate
 
     sizes = () if cost_batch_sizes == "none" else tuple(shared.parse_integers("--cost-batch-sizes", cost_batch_sizes))
@@ -79,6 +83,10 @@ def run_command(
     if dry_run:
         _show_plan(request, as_json)
         return
+    if processes > 1 and WORLD not in os.environ:
+        check_config(request)
+        shared.give_stdout_back()
+        raise typer.Exit(start_processes(processes, sys.argv[1:]))
     with shared.progress_bar() as progress:
         command = " ".join(["msbench", *sys.argv[1:]])
         record = evaluate(request, progress, command, partial(_show_figures, dataset) if sizes and cost else None)
@@ -90,6 +98,14 @@ def show_record(record: Record, dataset: str, names: Sequence[str], save_images:
     from harness.report.results import results_table
     from harness.stopwatch import timing_line
 
+    if os.environ.get("RANK", "0") != "0":  # under torchrun one process speaks for all
+        return
+    if record.data.status == "shard":
+        count = f"{record.data.dataset.n_samples.effective:,} images of shard {record.data.config['shard']}"
+        shared.say(f"{count} in {record.folder}: `msbench merge` makes a run of all shards; cost is not measured", as_json)
+        if as_json:
+            shared.print_json(record.document())
+        return
     demo = (dataset,) if record.data.dataset.info.demo else ()
     table = results_table(record.rows_for_people(), f"{dataset}, n = {record.results[0]['n']}", demo)
     shared.show(select(table, [name for name in names if table.has(name)]) if names else table, stderr=as_json)

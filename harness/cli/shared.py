@@ -18,7 +18,8 @@ import typer
 from typer.core import TyperGroup
 
 from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
-from harness.errors import MsbenchError
+from harness.errors import ElsewhereError, MsbenchError
+from harness.interrupt import EXIT_CODE, Terminated, terminable
 from harness.report import progress
 from harness.report.table import Table, terminal, visible
 
@@ -45,6 +46,12 @@ def _keep_stdout(asked: bool) -> bool:
     return asked
 
 
+def give_stdout_back() -> None:
+    """Undo --json's turn of stdout, for processes that print the document themselves."""
+    if (kept := getattr(sys.stdout, _DOCUMENT, None)) is not None:
+        os.dup2(kept.fileno(), 1)
+
+
 # What each means stands in options.toml.
 Count = Annotated[int, typer.Option(min=1)]
 CountIfAny = Annotated[int | None, typer.Option(min=1)]
@@ -68,7 +75,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        with boundary():
+        with boundary(), terminable():
             return super().invoke(ctx)
 
 
@@ -80,10 +87,12 @@ def boundary() -> Iterator[None]:
         sys.stdout.flush()
     except (typer.Abort, KeyboardInterrupt):
         _leave("interrupted", 130)
+    except Terminated as error:
+        _leave(f"told to end (SIGTERM){'; ' * bool(str(error))}{error}" * (os.environ.get("RANK", "0") == "0"), EXIT_CODE)
     except BrokenPipeError:
         _leave("", 141)  # as a shell reports a command whose reader has gone
     except MsbenchError as error:
-        _leave(str(error), 2)
+        _leave(str(error) * (not isinstance(error, ElsewhereError)), 2)
     except OSError as error:
         names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
         _leave(f"{names or 'reading or writing'}: {error.strerror or error}", 2)
@@ -98,7 +107,7 @@ def boundary() -> Iterator[None]:
 
 def _leave(message: str, code: int) -> NoReturn:
     """Say why, and leave with `code`."""
-    if os.environ.get(DEBUG, "0") not in ("", "0") and code not in (130, 141):
+    if os.environ.get(DEBUG, "0") not in ("", "0") and code not in (EXIT_CODE, 130, 141):
         with suppress(OSError):
             traceback.print_exc()
     if message:

@@ -11,6 +11,7 @@ import typer
 from harness.cli import shared
 from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
 from harness.errors import MsbenchError
+from harness.interrupt import Terminated
 
 
 def speed_command(
@@ -73,6 +74,8 @@ def speed_command(
     shared.say(f"record and every timed call in {folder}", as_json)
     if as_json:
         shared.print_json(whole)
+    if results.ended:
+        raise Terminated(f"what was measured is kept in {folder}")
     if whole["status"] == "failed":
         typer.echo("msbench: nothing was measured: every cell failed or was skipped, for the reasons above", err=True)
         raise typer.Exit(1)

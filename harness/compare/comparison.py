@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UnknownNameError
 from harness.record.protocol import FINISHED
 from harness.record.record import Record, plain
+from harness.record.run import other_version
 from harness.record.schema import Result
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def chosen_rows(record: Record, decoder: str | None) -> list[Result]:
 def side_by_side(first: Basis, other: Basis, apart: tuple[str, ...] = ()) -> Fit:
     """What keeps two bases apart in quality, metric by metric, and in time; fields of the protocol in `apart` may differ."""
     quality, pixels = "", first.reference_sha256 == other.reference_sha256
+    older = other_version(first.reference_sha256, other.reference_sha256)
     finished = FINISHED in (first.protocol.get("reconstructions"), other.protocol.get("reconstructions"))
     idle = apart + (_OF_DECODING + _OF_THE_REFERENCE * pixels) * finished
     if first.protocol_hash != other.protocol_hash:
@@ -100,7 +102,7 @@ def side_by_side(first: Basis, other: Basis, apart: tuple[str, ...] = ()) -> Fit
     if not quality and first.source_sha256 != other.source_sha256 and not (finished and pixels):
         quality = "the source files (source_sha256)"
     if quality and finished and not pixels:
-        quality = f"the reference's pixels (reference_sha256); {quality}"
+        quality = f"the reference's pixels (reference_sha256){older and f': {older}'}; {quality}"
     shared = first.definitions.keys() & other.definitions.keys()
     changed = tuple(sorted(name for name in shared if first.definitions[name] != other.definitions[name]))
     warnings = [
@@ -108,7 +110,8 @@ def side_by_side(first: Basis, other: Basis, apart: tuple[str, ...] = ()) -> Fit
         for name in changed
     ]
     if not pixels:
-        warnings.append(f"{other.name}: same files, other pixels than {first.name} (another image library version?)")
+        why = older or f"same files, other pixels than {first.name} (another image library version?)"
+        warnings.append(f"{other.name}: {why}")
     return Fit(quality, changed, tuple(warnings), _differing("{}", first.timing, other.timing))
 
 

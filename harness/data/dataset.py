@@ -48,7 +48,12 @@ class Dataset:
     @property
     def skipped(self) -> list[Skipped]:
         """Selected files that turned out unusable so far, in the order of their keys; each once, however often it was read."""
-        return [self._failures[index] for index in sorted(self._failures)]
+        return list(self.failures.values())
+
+    @property
+    def failures(self) -> dict[str, Skipped]:
+        """The same by key."""
+        return {self.entries[index].key: one for index, one in sorted(self._failures.items())}
 
     def holds(self, path: Path) -> bool:
         """Whether `path` lies in the folder the images come from, so that what is written there could be read as data."""

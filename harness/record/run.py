@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FEATURES, REFERENCE = "features.safetensors", "reference"
 FILE = "reconstruction_sha256"
 """column of the samples: SHA-256 of the file of a finished image; absent or null for decoders that decode"""
+PIXELS_VERSION = "v2:"
+"""begins every `reference_sha256`; those of records before there was a version have none"""
 Features = NDArray[np.float32]
 _TEXTS = ("decoder", "key", "source_photo", "source_sha256")
 
@@ -123,6 +125,17 @@ def open_run(run: Path | Record) -> Run:
 def files_sha256(keys: Iterable[str], hashes: Iterable[str]) -> str:
     """SHA-256 over keys and file hashes, a line each."""
     return hashlib.sha256("".join(f"{key}\0{one}\n" for key, one in zip(keys, hashes, strict=True)).encode()).hexdigest()
+
+
+def pixels_id(keys: Iterable[str], hashes: Iterable[bytes]) -> str:
+    """`reference_sha256`: over keys and the hash of each image's shape and pixels, behind the version of this definition."""
+    return PIXELS_VERSION + files_sha256(keys, (one.hex() for one in hashes))
+
+
+def other_version(one: str, other: str) -> str:
+    """What to say where one of two `reference_sha256` is of an earlier definition, so that they say nothing of pixels."""
+    same = one.startswith(PIXELS_VERSION) == other.startswith(PIXELS_VERSION)
+    return "" if same else "an older msbench hashed pixels in another way, so that they cannot be compared: run it again"
 
 
 def feature_key(label: str, noise_seed: int) -> str:

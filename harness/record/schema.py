@@ -18,8 +18,9 @@ from harness.record.protocol import Protocol
 from harness.stopwatch import Timing
 
 SCHEMA_VERSION = 3
-Status = Literal["running", "quality", "complete", "failed"]
-"""running: images are measured; quality: their figures stand, cost not yet; failed: what stands is kept, `failure` says why"""
+Status = Literal["running", "quality", "complete", "failed", "interrupted", "shard"]
+"""running: images are measured; quality: their figures stand, cost not yet; failed: what stands is kept, `failure` says why;
+interrupted: told to end, --resume goes on; shard: all of one part of the images, for `msbench merge`"""
 Interval = tuple[float, float]
 
 
@@ -205,7 +206,7 @@ class DatasetFacts:
     source_sha256: str
     """hash over keys and file hashes"""
     reference_sha256: str
-    """hash over keys and pixels"""
+    """version of its definition, and hash over keys and hashes of pixels: see `record.run.pixels_id`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,8 @@ class Setting:
     """eager, compile or cudagraph"""
     batch_size: int
     """images a call"""
+    processes: int = 1
+    """that measured the images together"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
 from harness.report.table import visible
@@ -38,28 +41,39 @@ def console_for(stderr: bool) -> Console:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A progress bar on stderr where that is a terminal, else one line per stage."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    """A progress bar on stderr where that is a terminal, else lines: how far a stage is, its pace and the time left.
+
+    Under torchrun the first process alone shows one.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
+    from rich.text import Text
 
-    console = console_for(True)
-    if not console.is_terminal:
-        printed = -1.0
-
-        def line(stage: str, done: int, total: int) -> None:
-            nonlocal printed
-            share = done / max(1, total)
-            if share >= printed + 0.1 or share < printed or done == total:
-                say(f"{100 * share:3.0f}% {stage}", stderr=True)
-                printed = share
-
-        yield line
+    if os.environ.get("RANK", "0") != "0":
+        yield lambda stage, done, total: None
         return
-    stage_column = TextColumn("{task.description}", markup=False)
-    with Bar(stage_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("starting", total=None)
+
+    class Pace(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.3g}/s" if task.speed else "")
+
+    console, printed, stage = console_for(True), -1.0, TextColumn("{task.description}", markup=False)
+    columns = stage, BarColumn(), MofNCompleteColumn(), Pace(), TimeRemainingColumn()
+    hour = 3600.0  # that a pace is taken over: one batch of a slow decoder takes minutes
+    with Bar(
+        *columns, console=console, disable=not console.is_terminal, get_time=time.monotonic, speed_estimate_period=hour
+    ) as bar:
+        now = bar.tasks[bar.add_task("starting", total=None)]
 
         def update(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=visible(stage), completed=done, total=total)
+            nonlocal printed
+            share = done / max(1, total)
+            if done < now.completed or total != now.total:
+                bar.reset(now.id)  # another stage has another pace
+            bar.update(now.id, description=visible(stage), completed=done, total=total)
+            if not console.is_terminal and (share >= printed + 0.1 or share < printed or done == total):
+                left = f", {timedelta(seconds=now.time_remaining or 0)} left" * (done < total)
+                say(f"{100 * share:3.0f}% {stage}" + (f", {now.speed:.3g}/s{left}" if now.speed else ""), stderr=True)
+                printed = share
 
         yield update

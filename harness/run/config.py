@@ -83,6 +83,9 @@ class RunConfig:
     resume: bool = False
     """go on with the run in `output_dir`, which must have been asked for the same"""
 
+    shard: str | None = None
+    """measure part I of N alone, as "I/N" from "1/N"; `harness.run.merge` makes a run of all of them"""
+
     def __post_init__(self) -> None:
         """Take texts where people write them: decoder names "a,b", paths, a dtype's name."""
         for name in ("decoders", "extra_metrics"):
@@ -140,9 +143,19 @@ def check_config(config: RunConfig) -> None:
         raise MsbenchError("--as-given takes images of folder:PATH in their own sizes: no other dataset, resolution or cost")
     if config.resume and config.output_dir is None:
         raise MsbenchError("--resume goes on with the run in --output-dir FOLDER: name it")
+    if config.shard is not None and parse_shard(config.shard) and config.effective_rate:
+        raise MsbenchError("--effective-rate is measured over the whole set: leave it out with --shard")
     for name in config.extra_metrics:
         check_extra(name)
     parse_margins(config.margins, METRICS)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """(place from 0, number of shards) of "3/16"; raises `MsbenchError` where it is none."""
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts) <= 100_000):
+        raise MsbenchError(f"--shard {text}: give which part of how many, from 1/16 to 16/16")
+    return int(part) - 1, int(parts)
 
 
 def dataset_request(config: RunConfig) -> Request:

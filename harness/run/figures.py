@@ -2,50 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from harness.cost.cost import Cost
-from harness.cost.modes import eager_of
-from harness.decoder import Decoder
-from harness.environment import source_sha256
+from harness.data.types import Skipped
+from harness.decoder import DecoderSpec
 from harness.metrics.metric import Whole
 from harness.metrics.registry import METRICS
 from harness.metrics.spectral import OCTAVE_COLUMNS
+from harness.record import schema
 from harness.record.measured import Measured, clusters_of, mean_columns
-from harness.record.record import plain
-from harness.record.run import FILE, REFERENCE, files_sha256
+from harness.record.run import FILE, REFERENCE, files_sha256, pixels_id
 from harness.record.schema import Details, Interval, IntervalNote, NoiseFacts, Result, RfidLine
-from harness.request.requests import DecoderRequest
-from harness.run.journal import Journal
+from harness.report.sheet import write_sheet
+from harness.run.journal import PIXELS, Journal, seen_warnings
 from harness.run.rate import rate_of
 
 LEVEL = 0.95
 """confidence of every interval in a record"""
+_MAY_DIFFER = ("output_dir", "offline", "resume")
+_SPEC = TypeAdapter(DecoderSpec)
+
+
+def difference(asked: schema.RunData, other: schema.RunData, who: str, may: Collection[str] = ()) -> str:
+    """In what a run was asked for something else than another one, in words; empty where they are of one plan.
+
+    Args:
+        who: what the words call the other one.
+        may: options that may differ, beside those of where it runs.
+    """
+    for name, value in asked.config.items():
+        if name not in {*_MAY_DIFFER, *may} and other.config.get(name) != value:
+            return f"{name} is {value!r}, {who} has {other.config.get(name)!r}"
+    same = asked.protocol == other.protocol and asked.metrics == other.metrics and asked.dataset.info == other.dataset.info
+    return "" if same else f"{who} is of another protocol, metric or dataset: measure again"
+
+
+def quality_figures(data: schema.RunData, journal: Journal) -> dict[str, Any]:
+    """The fields of a record that follow from all that was measured; `data` is the record as it was planned."""
+    config: Mapping[str, Any] = data.config
+    info, images, extra = data.dataset.info, journal.images(), config["extra_metrics"]
+    skipped, excluded = (tuple(Skipped(**one) for one in journal.left_out(why)) for why in ("skipped", "excluded"))
+    rows = [decoder_figures(label, info.name, journal, config["noise_seeds"], extra) for label in journal.state["decoders"]]
+    notices = {notice for one in extra if (notice := METRICS[one].notice)}
+    return {
+        "results": tuple(result for result, _ in rows),
+        "decoders": {result.label: details for result, details in rows},
+        "dataset": schema.DatasetFacts(
+            info,
+            schema.SampleCounts(info.n_available, info.n_selected, len(images)),
+            skipped,
+            excluded,
+            files_sha256(images["key"], images["source_sha256"]),
+            pixels_id(images["key"], map(bytes, journal.array(PIXELS))),
+        ),
+        "warnings": (*data.warnings, *seen_warnings(journal.state), *sorted(notices)),
+    }
+
+
+def draw_sheet(folder: Path, journal: Journal, seed: int) -> None:
+    """Originals beside every decoder, with each cell's PSNR and LPIPS."""
+    if not (keys := journal.shown()):
+        return
+    captions, decoded = {}, {}
+    for label in journal.state["decoders"]:
+        mine = journal.rows(label, seed).set_index("key").loc[keys]
+        captions[label] = [_caption(*pair) for pair in zip(mine["psnr"], mine["lpips"], strict=True)]
+        decoded[label] = journal.pictures(f"shown:{label}")
+    write_sheet(folder / "sheet.png", journal.pictures("shown:"), decoded, keys, captions)
+
+
+def _caption(psnr: float, lpips: float) -> str:
+    return "exact" if np.isinf(psnr) else f"{psnr:.1f} dB · LPIPS {lpips:.3f}"
 
 
 def decoder_figures(
-    request: DecoderRequest,
-    decoder: Decoder,
-    dataset: str,
-    journal: Journal,
-    noise_seeds: int = 1,
-    extra: Collection[str] = (),
+    label: str, dataset: str, journal: Journal, noise_seeds: int = 1, extra: Collection[str] = ()
 ) -> tuple[Result, Details]:
     """One row of a record and what it rests on, from all that was measured of a decoder; without cost.
 
     Args:
-        request: what was asked for.
-        decoder: what was measured.
+        label: of the row.
         dataset: name of the images.
         journal: their values and features.
         noise_seeds: how many noise seeds were asked for; a decoder that draws nothing has values for one.
         extra: metrics beyond the usual ones.
     """
-    label = request.label
     images, seeds, seen = journal.images(), journal.seeds(label), journal.state["decoders"][label]
     rows = journal.rows(label, seeds[0])
     keys, references = tuple(images["key"]), journal.array(REFERENCE)
@@ -67,11 +115,11 @@ def decoder_figures(
         notes[metric] = IntervalNote(estimate.method, estimate.units, estimate.note)
     line = measured.infinity()
     octaves = [float(np.mean([one.columns[column] for one in wholes])) for column in OCTAVE_COLUMNS]
-    spec = decoder.spec
+    spec = _SPEC.validate_python(seen["spec"])
     result = Result(
         label=label,
-        decoder=request.name,
-        options=plain(request.asked()),
+        decoder=seen["name"],
+        options=seen["asked"],
         dataset=dataset,
         n=len(keys),
         metrics={metric: float(np.mean(one)) for metric, one in found.items()},
@@ -84,11 +132,11 @@ def decoder_figures(
         parameters=spec.parameters,
         peak_memory_mb=None,
         trained_on=spec.trained_on,
-        rate=rate_of(seen["code"], decoder),
+        rate=rate_of(seen["code"], spec),
     )
     details = Details(
         spec=spec,
-        source_sha256=getattr(eager_of(decoder), "source_sha256", None) or source_sha256(eager_of(decoder)),
+        source_sha256=seen["file"],
         interval_level=LEVEL,
         interval_notes=notes,
         psnr_exact_images=int(np.isinf(measured.per_image["psnr"]).sum()),

@@ -1,4 +1,4 @@
-"""What a run has measured so far: kept in memory, written in parts as it goes, read back by a run that resumes."""
+"""What a run has measured so far: written in parts as it goes, by one process or several, and read back as a whole."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +21,13 @@ from torch import Tensor
 
 from harness.cost.modes import eager_of
 from harness.decoder import Decoder
+from harness.environment import source_sha256
 from harness.errors import MsbenchError
 from harness.files import atomic_path
 from harness.record.record import plain
 from harness.record.run import REFERENCE, feature_key, write_features, write_samples
-from harness.run.rate import new_count
+from harness.request.requests import DecoderRequest
+from harness.run.rate import merge_counts, new_count
 from harness.run.reconstruct import another_range, concatenate
 
 if TYPE_CHECKING:
@@ -30,80 +35,125 @@ if TYPE_CHECKING:
 
 PART_IMAGES, PART_SECONDS = 256, 30.0
 """a part is written after so many images, or so much time"""
+PLACE, PIXELS = "place", "pixels"
+"""tensors of the place of each image in the dataset and of the hash of its pixels"""
 
 
-@dataclass(slots=True)
-class Journal:
-    """The rows and tensors of every batch, in order; `state` is what else a run must know to go on, in JSON types.
+class Writer:
+    """Writes what one process measures, in parts as it goes.
 
-    Tensors by name: "reference" and "LABEL/SEED" features; "shown:…" images of the sheet, uint8 [k, H, W, 3]; "latents:LABEL".
+    A part is `samples/part-WRITER-NUMBER.parquet` and, written after it, `features/part-WRITER-NUMBER.safetensors`, with the
+    writer's state so far. Tensors by name: "place" of each image in the dataset, int64 [n]; "pixels", hashes of their pixels,
+    uint8 [n, 32]; "reference" and "LABEL/SEED" features; "shown:…" images of the sheet, uint8 [k, H, W, 3]; "latents:LABEL".
+
+    Args:
+        folder: the run's folder.
+        number: no other writer of this folder has it.
+        state: what `new_state` gives, or that of writers before.
+        begun: images were measured before.
     """
 
-    folder: Path
-    """the run's folder"""
-    state: dict[str, Any] = field(default_factory=dict)
-    """decoder -> what was seen of it, and the images left out"""
-    frames: dict[tuple[str, int], list[pd.DataFrame]] = field(default_factory=dict)
-    """(decoder, noise seed) -> samples, one frame a batch"""
-    tensors: dict[str, list[Tensor]] = field(default_factory=dict)
-    """name -> one tensor a batch"""
-    _parts: int = 0
-    _fresh: tuple[list[pd.DataFrame], dict[str, list[Tensor]]] = field(default_factory=lambda: ([], {}))
-    _waiting: int = 0
-    _written: float = field(default_factory=time.monotonic)
+    def __init__(self, folder: Path, number: int, state: dict[str, Any], begun: bool) -> None:
+        self.state, self.begun, self.parts = state, begun, list[str]()
+        self.kept: dict[str, int] = {}
+        """name of a tensor -> its rows so far"""
+        self._folder, self._number = folder, number
+        self._restart()
 
-    def add(self, images: int, frames: Mapping[tuple[str, int], pd.DataFrame], tensors: Mapping[str, Tensor]) -> None:
+    def _restart(self) -> None:
+        self._frames: list[pd.DataFrame] = []
+        self._tensors: dict[str, list[Tensor]] = {}
+        self._written = time.monotonic()
+
+    def add(self, frames: Iterable[pd.DataFrame], tensors: Mapping[str, Tensor]) -> None:
         """Take a batch; writes a part where enough has come together."""
-        self._waiting += images
-        for row, frame in frames.items():
-            self.frames.setdefault(row, []).append(frame)
-            self._fresh[0].append(frame)
+        self.begun = True
+        self._frames += frames
         for name, tensor in tensors.items():
-            for kept in (self.tensors, self._fresh[1]):
-                kept.setdefault(name, []).append(tensor.cpu())
-        if self._waiting >= PART_IMAGES or time.monotonic() - self._written >= PART_SECONDS:
+            self._tensors.setdefault(name, []).append(tensor.cpu())
+            self.kept[name] = self.kept.get(name, 0) + len(tensor)
+        waiting = sum(map(len, self._tensors[PLACE]))
+        if waiting >= PART_IMAGES or time.monotonic() - self._written >= PART_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write what came since the last part; its samples last, so that a part with samples is whole."""
+        """Write what came since the last part, and the state."""
         import pandas as pd
         from safetensors.torch import save_file
 
-        if self._waiting:
-            name = f"part-{self._parts:05d}"
-            with atomic_path(self.folder / "features" / f"{name}.safetensors") as path:
-                joined = {key: concatenate(parts).contiguous() for key, parts in self._fresh[1].items()}
-                save_file(joined, path, {"state": json.dumps(self.state)})
-            with atomic_path(self.folder / "samples" / f"{name}.parquet") as path:
-                pd.concat(self._fresh[0], ignore_index=True).to_parquet(path, index=False)
-            self._parts += 1
-        self._fresh, self._waiting, self._written = ([], {}), 0, time.monotonic()
+        name = f"part-{self._number:05d}-{len(self.parts):05d}"
+        if self._frames:
+            with atomic_path(self._folder / "samples" / f"{name}.parquet") as path:
+                pd.concat(self._frames, ignore_index=True).to_parquet(path, index=False)
+        with atomic_path(self._folder / "features" / f"{name}.safetensors") as path:
+            joined = {key: concatenate(parts).contiguous() for key, parts in self._tensors.items()}
+            save_file(joined, path, {"state": json.dumps(self.state)})
+        self.parts.append(name)
+        self._restart()
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """All that was measured of one plan, by any number of writers in any number of folders, in the order of the dataset."""
+
+    state: dict[str, Any]
+    """decoder -> what was seen of it, and the images left out"""
+    frames: dict[tuple[str, int], list[pd.DataFrame]]
+    """(decoder, noise seed) -> samples, in any number of frames"""
+    tensors: dict[str, list[Tensor]]
+    """name -> one tensor a part; as in `Writer`"""
+    parts: tuple[str, ...]
+    """names of the parts"""
+    writers: int
+    """the number of the next writer"""
+    order: NDArray[np.intp]
+    """places of the rows as they were written, in the order of the dataset"""
 
     @classmethod
-    def read(cls, folder: Path) -> Journal:
-        """The whole parts of a run that ended early; empty where there are none.
+    def read(cls, folders: Sequence[Path], state: Mapping[str, Any] | None = None) -> Journal:
+        """The whole parts that lie in folders; their states are held against one another, and against `state` if given.
 
         Raises:
-            MsbenchError: a part is damaged.
+            MsbenchError: a part is damaged, an image was measured twice, or a decoder was another one.
         """
         import pandas as pd
         from safetensors import safe_open
 
-        journal = cls(folder)
-        while (path := folder / "samples" / f"part-{journal._parts:05d}.parquet").is_file():
-            other = folder / "features" / f"{path.stem}.safetensors"
+        states: dict[tuple[Path, str], dict[str, Any]] = {}
+        frames: dict[tuple[str, int], list[pd.DataFrame]] = {}
+        tensors: dict[str, list[Tensor]] = {}
+        paths = [path for folder in folders for path in sorted((folder / "features").glob("part-?????-?????.safetensors"))]
+        for path in paths:
             try:
-                groups: Any = pd.read_parquet(path).groupby(["decoder", "noise_seed"], sort=False)
-                for row, frame in groups:
-                    journal.frames.setdefault(row, []).append(frame)
-                with safe_open(other, framework="pt") as file:
-                    journal.state = json.loads(file.metadata()["state"])
+                with safe_open(path, framework="pt") as file:
+                    states[path.parent, path.stem.rpartition("-")[0]] = json.loads(file.metadata()["state"])
                     for name in file.keys():  # noqa: SIM118 - no mapping
-                        journal.tensors.setdefault(name, []).append(file.get_tensor(name))
+                        tensors.setdefault(name, []).append(file.get_tensor(name))
+                    rows = path.parents[1] / "samples" / f"{path.stem}.parquet"
+                    groups: Any = pd.read_parquet(rows).groupby(["decoder", "noise_seed"], sort=False) if file.keys() else ()
+                for row, frame in groups:
+                    frames.setdefault(row, []).append(frame)
             except Exception as error:
-                raise MsbenchError(f"{path} or {other} cannot be read ({error}): measure again in another folder") from error
-            journal._parts += 1
+                raise MsbenchError(f"{path} or its samples cannot be read ({error}): measure again elsewhere") from error
+        places = torch.cat(tensors.get(PLACE, [torch.zeros(0, dtype=torch.int64)])).numpy()
+        joined = merge_states([*([state] if state else []), *states.values()])
+        numbers = [int(writer.rpartition("-")[2]) for _, writer in states]
+        parts = tuple(path.stem for path in paths)
+        journal = cls(joined, frames, tensors, parts, max(numbers, default=-1) + 1, np.argsort(places, kind="stable"))
+        keys = journal.keys()
+        if twice := [key for key, other in pairwise(keys) if key == other]:
+            raise MsbenchError(f"{', '.join(map(str, folders))}: {twice[0]} was measured twice")
         return journal
+
+    def keys(self) -> list[str]:
+        """Of every image measured, in order."""
+        return list(self.images()["key"]) if self.frames else []
+
+    @property
+    def uneven(self) -> list[str]:
+        """Decoders that lack values under a noise seed for some images: they drew for others alone."""
+        n = len(self.order)
+        return sorted({label for (label, _), frames in self.frames.items() if sum(map(len, frames)) != n})
 
     def images(self) -> pd.DataFrame:
         """key, label, source_photo and source_sha256 of every image measured, in order."""
@@ -113,9 +163,10 @@ class Journal:
         """The samples of one decoder under one noise seed."""
         import pandas as pd
 
-        whole = pd.concat(self.frames[label, seed], ignore_index=True)
-        self.frames[label, seed] = [whole]
-        return whole
+        frames = self.frames[label, seed]
+        if len(frames) > 1:
+            frames[:] = [pd.concat(frames, ignore_index=True)]
+        return frames[0].iloc[self.order].reset_index(drop=True)
 
     def seeds(self, label: str) -> tuple[int, ...]:
         """Noise seeds that one decoder has values for."""
@@ -131,54 +182,88 @@ class Journal:
         return self.array(feature_key(label, seed))
 
     def array(self, name: str) -> NDArray[Any]:
-        """A tensor of all batches as an array."""
-        joined: NDArray[Any] = torch.cat(self.tensors[name]).numpy()
+        """A tensor with one row an image as an array."""
+        joined: NDArray[Any] = torch.cat(self.tensors[name]).numpy()[self.order]
         return joined
 
-    def pictures(self, name: str) -> list[NDArray[np.uint8]]:
-        """The images of a tensor, uint8 [H, W, 3] each, of any sizes."""
-        return [image for part in self.tensors[name] for image in part.numpy()]
+    def left_out(self, why: str) -> list[dict[str, str]]:
+        """Images that were "excluded" or "skipped", in the order of the dataset, each with its name and the reason."""
+        measured = set(self.keys())
+        found = {one["key"]: one for one in self.state[why] if one["key"] not in measured}
+        return [{name: found[key][name] for name in ("name", "reason")} for key in sorted(found)]
 
-    def finish(self, labels: Iterable[str]) -> None:
-        """Write samples.parquet and features.safetensors, decoders in the order of `labels`."""
+    def pictures(self, name: str) -> list[NDArray[np.uint8]]:
+        """The images of a tensor for the sheet, uint8 [H, W, 3] each, of any sizes, in the order of `shown`."""
+        found = [image for part in self.tensors[name] for image in part.numpy()]
+        return [found[place] for place in np.argsort(self.state["shown"])]
+
+    def shown(self) -> list[str]:
+        """Keys of the images for the sheet."""
+        return sorted(self.state["shown"])
+
+    def finish(self, folder: Path) -> None:
+        """Write samples.parquet and features.safetensors, decoders in the order of the state."""
         import pandas as pd
 
-        order = {label: self.seeds(label) for label in labels}
+        order = {label: self.seeds(label) for label in self.state["decoders"]}
         frames = [self.rows(label, seed) for label, seeds in order.items() for seed in seeds]
-        write_samples(self.folder, pd.concat(frames, ignore_index=True))
+        write_samples(folder, pd.concat(frames, ignore_index=True))
         features = {label: {seed: self.features(label, seed) for seed in seeds} for label, seeds in order.items()}
-        write_features(self.folder, self.array(REFERENCE), features)
-
-    def discard(self) -> None:
-        """Remove the parts, and what a killed writer left half-written."""
-        for name in ("samples", "features"):
-            if (self.folder / name).is_dir():
-                shutil.rmtree(self.folder / name)
-        for leftover in self.folder.glob(".*.*.*.*"):  # the names `atomic_path` writes under
-            leftover.unlink()
-
-    def restart(self) -> None:
-        """Forget all rows, on disk too."""
-        self.discard()
-        self.frames, self.tensors, self._parts = {}, {}, 0
-        self._fresh, self._waiting = ([], {}), 0
+        write_features(folder, self.array(REFERENCE), features)
 
 
-def new_state(decoders: Mapping[str, Decoder]) -> dict[str, Any]:
-    """What a journal's state is before the first image."""
-    seen = {"noisy": False, "alone": False, "values": 0, "clamped": 0, "low": math.inf, "high": -math.inf}
-    probe = {"batch_dependence": None, "depends": False}
+def discard(folder: Path) -> None:
+    """Remove the parts of a run, and what a killed writer left half-written."""
+    for name in ("samples", "features"):
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+    for leftover in folder.glob(".*.*.*.*"):  # the names `atomic_path` writes under
+        leftover.unlink()
+
+
+def new_state(rows: Iterable[DecoderRequest], decoders: Mapping[str, Decoder]) -> dict[str, Any]:
+    """What a writer's state is before the first image, in JSON types."""
+    seen: dict[str, Any] = {"noisy": False, "alone": False, "values": 0, "clamped": 0, "low": math.inf, "high": -math.inf}
+    seen |= {"batch_dependence": None, "depends": False}
     decoded = {
-        label: {
-            "spec": plain(asdict(decoder.spec)),
-            "file": getattr(eager_of(decoder), "source_sha256", None),
+        row.label: {
+            "name": row.name,
+            "asked": plain(row.asked()),
+            "spec": plain(asdict(decoders[row.label].spec)),
+            "file": getattr(eager := eager_of(decoders[row.label]), "source_sha256", None) or source_sha256(eager),
             "code": new_count(),
             **seen,
-            **probe,
         }
-        for label, decoder in decoders.items()
+        for row in rows
     }
-    return {"decoders": decoded, "excluded": [], "shown": [], "darkest": 255}
+    return {"decoders": decoded, "excluded": [], "skipped": [], "shown": [], "darkest": 255}
+
+
+def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several writers' states as one; what a decoder's batches were probed for counts from the first who probed it.
+
+    Raises:
+        MsbenchError: a decoder was another one for one of them.
+    """
+    whole: dict[str, Any] = deepcopy(dict(states[0])) if states else {}
+    for other in states[1:]:
+        for label, seen in other["decoders"].items():
+            mine = whole["decoders"].get(label, {})
+            if any(mine.get(part) != seen[part] for part in ("spec", "file")):
+                raise MsbenchError(f"decoder {label} is another one now (its spec, weights or file): measure again")
+            for name in ("noisy", "alone"):
+                mine[name] |= seen[name]
+            for name in ("values", "clamped"):
+                mine[name] += seen[name]
+            mine["low"], mine["high"] = min(mine["low"], seen["low"]), max(mine["high"], seen["high"])
+            if mine["batch_dependence"] is None:
+                mine |= {name: seen[name] for name in ("batch_dependence", "depends")}
+            mine["code"] = merge_counts(mine["code"], seen["code"])
+            mine["notes"] = dict(Counter(mine.get("notes", {})) + Counter(seen.get("notes", {})))
+        for name in ("excluded", "skipped", "shown"):
+            whole[name] += other[name]
+        whole["darkest"] = min(whole["darkest"], other["darkest"])
+    return whole
 
 
 def seen_warnings(state: Mapping[str, Any]) -> list[str]:
@@ -196,6 +281,6 @@ def seen_warnings(state: Mapping[str, Any]) -> list[str]:
                 f"decoder {label}: an image depends on its batch (by up to {seen['batch_dependence']} of 255 levels); "
                 "its figures hold for this batch size alone"
             )
-    if excluded := state["excluded"]:
+    if excluded := sorted(state["excluded"], key=lambda one: str(one["key"])):
         found.append(f"{len(excluded)} images left out of every decoder's figures, first: {excluded[0]['reason']}")
     return found

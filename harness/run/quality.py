@@ -5,9 +5,11 @@ The reference is loaded and featured once; every decoder sees the same pixels an
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import asdict, dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -22,20 +24,28 @@ from harness.cost.modes import eager_of
 from harness.data.dataset import Dataset, prefetch
 from harness.data.types import Example
 from harness.decoder import Decoder, Finished, FinishedImage
+from harness.distributed import Group
 from harness.errors import MsbenchError, plugin_boundary
 from harness.files import atomic_path, features_dir, safe_name
+from harness.interrupt import Terminated, terminable
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.metric import Batch
 from harness.metrics.suite import MetricSuite
 from harness.noise import SampleNoise
 from harness.record.run import FILE, REFERENCE, feature_key
-from harness.run.config import RunConfig
+from harness.request.requests import DecoderRequest
+from harness.run.config import RunConfig, parse_shard
 from harness.run.independence import PROBED, callers_generators, largest_difference, seeded
-from harness.run.journal import Journal, new_state
+from harness.run.journal import PIXELS, PLACE, Journal, Writer, discard, new_state
 from harness.run.latents import Noisy
 from harness.run.rate import count_code
 from harness.run.reconstruct import Reconstruction, encoder_of, join, reconstruct
 from harness.stopwatch import Progress, Stages
+
+STOP = ".stop"
+"""file in a run's folder that tells all processes to end after their batch"""
+SEEN_SECONDS = 90.0
+"""until what one process wrote is seen by another: network file systems remember for a while that a file was not there"""
 
 
 class _LearntLate(Exception):
@@ -45,6 +55,9 @@ class _LearntLate(Exception):
 class QualityPass:
     """One pass over the dataset, every batch through every decoder and noise seed; batches are loaded ahead in a thread.
 
+    Several processes go their own ways: each measures its share of what no part in the folder holds and writes parts of its
+    own, and rank 0 reads all of them. One that must end tells the others by a file, which they look for after each batch.
+
     Latents get noise where a standard deviation of each channel, [C, 1, 1], is given. Features of the reference come from the
     cache where it has them, and are kept there, also by a pass that fails later.
     """
@@ -53,78 +66,126 @@ class QualityPass:
         self,
         config: RunConfig,
         dataset: Dataset,
+        rows: Mapping[str, DecoderRequest],
         decoders: Mapping[str, Decoder],
         suite: MetricSuite,
-        device: torch.device,
-        journal: Journal,
+        group: Group,
+        folder: Path,
         stages: Stages,
         deviations: Mapping[str, Tensor],
     ) -> None:
         self._config, self._dataset, self._decoders, self._suite = config, dataset, decoders, suite
-        self._device, self._journal, self._stages, self._deviations = device, journal, stages, deviations
+        self._group, self._folder, self._stages, self._deviations = group, folder, stages, deviations
+        self._device, self._fresh = group.device, new_state(rows.values(), decoders)
         self._finished = {label: one for label, one in decoders.items() if isinstance(one, Finished)}
-        rows = min(config.sheet_rows, len(dataset))
-        self._shown = set(np.linspace(0, len(dataset) - 1, rows).round().astype(int).tolist())
+        self._places = {entry.key: place for place, entry in enumerate(dataset.entries)}
+        shown = min(config.sheet_rows, len(dataset))
+        self._shown = set(np.linspace(0, len(dataset) - 1, shown).round().astype(int).tolist())
         self._latents = max(config.cost.batch_sizes, default=1) if config.cost else 0
+        whole = range(len(dataset))
+        self._wanted = cut(whole, *parse_shard(config.shard), config.batch_size) if config.shard else whole
 
-    def run(self, report: Progress) -> str:
-        """Measure what the journal lacks; returns `reference_sha256`, the hash over keys and pixels.
+    def run(self, report: Progress) -> Journal | None:
+        """Measure what the folder's parts lack, each process a share of it; rank 0 gets all that was measured.
 
         Raises:
             MsbenchError: not one image was usable, or a decoder broke its contract.
+            Terminated: SIGTERM came; what was measured lies in the folder.
         """
-        with callers_generators(self._device):
-            while True:
-                try:
-                    return self._pass(report)
-                except _LearntLate:
-                    state = new_state(self._decoders)
-                    for label, seen in self._journal.state["decoders"].items():
-                        state["decoders"][label] |= {key: seen[key] for key in ("noisy", "alone")}
-                    self._journal.restart()
-                    self._journal.state = state
-
-    def _pass(self, report: Progress) -> str:
-        journal, dataset, place = self._journal, self._dataset, 0
-        measured: dict[str, str] = {}
-        if journal.frames:
-            images = journal.images()
-            measured = dict(zip(images["key"], images["source_sha256"], strict=True))
-        known = {*measured, *(one["name"] for one in journal.state["excluded"])}
-        digest = hashlib.sha256()
+        group, parts, late = self._group, list[str](), False
         with self._stages.stage("cache"):
-            cache = FeatureCache(features_dir(), _cached_set(dataset, self._suite))
-        batches = prefetch(_batches(dataset, self._config.batch_size, self._finished))
+            cache = FeatureCache(features_dir(), _cached_set(self._dataset, self._suite))
+        with callers_generators(self._device), terminable(finish=True) as told:
+            while True:
+                journal, plan = None, None
+                with group.together(), self._stages.stage("writing"):
+                    if group.writes:
+                        journal = self._read(parts, late)
+                        plan = None if parts and journal.parts else self._plan(journal)
+                plan = group.share(plan)
+                if plan is None:
+                    break
+                rest, known, writers, flags = plan
+                self._learnt(flags)
+                self._writer = Writer(self._folder, writers + group.rank, deepcopy(self._fresh), known > 0)
+                waiting = self._stages.stage("waiting for processes") if group.world > 1 else nullcontext()
+                with waiting, group.together():
+                    late = self._pass(rest, known, cache, report, told)
+                found = group.gather((bool(told), late, self._writer.parts, _flags(self._writer.state)))
+                if any(ended for ended, *_ in found):
+                    raise Terminated
+                late, parts = any(one[1] for one in found), [name for one in found for name in one[2]]
+                for *_, flags in found:
+                    self._learnt(flags)
+        if journal is not None and group.world > 1:  # the others' features; files written by all would replace one another
+            with self._stages.stage("cache"):
+                cache.features([*map(bytes, journal.array(PIXELS))], lambda missing: journal.array(REFERENCE)[missing])
+                cache.save()
+        return journal
+
+    def _read(self, parts: Sequence[str], late: bool) -> Journal:
+        """What lies in the folder, `parts` among it; nothing any more where decoders must be measured otherwise."""
+        (self._folder / STOP).unlink(missing_ok=True)
+        until = time.monotonic() + SEEN_SECONDS
+        while absent := {*parts} - {path.stem for path in self._folder.glob("features/part-*.safetensors")}:
+            if time.monotonic() > until:
+                raise MsbenchError(f"{self._folder} lacks {min(absent)}: it must lie on a file system that all processes share")
+            time.sleep(1.0)
+        journal = Journal.read([self._folder], self._fresh)
+        if journal.keys() and not self._places.keys() >= {*journal.keys()}:
+            raise MsbenchError(f"{self._config.dataset}: images changed since the run began: measure again")
+        self._learnt(_flags(journal.state))
+        if late or journal.uneven:
+            discard(self._folder)
+            journal = Journal.read([self._folder], self._fresh)
+        if parts and journal.parts and not journal.frames and not self._config.shard:
+            first = [f"{one['name']}: {one['reason']}" for why in ("skipped", "excluded") for one in journal.left_out(why)[:3]]
+            raise MsbenchError(f"{self._config.dataset}: no usable image ({'; '.join(first) or 'the set is empty'})")
+        return journal
+
+    def _plan(self, journal: Journal) -> tuple[Sequence[int], int, int, dict[str, dict[str, bool]]]:
+        """Places of images that are not measured, how many are, number of the first writer, and what decoders do."""
+        known = {*journal.keys(), *(one["key"] for one in journal.state["excluded"])}
+        rest = [place for place in self._wanted if self._dataset.entries[place].key not in known]
+        return rest, len(known), journal.writers, _flags(self._fresh)
+
+    def _learnt(self, flags: Mapping[str, Mapping[str, bool]]) -> None:
+        """What any process found out about decoders counts for all."""
+        for label, seen in flags.items():
+            self._fresh["decoders"][label] |= {name: True for name, value in seen.items() if value}
+
+    def _pass(self, rest: Sequence[int], known: int, cache: FeatureCache, report: Progress, told: Sequence[int]) -> bool:
+        """Measure this process's share; whether a decoder showed late that it must be measured otherwise."""
+        writer, group, done = self._writer, self._group, 0
+        mine, stop = cut(rest, group.rank, group.world, self._config.batch_size), self._folder / STOP
+        batches = prefetch(_batches(self._dataset.stream(mine), self._config.batch_size, self._finished))
         try:
-            while batch := self._next(batches):
-                report("measuring images", place, len(dataset))
-                keys = [example.key for example in batch.examples]
-                if not known.isdisjoint(keys):
-                    if not known.issuperset(keys) or any(
-                        measured.get(one.key, one.source_sha256) != one.source_sha256 for one in batch.examples
-                    ):
-                        raise MsbenchError(f"{self._config.dataset}: images changed since the run began: measure again")
-                    good = [index for index, key in enumerate(keys) if key in measured]
-                else:
-                    good = self._measure(batch, place, cache)
-                for index in good:
-                    digest.update(keys[index].encode() + batch.images[index].tobytes())
-                place += len(keys)
+            while not told and not (group.world > 1 and stop.exists()) and (batch := self._next(batches)):
+                report("measuring images", known + done * len(rest) // len(mine), known + len(rest))
+                self._measure(batch, cache)
+                done += len(batch.examples)
+        except _LearntLate:
+            stop.touch()
+            return True
+        except BaseException:
+            stop.touch()
+            raise
         finally:
             batches.close()
-            with self._stages.stage("cache"):
-                cache.save()
+            if group.writes:
+                with self._stages.stage("cache"):
+                    cache.save()
+        if told:
+            stop.touch()
+        failures, keys = self._dataset.failures, {self._dataset.entries[place].key for place in mine}
+        writer.state["skipped"] = [{"key": key, **asdict(one)} for key, one in failures.items() if key in keys]
         with self._stages.stage("writing"):
-            journal.flush()
-        report("measuring images", len(dataset), len(dataset))
-        if not journal.frames:
-            first = [f"{one.name}: {one.reason}" for one in dataset.skipped[:3]]
-            first += [f"{one['name']}: {one['reason']}" for one in journal.state["excluded"][:3]]
-            raise MsbenchError(f"{self._config.dataset}: no usable image ({'; '.join(first) or 'the set is empty'})")
-        return digest.hexdigest()
+            writer.flush()
+        report("measuring images", known + len(rest), known + len(rest))
+        return False
 
-    def _measure(self, batch: _Batch, first: int, cache: FeatureCache) -> list[int]:
-        """Decode and measure a batch whose first image has number `first`; returns the places of images that count."""
+    def _measure(self, batch: _Batch, cache: FeatureCache) -> None:
+        """Decode and measure a batch."""
         keys = [example.key for example in batch.examples]
         pixels = torch.from_numpy(batch.images).permute(0, 3, 1, 2).contiguous().to(self._device)
         found: dict[tuple[str, int], tuple[list[int], Reconstruction]] = {}
@@ -138,21 +199,24 @@ class QualityPass:
                         found[label, seed] = self._decode(label, pixels, keys, seed)
         good = [place for place in range(len(keys)) if all(place in places for places, _ in found.values())]
         if not good:
-            return good
+            return
         kept = {row: _select(one, [places.index(place) for place in good]) for row, (places, one) in found.items()}
         pixels, images = pixels[good], batch.images[good]
         examples, hashes = [batch.examples[place] for place in good], [batch.pixels_sha256[place] for place in good]
+        places, state = [self._places[example.key] for example in examples], self._writer.state
+        tensors = {PLACE: torch.tensor(places), PIXELS: torch.frombuffer(bytearray(b"".join(hashes)), dtype=torch.uint8)}
+        tensors[PIXELS] = tensors[PIXELS].view(len(good), -1)
         with self._stages.stage("reference features"):
-            tensors = {REFERENCE: torch.from_numpy(self._suite.reference_features(pixels, cache, hashes))}
+            tensors |= {REFERENCE: torch.from_numpy(self._suite.reference_features(pixels, cache, hashes))}
         prepared = {}
         for name in self._suite.names:
             with self._stages.stage(name):
                 prepared[name] = self._suite.prepare(name, pixels)
-        self._journal.state["darkest"] = min(self._journal.state["darkest"], int(images.min()))
-        show = [index for index, place in enumerate(good) if first + place in self._shown]
+        state["darkest"] = min(state["darkest"], int(images.min()))
+        show = [index for index, place in enumerate(places) if place in self._shown]
         if show:
             tensors["shown:"] = torch.from_numpy(images[show])
-            self._journal.state["shown"] += [examples[index].key for index in show]
+            state["shown"] += [examples[index].key for index in show]
         self._save(REFERENCE, examples, images)
         frames = {}
         for (label, seed), one in kept.items():
@@ -168,13 +232,12 @@ class QualityPass:
                 if show:
                     tensors[f"shown:{label}"] = decoded[show]
                 wanted = 0 if label in batch.finished else self._latents
-                if sum(map(len, self._journal.tensors.get(f"latents:{label}", []))) < wanted:
+                if self._writer.kept.get(f"latents:{label}", 0) < wanted:
                     tensors[f"latents:{label}"] = one.latents
             place = safe_name(label)
             self._save(place if seed == self._config.seed else f"{place}/noise-seed-{seed}", examples, decoded.numpy())
         with self._stages.stage("writing"):
-            self._journal.add(len(good), frames, tensors)
-        return good
+            self._writer.add(frames.values(), tensors)
 
     def _decode(self, label: str, pixels: Tensor, keys: list[str], seed: int) -> tuple[list[int], Reconstruction]:
         """Places of the images that a decoder could decode, and what it gave for them."""
@@ -211,9 +274,9 @@ class QualityPass:
 
     def _exclude(self, key: str, reason: str) -> None:
         """Leave an image out of every decoder's figures; the first reason stays."""
-        excluded = self._journal.state["excluded"]
-        if key not in (one["name"] for one in excluded):
-            excluded.append({"name": key, "reason": " ".join(reason.split())})
+        excluded = self._writer.state["excluded"]
+        if key not in (one["key"] for one in excluded):
+            excluded.append({"key": key, "name": key, "reason": " ".join(reason.split())})
 
     def _call(
         self, label: str, decoder: Decoder, pixels: Tensor, keys: Sequence[str], seed: int
@@ -303,11 +366,11 @@ class QualityPass:
         seen = self._seen(label)
         new = {name for name in facts if not seen[name]}
         seen |= facts
-        if self._journal.frames and ("alone" in new or (new and self._config.noise_seeds > 1)):
+        if self._writer.begun and ("alone" in new or (new and self._config.noise_seeds > 1)):
             raise _LearntLate
 
     def _seen(self, label: str) -> dict[str, Any]:
-        seen: dict[str, Any] = self._journal.state["decoders"][label]
+        seen: dict[str, Any] = self._writer.state["decoders"][label]
         return seen
 
     def _save(self, group: str, examples: Sequence[Example], images: NDArray[np.uint8]) -> None:
@@ -322,6 +385,18 @@ class QualityPass:
     def _next(self, batches: Iterator[_Batch]) -> _Batch | None:
         with self._stages.stage("waiting for images"):
             return next(batches, None)
+
+
+def cut(places: Sequence[int], part: int, parts: int, batch: int) -> Sequence[int]:
+    """Part number `part` of `parts` that follow on one another: whole batches, smaller ones where there are too few."""
+    size = max(1, min(batch, -(-len(places) // parts)))
+    batches = -(-len(places) // size)
+    return places[batches * part // parts * size : batches * (part + 1) // parts * size]
+
+
+def _flags(state: Mapping[str, Any]) -> dict[str, dict[str, bool]]:
+    """What decides how each decoder is measured."""
+    return {label: {name: seen[name] for name in ("noisy", "alone")} for label, seen in state["decoders"].items()}
 
 
 def _select(one: Reconstruction, rows: list[int]) -> Reconstruction:
@@ -342,9 +417,9 @@ class _Batch:
     """decoders that have finished images -> each image's, or why there is none"""
 
 
-def _batches(dataset: Dataset, size: int, finished: Mapping[str, Finished]) -> Iterator[_Batch]:
+def _batches(examples: Iterable[Example], size: int, finished: Mapping[str, Finished]) -> Iterator[_Batch]:
     """Images of one size each, in their order."""
-    for _, alike in groupby(dataset, lambda example: example.image.shape):
+    for _, alike in groupby(examples, lambda example: example.image.shape):
         while batch := list(islice(alike, size)):
             images = np.stack([example.image for example in batch])
             given = {label: [_finished(label, one, example) for example in batch] for label, one in finished.items()}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from harness.cost.modes import eager_of
-from harness.decoder import Coded, Decoder
+from harness.decoder import Coded, Decoder, DecoderSpec
 from harness.errors import plugin_boundary
 from harness.record.schema import Rate
 from harness.run.reconstruct import by_codebook
@@ -46,7 +47,15 @@ def count_code(count: dict[str, Any], decoder: Decoder, latents: Tensor, pixels:
     count["pixels"] += len(latents) * pixels
 
 
-def rate_of(count: dict[str, Any], decoder: Decoder) -> Rate | None:
+def merge_counts(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """What two processes counted of one decoder, as one of them would have."""
+    usage = one["usage"] or [{} for _ in other["usage"]]
+    pairs = zip(usage, other["usage"] or [{} for _ in usage], strict=True)
+    sums = {name: one[name] + other[name] for name in ("bits", "images", "pixels")}
+    return {**sums, "kind": one["kind"] or other["kind"], "usage": [dict(Counter(a) + Counter(b)) for a, b in pairs]}
+
+
+def rate_of(count: dict[str, Any], spec: DecoderSpec) -> Rate | None:
     """What was counted, as a mean over images; None for a decoder without a code."""
     if not count["images"]:
         return None
@@ -56,7 +65,7 @@ def rate_of(count: dict[str, Any], decoder: Decoder) -> Rate | None:
         bits_per_image=count["bits"] / count["images"],
         bits_per_pixel=count["bits"] / count["pixels"],
         kind=count["kind"],
-        codebook_sizes=decoder.spec.codebook_sizes or (),
+        codebook_sizes=spec.codebook_sizes or (),
         perplexity=tuple(float(np.exp(-(one * np.log(one)).sum())) for one in shares),
         tokens=int(sum(one.sum() for one in used)),
     )

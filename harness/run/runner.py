@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from harness.cost.cost import measure_cost
 from harness.cost.modes import in_mode
 from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
-from harness.data.types import Skipped
 from harness.decoder import DTYPES, Decoder, Finished
+from harness.distributed import current_group
 from harness.environment import Start
 from harness.errors import MsbenchError, UnknownNameError, plugin_boundary
 from harness.files import folder_lock, write_text
+from harness.interrupt import Terminated
 from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
 from harness.record.protocol import DECODED, FINISHED, Protocol
 from harness.record.record import RECORD, Record, plain, read_record, write_record
-from harness.record.run import files_sha256
 from harness.record.schema import SCHEMA_VERSION, DatasetFacts, MetricFacts, RunData, SampleCounts, Setting
 from harness.registry import build_by, name_clashes
 from harness.report.progress import progress_bar
-from harness.report.sheet import write_sheet
 from harness.request.foreign import ForeignDecoder, refuse_options
 from harness.request.requests import DecoderRequest
 from harness.run.config import RunConfig, check_config, check_device, dataset_request, new_run_folder
-from harness.run.figures import decoder_figures, with_cost
-from harness.run.journal import Journal, new_state, seen_warnings
+from harness.run.figures import difference, draw_sheet, quality_figures, with_cost
+from harness.run.journal import Journal, discard
 from harness.run.latents import by_channel, effective_rate, sample_latents
 from harness.run.quality import QualityPass
 from harness.run.reconstruct import concatenate
@@ -43,8 +42,9 @@ from harness.stopwatch import Progress, Stages
 
 MARKER = ".msbench-images"
 """file in a folder of saved images that names the run they are of"""
+PATIENCE = timedelta(days=7)
+"""how long processes wait for one another: one may have the slower images, and one that has ended is noticed at once"""
 _OF_INDICES = "token_agreement"  # what takes the place of the latents' error where they are indices
-_MAY_DIFFER = ("output_dir", "offline", "resume")
 
 
 def evaluate(
@@ -56,6 +56,8 @@ def evaluate(
 ) -> Record:
     """Run the protocol and write the run's folder; with `config.resume` go on with what lies there.
 
+    Under torchrun the processes share the images; rank 0 does the rest, and the others return the record as it was planned.
+
     Args:
         config: what is asked for; None = what `asked` says.
         progress: called with (stage, done, total); None = a bar, or lines where stderr is no terminal.
@@ -66,62 +68,62 @@ def evaluate(
     Raises:
         MsbenchError: bad input, found before anything is computed or written; or a decoder or a file failed on the way, and
             the record's status and `failure` say what of the run stands.
+        Terminated: SIGTERM came while images were measured; the record's status is "interrupted".
     """
     start = Start()
     if unknown := asked.keys() - {one.name for one in fields(RunConfig)}:
         raise UnknownNameError("field of RunConfig", min(unknown), (one.name for one in fields(RunConfig)))
     config = replace(config or RunConfig(()), **asked)
+    config = replace(config, cost=None) if config.shard else config  # it is of decoders, not of images
     with nullcontext(progress) if progress else progress_bar() as report:
         return _evaluate(config, report, start, command, on_figures or (lambda record: None))
 
 
 def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, on_figures: Callable[[Record], None]) -> Record:
-    device = check_device(config.device)
-    check_config(config)
-    dataset = open_dataset(dataset_request(config))
-    folder = config.output_dir or new_run_folder(config)
-    for place, option in ((folder, "--output-dir"), (config.save_images, "--save-images")):
-        if place is not None and dataset.holds(place):
-            raise MsbenchError(f"{option} {place} lies in the dataset's folder: what is written there would become data")
-    if not config.resume and (folder / RECORD).exists():
-        raise MsbenchError(f"{folder} already holds a run; give another --output-dir, or --resume where it ended early")
-    rows = {row.label: row for row in config.requests()}
-    stages = Stages(device)
-    with stages.stage("loading decoders"):
-        decoders = {label: _built(config, row, device) for label, row in rows.items()}
-        told = [*_match(decoders, dataset), *name_clashes([row.name for row in rows.values()])]
-    _refuse_random_weights(decoders)
-    deviations = {}
-    for label, one in decoders.items() if config.latent_noise else ():
-        with stages.stage("statistics of latents"):
-            sample = sample_latents(one, dataset, config.seed, device)
-        if not sample:
-            raise MsbenchError(f"--latent-noise: the latents of {label} are no grid of numbers to add noise to: leave it out")
-        deviations[label] = config.latent_noise * by_channel(sample)[1]
-    if deviations:
-        told.append(f"latents were decoded with noise of {config.latent_noise:g} spreads of each channel added")
-    if any(one.spec.codebook_sizes for one in decoders.values()) and _OF_INDICES not in config.extra_metrics:
-        config = replace(config, extra_metrics=(*config.extra_metrics, _OF_INDICES))
-    data = _plan(config, dataset, start, command, decoders, told)
-    with folder_lock(folder):
-        journal = Journal(folder, new_state(decoders))
-        if config.resume:
-            earlier = _same_run(folder, data)
-            if earlier.status == "complete":
-                return Record(folder, earlier)
-            data = replace(data, command=earlier.command, date=earlier.date)
-            journal = _journal(folder, journal.state)
-        with stages.stage("loading metrics"):
-            suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
-        _claim_images(config, folder)
-        run = _Run(config, folder, dataset, rows, decoders, journal, stages, start, data, on_figures)
+    with current_group(check_device(config.device), PATIENCE) as group, ExitStack() as held:
+        device, stages, dataset = group.device, Stages(group.device), None
+        with group.together():
+            check_config(config)
+            if group.local_rank == 0:  # what is fetched or unpacked is then there for the others of this machine
+                dataset = open_dataset(dataset_request(config))
+        with group.together():
+            dataset = open_dataset(dataset_request(config)) if dataset is None else dataset
+            rows, folder = {row.label: row for row in config.requests()}, config.output_dir or new_run_folder(config)
+            _check_places(config, folder, dataset)
+            with stages.stage("loading decoders"):
+                decoders = {label: _built(config, row, device) for label, row in rows.items()}
+                told = [*_match(decoders, dataset), *name_clashes([row.name for row in rows.values()])]
+                if config.latent_noise:
+                    told.append(f"latents were decoded with noise of {config.latent_noise:g} spreads of each channel added")
+            _refuse_random_weights(decoders)
+            with stages.stage("statistics of latents"):
+                deviations = _deviations(config, decoders, dataset, device)
+            if any(one.spec.codebook_sizes for one in decoders.values()) and _OF_INDICES not in config.extra_metrics:
+                config = replace(config, extra_metrics=(*config.extra_metrics, _OF_INDICES))
+            planned = _plan(config, dataset, start, command, decoders, told)
+            data = replace(planned, setting=replace(planned.setting, processes=group.world))
+            if group.writes:
+                held.enter_context(folder_lock(folder))
+                data = _same_run(folder, data) if config.resume else data
+        folder, data = group.share((folder, data))
+        if data.status in ("complete", "shard"):
+            return Record(folder, data)
+        run = _Run(config, folder, dataset, rows, decoders, stages, start, data, on_figures)
+        with group.together():
+            with stages.stage("loading metrics"):
+                suite = MetricSuite(device, config.offline, extra=config.extra_metrics)
+            if group.writes:
+                _claim_images(config, folder)
+                run.write(status="running")
+        quality = QualityPass(config, dataset, rows, decoders, suite, group, folder, stages, deviations)
+        if not group.writes:
+            quality.run(lambda stage, done, total: None)
+            return Record(folder, data)
         try:
-            run.write(status="running")
-            run.measure_quality(QualityPass(config, dataset, decoders, suite, device, journal, stages, deviations), report)
-            run.measure_rates(device, report)
-            run.measure_cost(device, report)
-            run.draw_sheet()
-            return run.end()
+            return run.measure(quality, device, report)
+        except Terminated as error:
+            run.write(status="interrupted")
+            raise Terminated(f"what was measured is kept in {folder}, --resume goes on with it") from error
         except (MsbenchError, OSError) as error:
             line = " ".join(str(error).split())
             if isinstance(error, OSError):
@@ -146,8 +148,6 @@ class _Run:
     """what was asked of each decoder, by label"""
     decoders: Mapping[str, Decoder]
     """by label"""
-    journal: Journal
-    """what was measured so far"""
     stages: Stages
     """where the time goes"""
     start: Start
@@ -162,39 +162,27 @@ class _Run:
         self.data = replace(self.data, seconds=self.start.seconds(), **changes)
         return write_record(self.folder, self.data)
 
-    def measure_quality(self, quality: QualityPass, report: Progress) -> None:
-        """Every image through every decoder, and the figures."""
-        reference_sha256 = quality.run(report)
-        journal, config = self.journal, self.config
-        name, seeds, extra = self.dataset.info.name, config.noise_seeds, config.extra_metrics
+    def measure(self, quality: QualityPass, device: torch.device, report: Progress) -> Record:
+        """Everything, as far as it is not measured yet."""
+        journal = quality.run(report)
+        assert journal is not None
+        if self.config.shard:
+            facts = self.data.dataset
+            counts = replace(facts.n_samples, effective=len(journal.keys()))
+            return self.write(status="shard", dataset=replace(facts, n_samples=counts), timing=self.stages.timing())
         with self.stages.stage("statistics"):
-            rows = [
-                decoder_figures(self.rows[label], decoder, name, journal, seeds, extra)
-                for label, decoder in self.decoders.items()
-            ]
-        images = journal.images()
-        info = self.dataset.info
+            changes = quality_figures(self.data, journal)
         with self.stages.stage("writing"):
-            journal.finish(self.decoders)
-            record = self.write(
-                status="quality",
-                results=tuple(result for result, _ in rows),
-                decoders={result.label: details for result, details in rows},
-                dataset=DatasetFacts(
-                    info,
-                    SampleCounts(info.n_available, info.n_selected, len(images)),
-                    tuple(self.dataset.skipped),
-                    tuple(Skipped(**one) for one in journal.state["excluded"]),
-                    files_sha256(images["key"], images["source_sha256"]),
-                    reference_sha256,
-                ),
-                warnings=(
-                    *self.data.warnings,
-                    *seen_warnings(journal.state),
-                    *sorted({notice for one in extra if (notice := METRICS[one].notice)}),
-                ),
-            )
+            journal.finish(self.folder)
+            record = self.write(status="quality", **changes)
         self.on_figures(record)
+        self.measure_rates(device, report)
+        self.measure_cost(journal, device, report)
+        with self.stages.stage("writing"):
+            draw_sheet(self.folder, journal, self.config.seed)
+        record = self.write(status="complete", timing=self.stages.timing())
+        discard(self.folder)
+        return record
 
     def measure_rates(self, device: torch.device, report: Progress) -> None:
         """The effective rate of each row's latents; rows of one encoder share that of the first."""
@@ -212,7 +200,7 @@ class _Run:
             results[index] = replace(result, rate=replace(rate, **found[encoder]))
         self.write(results=tuple(results))
 
-    def measure_cost(self, device: torch.device, report: Progress) -> None:
+    def measure_cost(self, journal: Journal, device: torch.device, report: Progress) -> None:
         """Each decoder's cost; one that fails does not keep the others from being measured."""
         config, failures = self.config, []
         if config.cost is None:
@@ -221,7 +209,7 @@ class _Run:
             if isinstance(decoder, Finished):
                 continue
             report(f"timing {label}", index, len(self.decoders))
-            latents = concatenate(self.journal.tensors[f"latents:{label}"]).to(device)
+            latents = concatenate(journal.tensors[f"latents:{label}"]).to(device)
             try:
                 with self.stages.stage("measuring cost"), plugin_boundary(f"decoder {label}", "measuring its cost"):
                     fewer = partial(_built, config, self.rows[label], device) if self.dataset.info.demo else None
@@ -235,24 +223,6 @@ class _Run:
         report("timing", len(self.decoders), len(self.decoders))
         if failures:
             raise MsbenchError("; ".join(failures))
-
-    def draw_sheet(self) -> None:
-        """Originals beside every decoder, with each cell's PSNR and LPIPS."""
-        if "shown:" not in self.journal.tensors:
-            return
-        originals, keys, captions = self.journal.pictures("shown:"), self.journal.state["shown"], {}
-        for label in self.decoders:
-            mine = self.journal.rows(label, self.config.seed).set_index("key").loc[keys]
-            captions[label] = [_caption(*pair) for pair in zip(mine["psnr"], mine["lpips"], strict=True)]
-        decoded = {label: self.journal.pictures(f"shown:{label}") for label in self.decoders}
-        with self.stages.stage("writing"):
-            write_sheet(self.folder / "sheet.png", originals, decoded, keys, captions)
-
-    def end(self) -> Record:
-        """The run is complete."""
-        record = self.write(status="complete", timing=self.stages.timing())
-        self.journal.discard()
-        return record
 
 
 def _build(config: RunConfig, row: DecoderRequest, device: torch.device) -> Decoder:
@@ -282,6 +252,19 @@ def _match(decoders: Mapping[str, Decoder], dataset: Dataset) -> list[str]:
             with plugin_boundary(f"decoder {label}", "matching its images"):
                 lines += decoder.match(samples)
     return lines
+
+
+def _deviations(
+    config: RunConfig, decoders: Mapping[str, Decoder], dataset: Dataset, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Standard deviations of the noise that is added to latents, [C, 1, 1] each; none where none is asked for."""
+    found = {}
+    for label, one in decoders.items() if config.latent_noise else ():
+        sample = sample_latents(one, dataset, config.seed, device)
+        if not sample:
+            raise MsbenchError(f"--latent-noise: the latents of {label} are no grid of numbers to add noise to: leave it out")
+        found[label] = config.latent_noise * by_channel(sample)[1]
+    return found
 
 
 def _plan(
@@ -332,33 +315,24 @@ def _plan(
 
 
 def _same_run(folder: Path, data: RunData) -> RunData:
-    """The record of the run to go on with.
+    """The record of the run to go on with: its own where it is finished, else what is planned, as it was begun.
 
     Raises:
         MsbenchError: there is none, or it was asked for something else.
     """
     earlier = read_record(folder).data
-    for name, value in data.config.items():
-        if name not in _MAY_DIFFER and earlier.config.get(name) != value:
-            raise MsbenchError(f"--resume: {name} is {value!r}, the run in {folder} has {earlier.config.get(name)!r}")
-    if earlier.protocol != data.protocol or earlier.metrics != data.metrics or earlier.dataset.info != data.dataset.info:
-        raise MsbenchError(f"--resume: the run in {folder} was of another protocol, metric or dataset: measure again elsewhere")
-    return earlier
+    if differing := difference(data, earlier, f"the run in {folder}"):
+        raise MsbenchError(f"--resume: {differing}")
+    return earlier if earlier.status in ("complete", "shard") else replace(data, command=earlier.command, date=earlier.date)
 
 
-def _journal(folder: Path, fresh: dict[str, Any]) -> Journal:
-    """What the run in a folder has measured.
-
-    Raises:
-        MsbenchError: parts are damaged, or a decoder is another one now.
-    """
-    journal = Journal.read(folder)
-    if not journal.state:
-        journal.state = fresh
-    for label, seen in journal.state["decoders"].items():
-        if any(seen.get(part) != fresh["decoders"][label][part] for part in ("spec", "file")):
-            raise MsbenchError(f"--resume: decoder {label} is another one now (its spec, weights or file): measure again")
-    return journal
+def _check_places(config: RunConfig, folder: Path, dataset: Dataset) -> None:
+    """Raise `MsbenchError` where what is written would become data, or replace another run."""
+    for place, option in ((folder, "--output-dir"), (config.save_images, "--save-images")):
+        if place is not None and dataset.holds(place):
+            raise MsbenchError(f"{option} {place} lies in the dataset's folder: what is written there would become data")
+    if not config.resume and (folder / RECORD).exists():
+        raise MsbenchError(f"{folder} already holds a run; give another --output-dir, or --resume where it ended early")
 
 
 def _claim_images(config: RunConfig, folder: Path) -> None:
@@ -384,7 +358,3 @@ def _refuse_random_weights(decoders: Mapping[str, Decoder]) -> None:
     random = [name for name, decoder in decoders.items() if decoder.spec.trained_on == "random weights"]
     if random:
         raise MsbenchError(f"--decoder {','.join(random)}: random weights have a cost but no quality; use `msbench speed`")
-
-
-def _caption(psnr: float, lpips: float) -> str:
-    return "exact" if np.isinf(psnr) else f"{psnr:.1f} dB · LPIPS {lpips:.3f}"

@@ -27,11 +27,12 @@ def document(
 ) -> dict[str, Any]:
     """What `--json` prints and speed.json holds, in JSON types.
 
-    status is "complete"; "incomplete" where the budget ended something; "failed" where nothing was measured. disturbed where a
-    row is. cells_run counts the cells that were tried, whatever came of it. fastest has the entries of `cells.Fastest`.
+    status is "complete"; "incomplete" where the budget or SIGTERM ended something; "failed" where nothing was measured.
+    disturbed where a row is. cells_run counts the cells that were tried, whatever came of it. fastest has the entries of
+    `cells.Fastest`.
     """
     cells, statuses = results.cells, [row.status for row in results.cells]
-    status = "incomplete" if "skipped_budget" in statuses else "complete"
+    status = "incomplete" if "skipped_budget" in statuses or results.ended else "complete"
     whole: dict[str, Any] = plain(
         {
             "schema_version": SCHEMA_VERSION,

@@ -18,6 +18,7 @@ from typing import Any
 from harness.cost.attempt import Outcome
 from harness.cost.roofline import Ceilings
 from harness.errors import MsbenchError
+from harness.interrupt import Terminated
 from harness.request.requests import DecoderRequest
 from harness.speed.bench import Bench
 from harness.speed.cells import Fastest, NoiseFloor, SpeedRow, fastest, noise_floor, speed_row
@@ -53,6 +54,8 @@ class Results:
     """the device's limits, one per dtype and number of cores"""
     notes: list[str] = field(default_factory=list)
     """what went wrong beside the cells, one line each"""
+    ended: bool = False
+    """SIGTERM came before everything was measured"""
 
 
 def measure_speed(
@@ -77,7 +80,11 @@ def measure_speed(
         raise MsbenchError(f"--decoder {own[0]} names its dtype: give one --dtype for the others, not {len(protocol.dtypes)}")
     with tempfile.TemporaryDirectory(prefix="msbench-speed-") as folder:
         run = _Run(tuple(contestants), device, protocol, Path(folder), report)
-        run.go()
+        try:
+            run.go()
+        except Terminated:
+            run.results.ended = True
+            run.results.notes.append("told to end (SIGTERM): the cells after the last one were not measured")
     return run.results
 
 

@@ -135,10 +135,12 @@ def _request(cell: SweepCell, fit: Fit) -> DecoderRequest:
 
 
 def _run(request: SweepRequest, cell: SweepCell, fit: Fit, folder: Path) -> Record:
-    """The run of a cell; one that was finished before its cell was written is taken as it is."""
-    if (folder / RECORD).is_file():
-        return read_record(folder)
-    return evaluate(replace(request.run, decoders=(_request(cell, fit).text(),), output_dir=folder, cost=None))
+    """The run of a cell; one that was finished before its cell was written is taken as it is, one that ended early goes on."""
+    begun = (folder / RECORD).is_file()
+    if begun and (record := read_record(folder)).data.status == "complete":
+        return record
+    run = replace(request.run, decoders=(_request(cell, fit).text(),), output_dir=folder, cost=None, resume=begun)
+    return evaluate(run)
 
 
 def _quality(record: Record) -> dict[str, Any]:

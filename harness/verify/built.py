@@ -82,7 +82,7 @@ def _rate_checks(run: Run, result: Result, built: Decoder) -> list[Check]:
         return []
     count = new_count()
     count_code(count, built, _black(run, built), run.record.data.protocol.resolution**2)
-    again = rate_of(count, built)
+    again = rate_of(count, built.spec)
     if again is None:
         return []
     pairs = {name: (getattr(result.rate, name), getattr(again, name)) for name in ("bits_per_image", "bits_per_pixel")}

@@ -12,9 +12,9 @@ from PIL import Image
 
 from decoders.training import data as data_module
 from decoders.training.data import TrainingImages, load_training_images
-from decoders.training.distributed import Group
 from harness.data.dataset import Dataset
 from harness.data.types import Request
+from harness.distributed import Group
 from harness.errors import MsbenchError
 
 

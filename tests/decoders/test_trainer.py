@@ -6,6 +6,8 @@ import csv
 import hashlib
 import itertools
 import math
+import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from decoders.training.data import TrainingImages
 from decoders.training.flow_matching import FlowLossConfig, FlowObjective
 from decoders.training.trainer import train
 from harness.errors import MsbenchError
+from harness.interrupt import Terminated
 
 CPU = torch.device("cpu")
 FORTY = TrainConfig(max_steps=40, warmup=10, precision="fp32", log_every=7)
@@ -99,6 +102,25 @@ def test_stopping_and_resuming_gives_the_weights_of_one_run(
     result = train(again, FORTY, tmp_path / "parts", CPU, resume=True)
     assert (result.steps, result.new_steps) == (40, 0)
     assert digest(again.module) == digest(straight.module)
+
+
+def test_sigterm_leaves_a_state_that_ends_in_the_same_weights(tmp_path: Path) -> None:
+    straight, told, resumed = Quadratic(), Quadratic(), Quadratic()
+    train(straight, FORTY, tmp_path / "straight", CPU)
+    loss = told.loss
+
+    def signalled(generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
+        if told.calls == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(generator, progress)
+
+    told.loss = signalled  # type: ignore[method-assign]
+    with pytest.raises(Terminated, match=r"step 13 is kept in .*state\.pt, --resume"):
+        train(told, FORTY, tmp_path / "told", CPU)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert train(resumed, FORTY, tmp_path / "told", CPU, resume=True).new_steps == 27
+    assert digest(resumed.module) == digest(straight.module)
+    assert without_time(log_rows(tmp_path / "told")) == without_time(log_rows(tmp_path / "straight"))
 
 
 def test_another_seed_is_another_run(make_objective: Callable[[], FlowObjective], tmp_path: Path) -> None:

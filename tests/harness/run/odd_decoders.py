@@ -136,6 +136,11 @@ class Inplace(Odd):
         return latents.mul_(2.0)
 
 
+class Noisy(Odd):
+    def decode(self, latents: Tensor, noise: Any) -> Tensor:
+        return latents * 2.0 + 0.2 * noise.normal(latents.shape[1:], 0)
+
+
 class Mapped(Odd):
     def encode(self, images: Tensor) -> Any:
         return {"z": images}
@@ -143,6 +148,10 @@ class Mapped(Odd):
 
 def inplace(options: DecoderOptions) -> Any:
     return Inplace(name="odd-inplace")
+
+
+def noisy(options: DecoderOptions) -> Any:
+    return Noisy(name="odd-noisy")
 
 
 def mapped(options: DecoderOptions) -> Any:
@@ -185,5 +194,17 @@ def leaves(options: DecoderOptions) -> Any:
     sys.exit(0)
 
 
-_FACTORIES = ("inplace", "mapped", "nsspec", "fewspec", "strspec", "zerospec", "hugespec", "factory", "leaves", "absent")
+_FACTORIES = (
+    "inplace",
+    "noisy",
+    "mapped",
+    "nsspec",
+    "fewspec",
+    "strspec",
+    "zerospec",
+    "hugespec",
+    "factory",
+    "leaves",
+    "absent",
+)
 NAMES = tuple(f"odd-{name}" for name in (*_CHANGES, *_FACTORIES, *token_decoders.FACTORIES))

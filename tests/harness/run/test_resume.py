@@ -17,7 +17,7 @@ from harness.errors import MsbenchError
 from harness.files import folder_lock
 from harness.record.record import Record, read_record
 from harness.record.run import open_run
-from harness.run import journal, runner
+from harness.run import figures, journal, runner
 from harness.stopwatch import Timing
 from tests.harness.run.conftest import LightRun, make_images
 
@@ -127,7 +127,7 @@ def test_a_failing_sheet_leaves_a_failed_record_that_resumes(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "write_sheet", full)
+        patch.setattr(figures, "write_sheet", full)
         with pytest.raises(MsbenchError, match="No space left on device"):
             light("jpeg,bicubic")
     failed = read_record(tmp_path / "run")

@@ -13,13 +13,28 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.cost.attempt import Outcome
 from harness.errors import MsbenchError
+from harness.interrupt import Terminated
 from harness.request.requests import parse_requests
+from harness.speed import run
 from harness.speed.messages import Job
 from harness.speed.protocol import SpeedProtocol
 from harness.speed.run import AGAIN, SAMPLE_COLUMNS, SKIPPED, measure_speed
 
 pytestmark = pytest.mark.usefixtures("plug_ins")
 QUICK = SpeedProtocol(batch_sizes=(1,), cores=(1,), cell_seconds=0.5, ceiling_seconds=0.0)
+
+
+def test_what_was_timed_before_sigterm_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(self: run._Run) -> None:
+        self.results.ceilings.append({"kept": True})
+        raise Terminated
+
+    monkeypatch.setattr(run._Run, "go", ended)
+    arguments = ["speed", "--decoder", "bicubic", "--output-dir", str(tmp_path / "run"), "--cores", "1"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 75
+    assert "told to end (SIGTERM); what was measured is kept in" in done.stderr
+    assert json.loads((tmp_path / "run" / "speed.json").read_text())["ceilings"] == [{"kept": True}]
 
 
 def test_decoding_is_timed_and_encoding_is_not(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from decoders.training.config import TrainConfig, step_seed
-from decoders.training.distributed import Group, current_group
 from decoders.training.trainer import train
+from harness.distributed import Group, current_group
 from harness.errors import MsbenchError
 
 CPU = torch.device("cpu")
