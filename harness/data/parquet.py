@@ -24,12 +24,11 @@ from harness.data.dataset import Dataset, build_dataset
 from harness.data.folder import DEFAULT_RESOLUTION, location_of
 from harness.data.shards import expand
 from harness.data.sources import make_keys, printable
-from harness.data.types import Entry, Request
-from harness.errors import LONGEST, MsbenchError, plugin_boundary
+from harness.data.types import Entry, Request, Source
+from harness.errors import MsbenchError, plugin_boundary
 from harness.files import cache_dir
 
 _LABELS = ("label", "labels", "fine_label", "cls")
-_ROWS = 32  # read at once
 _HUB = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?(?:#([\w./-]+))?")
 
 
@@ -40,37 +39,35 @@ class ParquetSource:
     folder, which is gone with the process, and are read from there.
 
     Args:
-        column: the column with the images' bytes, in dotted form.
-        rows: name of an image -> its file, row group and row in it.
+        rows: name of an image -> its file, the column with the bytes (in dotted form), the row group and the row in it.
     """
 
-    def __init__(self, column: str, rows: Mapping[str, tuple[Path, int, int]]) -> None:
-        self._column, self._rows = column, rows
-        self._lock = threading.Lock()
+    def __init__(self, rows: Mapping[str, tuple[Path, str, int, int]]) -> None:
+        self._rows, self._lock = rows, threading.Lock()
         self._places: dict[tuple[Path, int], list[tuple[int, int]]] = {}
         self._spool: IO[bytes] | None = None
 
     def read(self, name: str) -> bytes:
         """The image's bytes; raises OSError where its row group is damaged or the row holds none, MsbenchError without room."""
-        path, group, row = self._rows[name]
+        path, column, group, row = self._rows[name]
         with self._lock:
             if (path, group) not in self._places:
-                self._places[path, group] = self._unpack(path, group)
+                self._places[path, group] = self._unpack(path, column, group)
             start, size = self._places[path, group][row]
             if size < 0 or self._spool is None:
                 raise OSError("the row holds no bytes of an image")
             self._spool.seek(start)
             return self._spool.read(size)
 
-    def _unpack(self, path: Path, group: int) -> list[tuple[int, int]]:
+    def _unpack(self, path: Path, column: str, group: int) -> list[tuple[int, int]]:
         """(start, size) in the spool of every image of a row group; size -1 where there is none."""
         places = []
         try:
             with parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(_ROWS, row_groups=[group], columns=[self._column]):
-                    places += self._keep(_values(batch, self._column), path)
+                for batch in file.iter_batches(32, row_groups=[group], columns=[column]):
+                    places += self._keep(_values(batch, column), path)
         except pa.ArrowException as error:
-            raise OSError(f"row group {group} is damaged ({_line(error)})") from error
+            raise OSError(f"row group {group} is damaged ({' '.join(str(error).split())})") from error
         return places
 
     def _keep(self, images: Sequence[bytes | None], path: Path) -> list[tuple[int, int]]:
@@ -92,45 +89,36 @@ def open_parquet(request: Request) -> Dataset:
     """Open `hf:FILES` or a split of a repository; raises MsbenchError as `list_parquet` does."""
     source, entries, note = list_parquet(location_of(request, "hf:DIR/*.parquet or hf:OWNER/NAME@REVISION#SPLIT"), request)
     side = request.resolution or DEFAULT_RESOLUTION
-    return build_dataset(
-        request, entries, source, resolution=side, notes=[note], identity=lambda one: PurePosixPath(one.name).stem
-    )
+    return build_dataset(request, entries, source, resolution=side, notes=[note], identity=lambda e: PurePosixPath(e.name).stem)
 
 
-def list_parquet(location: str, request: Request) -> tuple[ParquetSource, list[Entry], str]:
+def list_parquet(location: str, request: Request) -> tuple[Source, list[Entry], str]:
     """The rows of all files, called FILE/NUMBER[/NAME], and a note on the revision; images are read later.
 
     Raises:
-        MsbenchError: no file, one that cannot be read or has other columns than the first, no column of images; a repository or
-            split that cannot be had.
+        MsbenchError: no file, one that cannot be read, no column of images; a repository or split that cannot be had.
     """
     paths, note = _files(location, request)
-    columns = ("", "", "")
-    places: list[tuple[Path, int, int]] = []
+    places: list[tuple[Path, str, int, int]] = []
     names: list[str] = []
     labels: list[object] = []
     for path in paths:
-        try:
-            with parquet.ParquetFile(path) as file:
-                own, facts = _columns(file.schema_arrow, path), file.metadata
-                if own != columns and places:
-                    raise MsbenchError(f"{path} has other columns than {paths[0].name}; give files of one set")
-                columns, table = own, file.read([one for one in own[1:] if one])
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise MsbenchError(f"{path} cannot be read as parquet ({_line(error)}); copy or download it again") from error
-        blank = [None] * facts.num_rows
-        names += [PurePosixPath(one or "").name for one in (_values(table, own[1]) if own[1] else blank)]
-        labels += _values(table, own[2]) if own[2] else blank
-        places += [(path, g, row) for g in range(facts.num_row_groups) for row in range(facts.row_group(g).num_rows)]
+        with plugin_boundary(str(path), "reading it (copy or download it again)"), parquet.ParquetFile(path) as file:
+            column, *others = _columns(file.schema_arrow, path)
+            table, facts = file.read([one for one in others if one]), file.metadata
+        names += [PurePosixPath(one or "").name for one in _values(table, others[0])]
+        labels += _values(table, others[1])
+        for group in range(facts.num_row_groups):
+            places += [(path, column, group, row) for row in range(facts.row_group(group).num_rows)]
     named = all(names) and len({PurePosixPath(name).stem.casefold() for name in names}) == len(names)
     keys, digits = make_keys(names) if named else {}, max(6, len(str(len(names))))
     rows, entries = {}, []
     for number, (place, name, label) in enumerate(zip(places, names, labels, strict=True)):
         key = keys[name] if named else f"{number:0{digits}}"
-        file_name = f"{place[0].name}/{number}/{name}" if named else f"{place[0].name}/{key}"
-        rows[file_name] = place
-        entries.append(Entry(key, file_name, None if label is None else printable(str(label)), key))
-    return ParquetSource(columns[0], rows), entries, note
+        inside = f"{place[0].name}/{number}/{name}" if named else f"{place[0].name}/{key}"
+        rows[inside] = place
+        entries.append(Entry(key, inside, None if label is None else printable(str(label)), key))
+    return ParquetSource(rows), entries, note
 
 
 def _columns(schema: pa.Schema, path: Path) -> tuple[str, str, str]:
@@ -149,19 +137,15 @@ def _columns(schema: pa.Schema, path: Path) -> tuple[str, str, str]:
 
 def _values(table: pa.Table | pa.RecordBatch, column: str) -> list[Any]:
     name, _, inner = column.partition(".")
-    values = compute.struct_field(table.column(name), inner) if inner else table.column(name)
-    return list(values.to_pylist())
-
-
-def _line(error: Exception) -> str:
-    return printable(" ".join(str(error).split())[:LONGEST])
+    values = table.column(name) if name else pa.nulls(table.num_rows)
+    return list((compute.struct_field(values, inner) if inner else values).to_pylist())
 
 
 def _files(location: str, request: Request) -> tuple[list[Path], str]:
     """Parquet files that are on this machine now, and where they come from."""
-    hub = _HUB.fullmatch(location)
     if Path(location).expanduser().is_dir():
-        return expand(f"{location}/*.parquet"), ""
+        location += "/*.parquet"
+    hub = _HUB.fullmatch(location)
     if hub is None or location.endswith(".parquet"):
         return expand(location), ""
     split = hub[3] or {"val": "validation"}.get(request.split, request.split)
@@ -184,13 +168,15 @@ def _fetch(location: str, repository: str, revision: str | None, wanted: list[st
         import huggingface_hub as hub
         from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
-        options = {"revision": revision, "allow_patterns": wanted, "local_files_only": offline}
         try:
-            return Path(hub.snapshot_download(repository, repo_type="dataset", **options))
+            fetched = hub.snapshot_download(
+                repository, repo_type="dataset", revision=revision, allow_patterns=wanted, local_files_only=offline
+            )
+            return Path(fetched)
         except RepositoryNotFoundError as error:
             page = f"https://huggingface.co/datasets/{repository}"
-            told = f"is gated, private or not there: accept its terms at {page} and set HF_TOKEN to a token of yours"
-            raise MsbenchError(f"hf:{location} {told}") from error
+            told = f"hf:{location} is gated, private or not there: accept its terms at {page} and set HF_TOKEN"
+            raise MsbenchError(told) from error
         except LocalEntryNotFoundError as error:
             told = "--offline is set" if offline else "the hub does not answer"
             raise MsbenchError(f"hf:{location} is not in the hub's cache and {told}: give files, hf:DIR/*.parquet") from error

@@ -18,10 +18,7 @@ from harness.errors import MsbenchError, UnknownNameError
 _KNOWN: Mapping[str, tuple[str, Callable[[Request], Dataset]]] = {
     "photos": ("built-in demo set: 256-px crops of everyday photographs (its rFID is a smoke test)", open_photos),
     "imagenette": ("ten ImageNet classes at 224 px, 3,925 val images (--data-dir, or downloaded)", open_imagenette),
-    "imagenet-val": (
-        "the 50,000 ImageNet validation images (--data-dir: folder, tar, wds:… or hf:…)",
-        open_imagenet_val,
-    ),
+    "imagenet-val": ("the 50,000 ImageNet validation images (--data-dir: folder, tar, wds:…, hf:…)", open_imagenet_val),
     "folder:PATH": ("your own images: a folder (sub-folder = label) or an uncompressed .tar", open_folder),
     "wds:PATTERN": ("WebDataset tars, wds:DIR/val-{000..063}.tar or wds:DIR/*.tar (.cls = label)", open_shards),
     "hf:FILES": ("Hugging Face parquet, hf:DIR/*.parquet, or hf:OWNER/NAME@REVISION#SPLIT of the hub", open_parquet),

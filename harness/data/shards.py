@@ -13,8 +13,8 @@ from pathlib import Path
 from harness.data.dataset import Dataset, build_dataset
 from harness.data.folder import DEFAULT_RESOLUTION, location_of
 from harness.data.sources import TarSource, is_image_name, make_keys, open_tar, printable
-from harness.data.types import Entry, Request
-from harness.errors import MsbenchError
+from harness.data.types import Entry, Request, Source
+from harness.errors import MsbenchError, plugin_boundary
 
 _MOST_FILES = 100_000
 _MOST_LABEL = 1 << 10  # bytes; what is longer is no class
@@ -27,7 +27,7 @@ def open_shards(request: Request) -> Dataset:
     return build_dataset(request, entries, source, resolution=side, notes=[note], identity=lambda one: _split(one.name)[1])
 
 
-def list_shards(location: str) -> tuple[TarSource, list[Entry], str]:
+def list_shards(location: str) -> tuple[Source, list[Entry], str]:
     """The samples of all tars that a pattern names, and a note on those without an image.
 
     Files are called TAR/PATH; keys are the samples' own, with their tar's name before them where two tars have the same.
@@ -45,17 +45,13 @@ def list_shards(location: str) -> tuple[TarSource, list[Entry], str]:
     images: dict[str, str] = {}
     for name in members:
         folder, stem, kind = _split(name)
-        if is_image_name(name) and kind in (wanted or kind,):
-            first = images.setdefault(f"{folder}/{stem}", name)
-            if first != name:
-                told = f"{folder}/{stem} has several images; choose one, as {pattern}#{_split(first)[2]} or #{kind}"
-                raise MsbenchError(printable(f"wds:{location}: {told}"))
+        if is_image_name(name) and kind in (wanted or kind,) and images.setdefault(f"{folder}/{stem}", name) != name:
+            raise MsbenchError(printable(f"wds:{location}: {folder}/{stem} has several images; take one, as {pattern}#{kind}"))
     own = {sample: sample.partition("/")[2] for sample in images}
-    keys = make_keys(own.values() if len({*own.values()}) == len(own) else own)
-    source, entries = TarSource(members), []
-    for sample, name in images.items():
-        key = keys.get(own[sample]) or keys[sample]
-        entries.append(Entry(key, name, _class_of(source, sample), key))
+    if len({*own.values()}) < len(own):
+        own = dict(zip(own, own, strict=True))
+    keys, source = make_keys(own.values()), TarSource(members)
+    entries = [Entry(keys[own[one]], name, _class_of(source, one), keys[own[one]]) for one, name in images.items()]
     spare = len({"/".join(_split(name)[:2]) for name in members} - images.keys())
     return source, entries, f"{spare} samples left out that have no image" * bool(spare)
 
@@ -95,8 +91,5 @@ def _class_of(source: TarSource, sample: str) -> str | None:
     name = f"{sample}.cls"
     if name not in source.members:
         return printable("/".join(sample.split("/")[1:-1])) or None
-    try:
-        text = source.read(name).decode("utf-8", "surrogateescape").strip()
-    except OSError as error:
-        raise MsbenchError(f"{printable(name)}: {error.strerror or error}; write the sample's class there") from error
-    return printable(text[:_MOST_LABEL]) or None
+    with plugin_boundary(printable(name), "reading the class there"):
+        return printable(source.read(name)[:_MOST_LABEL].decode("utf-8", "surrogateescape").strip()) or None

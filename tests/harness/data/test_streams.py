@@ -101,7 +101,9 @@ def test_every_form_draws_the_same_subset(folders: Path, tmp_path: Path) -> None
     shards, rows = write_shards(folders, tmp_path / "a"), write_parquet(folders, tmp_path / "b", "{}.JPEG")
     names = [f"folder:{folders}", f"wds:{shards}", f"hf:{rows}"]
     drawn = [
-        {one.source_sha256 for one in open_dataset(Request(n, resolution=32, max_samples=7, seed=s))} for n in names for s in (0, 1)
+        {one.source_sha256 for one in open_dataset(Request(n, resolution=32, max_samples=7, seed=s))}
+        for n in names
+        for s in (0, 1)
     ]
     assert drawn[0] == drawn[2] == drawn[4] != drawn[1] == drawn[3] == drawn[5]
     assert open_dataset(Request(names[1], max_samples=7)).info.classes == 4
@@ -136,7 +138,9 @@ def test_rows_without_names_are_numbered(folders: Path, tmp_path: Path) -> None:
 
 def test_a_plain_column_of_bytes_and_a_row_without(folders: Path, tmp_path: Path) -> None:
     data = [one[2] for one in images(folders)]
-    parquet.write_table(pa.table({"jpg": pa.array([*data[:3], None], pa.binary()), "cls": ["a", "b", "a", None]}), tmp_path / "x.parquet")
+    parquet.write_table(
+        pa.table({"jpg": pa.array([*data[:3], None], pa.binary()), "cls": ["a", "b", "a", None]}), tmp_path / "x.parquet"
+    )
     dataset = open_dataset(Request(f"hf:{tmp_path}", resolution=32))
     assert [one.label for one in dataset] == ["a", "b", "a"]
     assert [(one.name, one.reason) for one in dataset.skipped] == [
@@ -147,8 +151,10 @@ def test_a_plain_column_of_bytes_and_a_row_without(folders: Path, tmp_path: Path
 def test_keys_that_repeat_get_their_tars_name(folders: Path, tmp_path: Path) -> None:
     data = images(folders)
     for shard in range(2):
-        write_tar(tmp_path / f"s{shard}.tar", {f"0{i}.in.png": data[shard * 4 + i][2] for i in range(3)} | {"00.out.png": data[9][2]})
-    with pytest.raises(MsbenchError, match=r"s0/00 has several images; choose one, as .*#in\.png or #out\.png"):
+        write_tar(
+            tmp_path / f"s{shard}.tar", {f"0{i}.in.png": data[shard * 4 + i][2] for i in range(3)} | {"00.out.png": data[9][2]}
+        )
+    with pytest.raises(MsbenchError, match=r"s0/00 has several images; take one, as .*#out\.png"):
         open_dataset(Request(f"wds:{tmp_path}/*.tar"))
     dataset = open_dataset(Request(f"wds:{tmp_path}/*.tar#in.png", resolution=32))
     assert [entry.key for entry in dataset.entries] == [f"s{shard}__0{i}" for shard in range(2) for i in range(3)]
