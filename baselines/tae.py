@@ -6,7 +6,6 @@ at the latents' grid also mix channels through a normalised 1×1 bottleneck. Lay
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from baselines.options import refuse_sampling_options, require_multiple, spec_of
 from harness.decoder import DecoderOptions, DecoderSpec, NoiseSource
-from harness.errors import MsbenchError
+from harness.errors import MsbenchError, plugin_boundary
 from harness.files import sha256_file
 
 _FACTOR = 8
@@ -118,13 +117,8 @@ def _load(network: nn.Module, path: Path) -> str:
         raise MsbenchError(
             f"decoder 'taef2': no file {path}; --checkpoint names a folder with taef2_encoder.pth and taef2_decoder.pth"
         )
-    try:
+    with plugin_boundary(f"decoder 'taef2': {path} does not hold the weights expected, fetch it again", "reading it"):
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise MsbenchError(
-            f"decoder 'taef2': {path} does not hold the weights expected ({reason}); fetch the file again"
-        ) from error
     return sha256_file(path)
 
 

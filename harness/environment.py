@@ -57,6 +57,8 @@ class Start:
 
     unix: float = field(default_factory=time.time)
     """time in seconds"""
+    counter: float = field(default_factory=time.monotonic)
+    """seconds of a clock that nobody sets"""
     facts: dict[str, Any] = field(default_factory=environment)
     """see `environment`"""
 
@@ -67,7 +69,7 @@ class Start:
 
     def seconds(self) -> float:
         """Since then, to a tenth."""
-        return round(time.time() - self.unix, 1)
+        return round(time.monotonic() - self.counter, 1)
 
 
 def source_sha256(thing: object) -> str | None:

@@ -24,7 +24,7 @@ from harness.data.dataset import Dataset
 from harness.data.registry import open_dataset
 from harness.data.types import Example, Request
 from harness.distributed import Group
-from harness.errors import MsbenchError
+from harness.errors import MsbenchError, plugin_boundary
 from harness.files import atomic_path, cache_dir, write_text
 
 MIN_IMAGES = 16
@@ -237,7 +237,8 @@ def wait_for(path: Path) -> None:
 
 def map_array(path: Path) -> Tensor:
     """An .npy file as a tensor that reads from disk as it is used; changes to it stay in this process."""
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
+    with plugin_boundary(f"the cache file {path}", "reading it (where it is damaged, remove it)"):
+        return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
 def _pack_path(dataset: Dataset, kept: Sequence[int]) -> Path:
@@ -249,8 +250,11 @@ def _pack_path(dataset: Dataset, kept: Sequence[int]) -> Path:
 
 def _agrees(dataset: Dataset, kept: Sequence[int], path: Path) -> bool:
     """Whether a few images, spread over the pack, are still what was packed."""
-    found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["rows"]
-    pixels = np.load(path, mmap_mode="r")
+    try:
+        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["rows"]
+        pixels = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, LookupError, TypeError):  # a damaged pack is made anew
+        return False
     for place in np.linspace(0, len(kept) - 1, min(_CHECKED, len(kept))).round().astype(int).tolist():
         example = dataset.load(kept[place])
         row = found[place]

@@ -62,7 +62,7 @@ def run_training(
             report, on_step = _silent, None
         report(f"reading {request.data.name}")
         data = load_training_images(request.data, group)
-        started = time.time()
+        started = time.monotonic()
         data = encoded(built, data, request.device, report, group.local_rank == 0)
         objective = assemble(request, planned, built, data, lpips, report)
         if request.config.compile:
@@ -77,7 +77,7 @@ def run_training(
         if result.new_steps == 0 and _finished(target, result.steps):
             report(f"{target} is finished: its budget is used up after {result.steps} steps; give a larger one to go on")
         elif group.writes:
-            _write(request, planned, built, objective, recipe, data, result, time.time() - started)
+            _write(request, planned, built, objective, recipe, data, result, time.monotonic() - started)
             report(f"{result.steps} steps in {result.seconds / 60:.1f} min -> {target}")
         group.barrier()  # the checkpoint is there when any process returns
     return target

@@ -74,9 +74,11 @@ def _listing(what: str) -> list[dict[str, Any]]:
 
         return [{"name": name, "description": description} for name, description in dataset_names().items()]
     if what == "metrics":
-        from harness.metrics.registry import METRICS
+        from harness.metrics.registry import METRICS, origin_of, plug_ins
 
         shown = ("name", "origin", "direction", "per_image", "extra", "unit", "description")
         titles = ("name", "from", "better", "per image", "on request", "unit", "description")
-        return [dict(zip(titles, attrgetter(*shown)(metric), strict=True)) for metric in METRICS.values()]
+        rows = [dict(zip(titles, attrgetter(*shown)(metric), strict=True)) for metric in METRICS.values()]
+        others = [(name, origin_of(one), "", "", True, "", "plug-in, not loaded") for name, one in plug_ins().items()]
+        return rows + [dict(zip(titles, one, strict=True)) for one in others]
     raise UnknownNameError("listing", what, ("decoders", "datasets", "metrics"))

@@ -40,10 +40,7 @@ def open_folder(request: Request) -> Dataset:
     Raises:
         MsbenchError: no path or two, a path that is neither folder nor tar, or no image in it.
     """
-    written = request.name.removeprefix("folder:")
-    if bool(written) == (request.data_dir is not None):
-        raise MsbenchError("give the images once: --dataset folder:PATH, PATH a folder or an uncompressed .tar")
-    path = request.data_dir if request.data_dir is not None else Path(written).expanduser()
+    path = Path(location_of(request, "folder:PATH, PATH a folder or an uncompressed .tar")).expanduser()
     source, names, left_out = list_source(path, request.name)
     images = [name for name in names if is_image_name(name)]
     if not images:
@@ -59,6 +56,14 @@ def open_folder(request: Request) -> Dataset:
         notes=[f"{ignored} files ignored that are not named as images" if ignored else "", left_out],
         identity=lambda entry: PurePosixPath(entry.name).stem,
     )
+
+
+def location_of(request: Request, advice: str) -> str:
+    """What stands behind the colon of a dataset's name, or in --data-dir; raises MsbenchError unless one of them says it."""
+    written = request.name.partition(":")[2]
+    if bool(written) == (request.data_dir is not None):
+        raise MsbenchError(f"give the images once: --dataset {advice}")
+    return written or str(request.data_dir)
 
 
 def _entries(names: Sequence[str], top: str | None) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""`imagenet-val`: the 50,000 validation images of ILSVRC2012, as class folders, one flat folder or the official tar.
+"""`imagenet-val`: the 50,000 validation images of ILSVRC2012: class folders, a flat folder, the official tar, `wds:`, `hf:`.
 
 Images are named `ILSVRC2012_val_00000001.JPEG` in every layout and keep that name as their key, so the layouts give the same
 dataset. A flat layout has labels where a label file lies beside it: the development kit's
@@ -17,13 +17,16 @@ from pathlib import Path, PurePosixPath
 
 from harness.data.dataset import Dataset, build_dataset
 from harness.data.folder import list_source
+from harness.data.parquet import list_parquet
+from harness.data.shards import list_shards
 from harness.data.sources import is_folder, is_image_name, printable
 from harness.data.types import Entry, Request
 from harness.errors import MsbenchError
 
 DEFAULT_RESOLUTION = 256
 TAR_NAME = "ILSVRC2012_img_val.tar"
-_VALIDATION = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
+# Hugging Face's files have their class behind the number; shards write the suffix as jpg.
+_VALIDATION = re.compile(r"ILSVRC2012_val_(\d{8})(?:_n\d{8})?\.jpe?g", re.IGNORECASE)
 _WORDNET = re.compile(r"n\d{8}")
 _LABEL_FILES = ("LOC_val_solution.csv", "val_labels.csv", "ILSVRC2012_validation_ground_truth.txt")
 _TRAINING = re.compile(r"n\d{8}_\d+\.JPEG", re.IGNORECASE)
@@ -51,17 +54,26 @@ def open_imagenet_val(request: Request, expected: Expected = Expected()) -> Data
         raise MsbenchError("imagenet-val is for measuring only; train on imagenette or folder:PATH")
     if request.data_dir is None:
         raise MsbenchError(f"imagenet-val needs --data-dir: class folders, a folder of the 50,000 images, or {TAR_NAME}")
-    place = _find(request.data_dir)
-    source, names, left_out = list_source(place, "imagenet-val")
+    kind, _, location = str(request.data_dir).partition(":")
+    given: dict[str, str | None] = {}
+    if kind in ("wds", "hf"):
+        place = request.data_dir
+        source, found, left_out = list_shards(location) if kind == "wds" else list_parquet(location, request)
+        given = {entry.name: entry.label for entry in found}
+        names = list(given)
+    else:
+        place = _find(request.data_dir)
+        source, names, left_out = list_source(place, "imagenet-val")
     matches = {name: _VALIDATION.fullmatch(PurePosixPath(name).name) for name in names}
     keys = {name: f"ILSVRC2012_val_{match[1]}" for name, match in matches.items() if match}
-    folders = {PurePosixPath(name).parent for name in keys}
+    folders = set() if given else {PurePosixPath(name).parent for name in keys}
     # One folder is a class where it is named as one: a partial set may have no other.
     in_classes = len(folders) > 1 or any(_WORDNET.fullmatch(folder.name) for folder in folders)
     _check(place, list(keys.values()), folders if in_classes else set(), expected)
+    labels = {key: label for name, key in keys.items() if (label := given.get(name)) is not None}
     if in_classes:
         labels = {key: printable(PurePosixPath(name).parent.name) for name, key in keys.items()}
-    else:
+    elif not labels:
         labels = _read_labels([request.data_dir, place, place.parent], list(keys.values()), expected)
     partial = len(keys) < expected.images
     others = sum(is_image_name(name) for name in names) - len(keys)

@@ -7,6 +7,7 @@ decoder trained on Imagenette can be measured on ImageNet's validation set.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import statistics
 import sys
@@ -128,6 +129,6 @@ def _downloaded(offline: bool) -> Path:
                 Imagenette(staging, split="val", size="320px", download=True)
             if not target.is_dir():  # another process may have been faster
                 os.replace(Path(staging) / _DOWNLOAD, target)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise MsbenchError(f"imagenette: no download to {root} ({error}); fetch it elsewhere and pass --data-dir") from error
     return root

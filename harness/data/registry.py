@@ -9,15 +9,19 @@ from harness.data.dataset import Dataset
 from harness.data.folder import open_folder
 from harness.data.imagenet import open_imagenet_val
 from harness.data.imagenette import open_imagenette
+from harness.data.parquet import open_parquet
 from harness.data.photos import open_photos
+from harness.data.shards import open_shards
 from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION, Request
 from harness.errors import MsbenchError, UnknownNameError
 
 _KNOWN: Mapping[str, tuple[str, Callable[[Request], Dataset]]] = {
     "photos": ("built-in demo set: 256-px crops of everyday photographs (its rFID is a smoke test)", open_photos),
     "imagenette": ("ten ImageNet classes at 224 px, 3,925 val images (--data-dir, or downloaded)", open_imagenette),
-    "imagenet-val": ("the 50,000 ImageNet validation images (--data-dir: folders, flat or tar)", open_imagenet_val),
+    "imagenet-val": ("the 50,000 ImageNet validation images (--data-dir: folder, tar, wds:…, hf:…)", open_imagenet_val),
     "folder:PATH": ("your own images: a folder (sub-folder = label) or an uncompressed .tar", open_folder),
+    "wds:PATTERN": ("WebDataset tars, wds:DIR/val-{000..063}.tar or wds:DIR/*.tar (.cls = label)", open_shards),
+    "hf:FILES": ("Hugging Face parquet, hf:DIR/*.parquet, or hf:OWNER/NAME@REVISION#SPLIT of the hub", open_parquet),
 }
 """dataset name -> (one line for `msbench ls datasets`, what opens it)"""
 
@@ -44,7 +48,8 @@ def open_dataset(request: Request) -> Dataset:
         )
     if request.max_samples is not None and request.max_samples < 1:
         raise MsbenchError(f"--max-samples must be at least 1, not {request.max_samples}")
-    known = _KNOWN.get("folder:PATH" if name.startswith("folder:") else name)
+    kinds = {known.partition(":")[0]: known for known in _KNOWN if ":" in known}
+    known = _KNOWN.get(kinds.get(name.partition(":")[0], name) if ":" in name else name)
     if known is None:
         if "/" in name and Path(name).expanduser().exists():
             raise MsbenchError(f"unknown dataset {name!r}. For the images there write --dataset folder:{name}")

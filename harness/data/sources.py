@@ -40,23 +40,22 @@ class FolderSource:
 
 @dataclass(frozen=True, slots=True)
 class TarSource:
-    """Members of an uncompressed tar, read by offset; every read opens the file anew, so threads share nothing."""
+    """Members of uncompressed tars, read by offset; every read opens the file anew, so threads share nothing."""
 
-    path: Path
-    """the tar"""
-    members: Mapping[str, tuple[int, int] | str]
-    """member name -> (offset of its data, size) in bytes, or why it has no data"""
+    members: Mapping[str, tuple[Path, int, int] | str]
+    """member name -> (its tar, offset of its data, size), or why it has no data"""
 
     def read(self, name: str) -> bytes:
         """Bytes of one member; raises OSError where it is a link or device, or the tar has shrunk or gone."""
         member = self.members[name]
         if isinstance(member, str):
             raise OSError(member)
-        with self.path.open("rb") as stream:
-            stream.seek(member[0])
-            data = stream.read(member[1])
-        if len(data) != member[1]:
-            raise OSError(f"{self.path} ends inside {name}")
+        path, offset, size = member
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            data = stream.read(size)
+        if len(data) != size:
+            raise OSError(f"{path} ends inside {name}")
         return data
 
 
@@ -118,7 +117,7 @@ def open_tar(path: Path) -> TarSource:
     Raises:
         MsbenchError: missing, not a tar, compressed, damaged or cut short, holding sparse files or one name twice.
     """
-    members: dict[str, tuple[int, int] | str] = {}
+    members: dict[str, tuple[Path, int, int] | str] = {}
     last = ""
     try:
         length = path.stat().st_size
@@ -132,7 +131,7 @@ def open_tar(path: Path) -> TarSource:
                         f"{path}: {printable(name)} is sparse or stored twice and has no one offset; unpack the tar"
                     )
                 if member.isreg():
-                    members[name] = (member.offset_data, member.size)
+                    members[name] = (path, member.offset_data, member.size)
                 elif member.islnk():  # a hard link shares the data of an earlier member
                     members[name] = members.get(str(PurePosixPath(member.linkname)), "a hard link to nothing in this tar")
                 elif not member.isdir():
@@ -143,7 +142,7 @@ def open_tar(path: Path) -> TarSource:
         raise MsbenchError(f"{path}{_tar_trouble(path, last, error)}") from error
     except OSError as error:
         raise MsbenchError(f"cannot read {path}: {error.strerror or error}") from error
-    return TarSource(path, members)
+    return TarSource(members)
 
 
 def _check_end(path: Path, offset: int) -> None:

@@ -163,7 +163,7 @@ class Sources:
         config: Mapping[str, Any] = self.run.record.data.config
         names = ("resolution", "max_samples", "seed", "allow_upsampling", "split")
         name, place = str(config.get("dataset")), self._data_dir or config.get("data_dir")
-        name = "folder:" if self._data_dir and name.startswith("folder:") else name
+        name = f"{name.partition(':')[0]}:" if self._data_dir and ":" in name else name
         hashes = self.run.of(self.label).drop_duplicates("key").set_index("key")["source_sha256"]
         try:
             asked = {key: config[key] for key in names if key in config}

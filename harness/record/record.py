@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.data.types import DatasetInfo
 from harness.errors import MsbenchError
 from harness.files import write_text
+from harness.metrics.registry import load_named
 from harness.record.marks import row_marks, with_ratios
 from harness.record.schema import SCHEMA_VERSION, Result, RunData
 
@@ -135,7 +136,8 @@ def read_record(path: Path) -> Record:
     """Read a run by its folder or its record.json.
 
     Raises:
-        MsbenchError: no record there, or not one of this schema; the message names the key and what was wanted.
+        MsbenchError: no record there, or not one of this schema; the message names the key and what was wanted. Or it holds
+            the figures of another package's metric, which cannot be loaded.
     """
     folder = path.parent if path.name == RECORD else path
     file = folder / RECORD
@@ -145,7 +147,9 @@ def read_record(path: Path) -> Record:
         raise MsbenchError(f"{path} holds no {RECORD}: give the folder that `msbench run` printed") from error
     except (OSError, UnicodeDecodeError) as error:
         raise MsbenchError(f"{file} cannot be read ({error})") from error
-    return Record(folder, parse_record(text, file))
+    data = parse_record(text, file)
+    load_named(data.metrics)
+    return Record(folder, data)
 
 
 def parse_record(text: str, file: Path) -> RunData:

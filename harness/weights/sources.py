@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
+import http.client
 import importlib.util
 import shutil
 import socket
 import subprocess
 import sys
 import tarfile
-import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
@@ -66,7 +66,7 @@ def download_official(file: OfficialFile, folder: Path) -> Path:
     try:
         with urllib.request.urlopen(file.url, timeout=READ_SECONDS) as response, target.open("wb") as stream:
             shutil.copyfileobj(response, stream, 1 << 20)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise SourceUnavailableError(f"{host}: {error}") from error
     digest = sha256_file(target)
     if not digest.startswith(file.sha256_prefix):

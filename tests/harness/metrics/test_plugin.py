@@ -1,4 +1,4 @@
-"""Metrics of another package: found everywhere without a change here, and named where they are at fault."""
+"""Metrics of another package: found without a change here once asked for by name, and named where they are at fault."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ from msbench import RunConfig, evaluate
 
 folder = pathlib.Path(sys.argv[1])
 record = evaluate(RunConfig(("jpeg", "identity"), max_samples=4, resolution=64, output_dir=folder / "run", cost=None,
-                            save_images=folder / "images", offline=True))
+                            extra_metrics=("brightness", "gap"), save_images=folder / "images", offline=True))
 text = io.StringIO()
 Console(file=text, width=200).print(terminal(results_table(record.rows_for_people()), width=200))
 print("SEEN" + json.dumps({
@@ -139,12 +139,21 @@ def test_they_are_verified(seen: dict[str, Any]) -> None:
     assert ("samples.brightness.0", "NumPy means") in ways
 
 
-LOAD = "from harness.metrics.registry import METRICS; print(list(METRICS))"
+LOAD = """
+import sys
+from harness.cli.maintain import _listing
+from harness.metrics.registry import METRICS, check_extra, plug_ins
+print([row["name"] for row in _listing("metrics")][-1], list(plug_ins()), "other_metrics" in sys.modules)
+check_extra(sys.argv[1])
+print(METRICS[sys.argv[1]].origin, METRICS[sys.argv[1]].extra, "other_metrics" in sys.modules)
+"""
 MEASURE = """
-import torch
+import sys, torch
 from harness.metrics.metric import Batch
 from harness.metrics.suite import MetricSuite
-suite = MetricSuite(inception=object())
+from harness.metrics.registry import check_extra
+check_extra(sys.argv[1])
+suite = MetricSuite(inception=object(), extra=(sys.argv[1],))
 images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
 suite.measure(suite.names[-1], Batch(images, images), [None])
 """
@@ -155,23 +164,24 @@ suite.measure(suite.names[-1], Batch(images, images), [None])
     [
         (("missing",), "metric 'missing' of other-metrics (other_metrics:missing) cannot be loaded: AttributeError"),
         (("function",), "is a builtin_function_or_method, not"),
-        (("gap", "twin"), "other-metrics has a metric 'gap' too"),
+        (("twin",), "its name 'gap' must be its entry point's"),
         (("spaced",), "its name 'two words' must be"),
         (("empty",), "computes nothing"),
     ],
 )
 def test_what_is_wrong_with_a_package_is_one_line(tmp_path: Path, points: tuple[str, ...], line: str) -> None:
-    result = _python(_installed(tmp_path, *points), "-m", "msbench", "ls", "metrics")
+    result = _python(_installed(tmp_path, *points), "-m", "msbench", "run", "--decoder", "jpeg", "--extra-metrics", points[0])
     assert result.returncode == 2
     assert line in result.stderr
     assert "other-metrics" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-def test_no_package_takes_a_built_in_name(tmp_path: Path) -> None:
-    result = _python(_installed(tmp_path, "taken"), "-c", LOAD)
+def test_nothing_is_imported_until_its_name_is_asked_for(tmp_path: Path) -> None:
+    result = _python(_installed(tmp_path, "broken", "gap", "psnr"), "-c", LOAD, "gap")
     assert result.returncode == 0, result.stderr
-    assert "metric 'taken' of other-metrics (other_metrics:taken) is left out: psnr is a metric of msbench" in result.stderr
+    # One that calls itself psnr is none, and is never loaded: the module has no such attribute.
+    assert result.stdout.splitlines() == ["gap ['broken', 'gap'] False", "other-metrics True True"]
 
 
 @pytest.mark.usefixtures("metric_weights")
@@ -183,5 +193,5 @@ def test_no_package_takes_a_built_in_name(tmp_path: Path) -> None:
     ],
 )
 def test_a_metric_that_fails_is_named(tmp_path: Path, point: str, line: str) -> None:
-    result = _python(_installed(tmp_path, point), "-c", MEASURE)
+    result = _python(_installed(tmp_path, point), "-c", MEASURE, point)
     assert f"MsbenchError: {line}" in result.stderr
