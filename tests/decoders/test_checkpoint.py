@@ -272,5 +272,5 @@ def test_a_card_says_what_a_training_took_and_what_it_started_from(
 
 def test_a_decoder_s_spec_says_how_it_was_trained() -> None:
     spec = build(DecoderOptions(name="ms-onestep")).spec
-    assert (spec.flow, spec.objective) == ("pyramid", "paired+direct")
+    assert (spec.flow, spec.objective) == ("pyramid", "paired")
     assert spec.training_pflops == pytest.approx(0.15, rel=0.01)
