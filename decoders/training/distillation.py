@@ -32,7 +32,7 @@ class DistillationLossConfig(CropConfig):
     """paired (the teacher's end), direct (the real image), or both"""
     teacher_steps: Count = 4
     """Euler steps of the teacher at each scale"""
-    paired: Weight = 10.0
+    paired: Weight = 40.0
     """weight of the MSE to the teacher's end, from the same start"""
     l1: Weight = 1.0
     """weight of the L1 distance to the real image"""
