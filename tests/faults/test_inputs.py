@@ -3,8 +3,9 @@
 Rows that stand beside their code: damaged tars (`harness/data/test_sources.py`), files that may not be read and outputs among
 the data (`test_dataset.py`), EXIF and flipped bytes (`test_images.py`), the hub (`test_streams.py`), records and references
 (`harness/compare`, `harness/verify`), manifests (`decoders/test_checkpoint.py`), saved states
-(`decoders/test_trainer_guards.py`), weights (`harness/test_weights.py`), feature caches (`harness/metrics/test_feature_cache.py`), a full or closed stdout
-(`harness/cli/test_boundary.py`), decoders and output folders (`test_faults.py`).
+(`decoders/test_trainer_guards.py`), weights (`harness/test_weights.py`), feature caches
+(`harness/metrics/test_feature_cache.py`), a full or closed stdout (`harness/cli/test_boundary.py`), decoders and output folders
+(`test_faults.py`).
 """
 
 from __future__ import annotations
