@@ -63,7 +63,8 @@ def progress_bar() -> Iterator[Progress]:
     with Bar(
         *columns, console=console, disable=not console.is_terminal, get_time=time.monotonic, speed_estimate_period=hour
     ) as bar:
-        now = bar.tasks[bar.add_task("starting", total=None)]
+        bar.add_task("starting", total=None)
+        (now,) = bar.tasks
 
         def update(stage: str, done: int, total: int) -> None:
             nonlocal printed

@@ -14,7 +14,8 @@ from typing import Any
 from harness.cost.cost import CostProtocol
 from harness.cost.memory import held_mb
 from harness.data.registry import open_dataset
-from harness.run.config import RunConfig, check_device, dataset_request
+from harness.run.config import RunConfig, check_device, dataset_request, parse_shard
+from harness.run.quality import cut
 from harness.run.runner import evaluate
 from harness.stopwatch import Progress
 
@@ -55,6 +56,8 @@ def plan_run(config: RunConfig, progress: Progress | None = None) -> RunPlan:
         MsbenchError: as `evaluate`; or dataset or weights are not here yet.
     """
     n = len(open_dataset(replace(dataset_request(config), offline=True)))
+    if config.shard:
+        n, config = len(cut(range(n), *parse_shard(config.shard), config.batch_size)), replace(config, shard=None)
     few = min(2, n)
     with TemporaryDirectory(prefix="msbench-") as place:
         images = Path(place) / "images"

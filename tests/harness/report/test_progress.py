@@ -17,9 +17,9 @@ def test_lines_say_pace_and_time_left(monkeypatch: pytest.MonkeyPatch, capsys: p
         report("timing vae", 0, 1)
     assert capsys.readouterr().err.splitlines() == [
         " 33% measuring images",
-        " 50% measuring images, 12/s, 0:00:25 left",
-        " 67% measuring images, 5.07/s, 0:00:40 left",
-        "100% measuring images, 4.19/s",
+        " 50% measuring images, 8/s, 0:00:38 left",  # 100 in 12.5 s
+        " 67% measuring images, 4.71/s, 0:00:43 left",  # 200 in 42.5 s
+        "100% measuring images, 4.1/s",  # 400 in 97.5 s
         "  0% timing vae",
     ]
 
