@@ -35,7 +35,7 @@ class DecoderSpec:
     scales: Annotated[int, Field(strict=True, ge=1, le=64)]
     """number of resolutions visited, coarse to fine; 1 = full resolution only"""
     parameters: Annotated[int, Field(strict=True, ge=0, le=10**15)]
-    """parameters used by `decode` (the encoder is not counted)"""
+    """parameters used by `decode` (the encoder is not counted); of a network without any, its floating-point buffers"""
     weights_sha256: str | None
     """SHA-256 of the decoder's weights file; None where there are no weights"""
     encoder_sha256: str | None

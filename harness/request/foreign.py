@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields
 from itertools import islice
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from harness.decoder import Compilable, Compiler, Decoder, DecoderOptions, DecoderSpec, NoiseSource
+from harness.decoder import DTYPES, Compilable, Compiler, Decoder, DecoderOptions, DecoderSpec, NoiseSource
 from harness.environment import source_sha256
 from harness.errors import MsbenchError
 from harness.noise import SampleNoise
@@ -24,13 +24,14 @@ PROBES = (64, 128, 256, 512)
 """sides in pixels of the black images that an encoder is tried on, until it takes one"""
 _LOOK_UPS = ("aten::embedding", "aten::index.Tensor", "aten::index_select")
 _DEPTH = 5  # objects within objects that are searched for modules
+_Kind = TypeVar("_Kind")
 
 
 class ForeignDecoder:
     """Somebody's object behind the contract.
 
     Networks are put in evaluation mode and on the device. `encode` runs in the dtype they have, `decode` in `options.dtype`, by
-    a copy where that is another one.
+    a copy, buffers included, where that is another one.
 
     Args:
         thing: has `encode(images)` and `decode(latents)` or `decode(latents, noise)`, and may have a `spec`, whole or in part;
@@ -39,7 +40,8 @@ class ForeignDecoder:
         source: SHA-256 of the file it comes from; None = of the file that defines its class.
 
     Raises:
-        MsbenchError: it has no `encode` and `decode`, an option does not fit, or something cannot be seen and must be given.
+        MsbenchError: it has no `encode` and `decode`, an option does not fit, nothing of it computes in `options.dtype`, or
+            something cannot be seen and must be given.
     """
 
     def __init__(self, thing: Any, options: DecoderOptions, source: str | None = None) -> None:
@@ -85,7 +87,12 @@ class ForeignDecoder:
     def _in_dtype(self, thing: Any, networks: list[nn.Module]) -> Any:
         """The object whose networks have the dtype that was asked for: a copy, so that encoder and caller keep theirs."""
         wanted = self._options.dtype
-        if not _dtypes(networks) - {wanted}:
+        held = _dtypes(networks)
+        if wanted != torch.float32 and not held and wanted not in {one.dtype for one in _reached(thing, Tensor)}:
+            asked = next((name for name, dtype in DTYPES.items() if dtype == wanted), wanted)
+            remedy = "keep @dtype=fp32 for it, or make it an nn.Module with parameters or buffers"
+            raise MsbenchError(f"decoder {self._options.name}: it holds no nn.Module with weights to put in {asked}: {remedy}")
+        if not held - {wanted}:
             return thing
         other = copy.deepcopy(thing)
         mine = networks_of(other)
@@ -172,7 +179,10 @@ class _Used(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, networks: Iterable[nn.Module], indices: Tensor | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._parameters = {id(one): one for network in networks for one in network.parameters()}
+        networks = list(networks)
+        parameters = {id(one): one for network in networks for one in network.parameters()}
+        buffers = {id(one): one for network in networks for one in network.buffers() if one.is_floating_point()}
+        self._weights: list[list[Tensor]] = [[*parameters.values()], [*buffers.values()]]
         self.addresses = set[int]()
         several = [] if indices is None or indices.dim() < 3 else list(indices.unbind(1))
         self._codes = [] if indices is None else [one.flatten().long() for one in (indices, *several)]
@@ -195,42 +205,52 @@ class _Used(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return sizes if sizes and len(sizes) == len(self._codes) - 1 else None
 
     def parameters(self) -> int:
-        """How many were read; all of them where no reading was seen, as in compiled code."""
-        read = [one.numel() for one in self._parameters.values() if _address(one) in self.addresses]
-        return sum(read or [one.numel() for one in self._parameters.values()])
+        """How many were read, or, as of a fitted PCA, numbers of buffers; all where no reading was seen, as in compiled code."""
+        read = [[one for one in group if _address(one) in self.addresses] for group in self._weights]
+        return sum(one.numel() for one in next(filter(None, (*read, *self._weights)), []))
 
 
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def networks_of(thing: object, depth: int = _DEPTH, seen: set[int] | None = None) -> list[nn.Module]:
+def networks_of(thing: object) -> list[nn.Module]:
     """Modules that an object is, holds, or, as a function, reaches."""
+    return _reached(thing, nn.Module)
+
+
+def _reached(thing: object, kind: type[_Kind], depth: int = _DEPTH, seen: set[int] | None = None) -> list[_Kind]:
+    """Objects of a kind that an object is, holds, or, as a function, reaches; not what modules and tensors hold."""
     seen = set() if seen is None else seen
     if id(thing) in seen or isinstance(thing, (type, ModuleType)):
         return []
     seen.add(id(thing))
-    if isinstance(thing, nn.Module):
-        return [thing]
+    if isinstance(thing, (nn.Module, Tensor)):
+        return [thing] if isinstance(thing, kind) else []
     held: Iterable[Any] = ()
     match thing:
         case MethodType():
             held = (thing.__self__,)
         case FunctionType():
-            reached = inspect.getclosurevars(thing)
-            held = (*reached.nonlocals.values(), *reached.globals.values())
+            names = inspect.getclosurevars(thing)
+            held = (*names.nonlocals.values(), *names.globals.values())
         case dict():
             held = thing.values()
         case list() | tuple():
             held = thing
         case _ if hasattr(thing, "__dict__"):
             held = vars(thing).values()
-    return [network for one in list(held) if depth for network in networks_of(one, depth - 1, seen)]
+    return [one for part in list(held) if depth for one in _reached(part, kind, depth - 1, seen)]
+
+
+def _weights(network: nn.Module) -> list[Tensor]:
+    """Its parameters; of one without any, as a fitted PCA, its floating-point buffers."""
+    return list(network.parameters()) or [one for one in network.buffers() if one.is_floating_point()]
 
 
 def _dtypes(networks: Iterable[nn.Module]) -> set[torch.dtype]:
-    """The dtypes of floating-point parameters."""
-    return {one.dtype for network in networks for one in network.parameters() if one.is_floating_point()}
+    """The dtypes of floating-point weights."""
+    return {one.dtype for network in networks for one in _weights(network) if one.is_floating_point()}
 
 
 def _takes_noise(decode: Callable[..., Any]) -> bool:

@@ -355,6 +355,49 @@ def test_networks_are_in_evaluation_mode_and_the_decoder_in_its_dtype() -> None:
     assert foreign((mine.encode, mine.decode), dtype=torch.bfloat16).decode(latents, None).dtype is torch.bfloat16
 
 
+class Fitted(nn.Module):
+    """Weights that nothing trains, as a fitted PCA has them: 4 numbers of 2x2 cells."""
+
+    def __init__(self, plain: bool = False, learned: bool = False) -> None:
+        super().__init__()
+        basis = torch.linspace(-1.0, 1.0, 48).view(4, 3, 2, 2)
+        if plain:
+            self.basis = basis
+        else:
+            self.register_buffer("basis", basis)
+            self.register_buffer("seen", torch.tensor(7))
+        self.encoder = nn.Conv2d(3, 4, 2, 2) if learned else None
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.encoder(images) if self.encoder else torch.nn.functional.conv2d(images, self.basis, stride=2)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return torch.nn.functional.conv_transpose2d(latents, self.basis, stride=2)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_buffers_are_weights_of_who_has_no_others(learned: bool) -> None:
+    mine = Fitted(learned=learned)
+    half, whole = foreign(mine, dtype=torch.bfloat16), foreign(mine)
+    latents = half.encode(torch.rand(1, 3, 8, 8))
+    assert latents.dtype is mine.basis.dtype is torch.float32
+    assert half.decode(latents, None).dtype is torch.bfloat16
+    exact = mine.decode(latents).detach()
+    assert torch.allclose(half.decode(latents, None).float(), exact, atol=0.02 * float(exact.abs().max()))
+    assert half.spec.parameters == whole.spec.parameters == 48
+
+
+def test_a_dtype_that_nothing_would_compute_in_is_refused() -> None:
+    held = SimpleNamespace(basis=torch.ones(3))
+    plain = SimpleNamespace(encode=lambda x: x / held.basis.view(3, 1, 1), decode=lambda z: z * held.basis.view(3, 1, 1))
+    assert foreign(plain).decode(torch.ones(1, 3, 8, 8), None).dtype is torch.float32
+    for thing in (plain, (plain.encode, plain.decode), Halves(), Fitted(plain=True)):
+        with pytest.raises(MsbenchError, match=r"mine: it holds no nn.Module with weights to put in bf16: keep @dtype=fp32"):
+            foreign(thing, dtype=torch.bfloat16)
+    held.basis = held.basis.bfloat16()  # whoever reads the options' dtype himself
+    assert foreign(plain, dtype=torch.bfloat16).spec.parameters == 0
+
+
 @pytest.mark.parametrize(
     ("encode", "factor", "channels"),
     [
