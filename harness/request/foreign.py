@@ -205,7 +205,7 @@ class _Used(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return sizes if sizes and len(sizes) == len(self._codes) - 1 else None
 
     def parameters(self) -> int:
-        """How many were read, or, as of a fitted PCA, numbers of buffers; all where no reading was seen, as in compiled code."""
+        """How many were read or, as of a fitted PCA, numbers of buffers; all where no reading was seen, as of compiled code."""
         read = [[one for one in group if _address(one) in self.addresses] for group in self._weights]
         return sum(one.numel() for one in next(filter(None, (*read, *self._weights)), []))
 

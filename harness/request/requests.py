@@ -1,7 +1,7 @@
 """What is asked of each decoder: `[LABEL=]NAME[@option=value]…`, read once for every command.
 
 NAME is a registry name, KIND:LOCATION, or the path of a file, `my_model.py` or `my_model.py:attribute`. Options begin only at
-an `@` that `identifier=` follows, so that an `@` in a path or a revision stays where it is.
+an `@` that `identifier=` follows, so that an `@` in a path or a revision stays where it is; and a path that exists stays one.
 """
 
 from __future__ import annotations
@@ -156,9 +156,23 @@ def _is_one(text: str) -> bool:
 
 
 def _split(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """What comes before the options, and each option with its value."""
-    head, *rest = _OPTION.split(text.strip())
-    return head, list(zip(rest[::2], rest[1::2], strict=True))
+    """What comes before the options, and each option with its value; within a path that exists no option begins."""
+    text, option, begin, found = text.strip(), "", 0, list[tuple[str, str]]()
+    while True:
+        ends = [*_OPTION.finditer(text, begin), None]
+        parts = [text[begin : end and end.start()] for end in ends]
+        longest = next((n for n in range(len(ends) - 1, 0, -1) if _is_path(parts[n], option)), 0)
+        found.append((option, parts[longest]))
+        if (end := ends[longest]) is None:
+            return found[0][1], found[1:]
+        option, begin = end[1], end.end()
+
+
+def _is_path(part: str, option: str) -> bool:
+    """An option's value, or without one a name with or without label, is a path that exists."""
+    names = part, part.partition("=")[2]
+    places = (name for name in names if _location(name) != name or re.search(r"\.py(:\w+)?$", name))
+    return os.path.exists(part) if option else any(map(_exists, places))
 
 
 def _location(name: str) -> str:

@@ -100,6 +100,43 @@ def test_a_path_with_an_equals_sign_needs_no_label(tmp_path: Path) -> None:
     assert (request.label, request.name) == ("model", f"{tmp_path}/lr=0.1/model.py")
 
 
+def test_a_path_that_exists_holds_no_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("jpeg@bits_per_pixel=1", "taef2@checkpoint=weights", "a@b=1,c@d=2"):
+        (tmp_path / "recs" / name).mkdir(parents=True)
+    (tmp_path / "recs" / "net@range=01.py").touch()
+    monkeypatch.chdir(tmp_path)
+    for text, label, name, asked in (
+        ("images:recs/jpeg@bits_per_pixel=1", "jpeg@bits_per_pixel=1", "images:recs/jpeg@bits_per_pixel=1", {}),
+        (
+            "it=images:recs/taef2@checkpoint=weights@match=order",
+            "it",
+            "images:recs/taef2@checkpoint=weights",
+            {"match": "order"},
+        ),
+        ("images:recs/a@b=1,c@d=2", "a@b=1,c@d=2", "images:recs/a@b=1,c@d=2", {}),
+        ("recs/net@range=01.py:make@range=01", "net@range=01:make@range=01", "recs/net@range=01.py:make", {"range": "01"}),
+        (
+            "vae@steps=2@checkpoint=recs/taef2@checkpoint=weights",
+            "",
+            "vae",
+            {"checkpoint": Path("recs/taef2@checkpoint=weights")},
+        ),
+    ):
+        for request in (parse_request(text), parse_request(parse_request(text).text())):
+            assert (request.name, dict(request.own) or {}) == (
+                name,
+                {k: v for k, v in asked.items() if k in ("match", "range")},
+            )
+            assert request.checkpoint == asked.get("checkpoint")
+            assert not label or request.label == label
+        assert split_list(f"jpeg,{text},vae") == ("jpeg", text, "vae")
+    # A name is none, wherever one stands.
+    monkeypatch.chdir(tmp_path / "recs")
+    assert parse_request("jpeg@bits_per_pixel=1").own == {"bits_per_pixel": "1"}
+    with pytest.raises(MsbenchError, match="unknown option of decoder images:gone"):
+        parse_request("images:gone@bits_per_pixel=1")
+
+
 def test_a_row_goes_before_the_defaults_of_a_run() -> None:
     config = RunConfig("diffusion@steps=4,diffusion", steps=9, dtype="bf16")  # type: ignore[arg-type]
     assert [one.steps for one in config.requests()] == [4, 9]
