@@ -166,6 +166,8 @@ class DecoderOptions:
     """options that only this kind of decoder has, as written: those of `DecoderEntry.own`"""
     offline: bool = False
     """never touch the network"""
+    resolution: int = 0
+    """side in pixels of the images that will come; 0 where that is not known, or each has its own"""
 
 
 class DecoderFactory(Protocol):

@@ -96,7 +96,9 @@ def _make_runs(config: RunConfig, folder: Path, names: Sequence[str]) -> list[tu
 
     device = check_device(config.device)
     found: list[tuple[Record, str | None]] = []
-    specs = {name: parse_request(name).build(device, config.dtype, config.offline).spec for name in names}
+    specs = {
+        name: parse_request(name).build(device, config.dtype, config.offline, config.resolution or 0).spec for name in names
+    }
     wanted = [(name, name, config.noise_seeds) for name in names[:3]]
     for name in names[3:]:
         wanted += [(name, f"{name}@steps={n}", config.noise_seeds if n <= FEW else 1) for n in grid(specs[name].scales)]

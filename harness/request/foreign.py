@@ -20,8 +20,8 @@ from harness.environment import source_sha256
 from harness.errors import MsbenchError
 from harness.noise import SampleNoise
 
-PROBES = (64, 128, 256, 512)
-"""sides in pixels of the black images that an encoder is tried on, until it takes one"""
+PROBES = (64, 128, 224, 256, 384, 512)
+"""sides in pixels of the black images that an encoder is tried on after the run's own, until it takes one"""
 _LOOK_UPS = ("aten::embedding", "aten::index.Tensor", "aten::index_select")
 _DEPTH = 5  # objects within objects that are searched for modules
 _Kind = TypeVar("_Kind")
@@ -126,20 +126,18 @@ class ForeignDecoder:
                     self.decode(latents.clone(), noise)
             except Exception:  # noqa: BLE001 - the first image of the run tells what is wrong with decode
                 used.addresses.clear()
-        shape = list(latents.shape)
-        sequence = latents.dim() < (3 if discrete else 4)
-        height, width = (side, side) if sequence else shape[-2:]
-        if "down_factor" not in told and (height != width or not height or side % height):
-            hint = "give @down_factor=N (pixels per latent position along one axis), or a spec"
+        grid, factor = _grid(latents), _factor(latents, side)
+        if "down_factor" not in told and factor is None:
+            shape, hint = list(latents.shape), "give @down_factor=N (pixels per latent position along one axis), or a spec"
             raise MsbenchError(f"decoder {name}: encode makes {shape} of {side} px, which does not show its factor: {hint}")
-        channels = None if sequence or discrete else shape[1]
-        found = {"down_factor": side // max(height, 1), "latent_channels": channels, "parameters": used.parameters()}
+        channels = None if grid is None or discrete else latents.shape[1]
+        found = {"down_factor": factor, "latent_channels": channels, "parameters": used.parameters()}
         return {**found, "codebook_sizes": used.codebook_sizes()}
 
     def _probe(self) -> tuple[int, Tensor]:
-        """The smallest side that `encode` takes, and its latents."""
-        name, errors = self._options.name, list[str]()
-        for side in PROBES:
+        """The run's side, or the smallest of `PROBES` that `encode` takes, and its latents."""
+        name, errors, sides = self._options.name, list[str](), dict.fromkeys((self._options.resolution, *PROBES))
+        for side in filter(None, sides):
             try:
                 latents = self.encode(torch.full((1, 3, side, side), -1.0, device=self._options.device))
             except MsbenchError:
@@ -150,8 +148,23 @@ class ForeignDecoder:
             if not isinstance(latents, Tensor) or latents.dim() < 2:
                 what = f"shape {list(latents.shape)}" if isinstance(latents, Tensor) else f"a {type(latents).__name__}"
                 raise MsbenchError(f"decoder {name}: encode gave {what}, wanted a torch.Tensor [B, …] of latents or indices")
-            return side, latents
-        raise MsbenchError(f"decoder {name}: encode takes no image of {', '.join(map(str, PROBES))} px ({errors[-1]})")
+            if side in PROBES or _factor(latents, side):  # images of the run that are no multiple of the factor will be padded
+                return side, latents
+        hint = "give --resolution the side that it takes, or a spec with down_factor, latent_channels and parameters"
+        raise MsbenchError(
+            f"decoder {name}: encode takes no image of {', '.join(map(str, filter(None, sides)))} px ({errors[0]}): {hint}"
+        )
+
+
+def _grid(latents: Tensor) -> tuple[int, int] | None:
+    """Height and width of latents; None of a sequence."""
+    return None if latents.dim() < 3 + latents.is_floating_point() else (latents.shape[-2], latents.shape[-1])
+
+
+def _factor(latents: Tensor, side: int) -> int | None:
+    """Pixels per latent position along one axis, 1 of a sequence; None where the grid does not show it."""
+    height, width = _grid(latents) or (side, side)
+    return side // height if height == width and height and side % height == 0 else None
 
 
 def has_codec(thing: object) -> bool:

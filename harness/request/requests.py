@@ -62,16 +62,16 @@ class DecoderRequest:
         """The same row, where it does not say these itself."""
         return replace(self, steps=self.steps or steps, scales=self.scales or scales, checkpoint=self.checkpoint or checkpoint)
 
-    def options(self, device: torch.device, dtype: torch.dtype, offline: bool = False) -> DecoderOptions:
+    def options(self, device: torch.device, dtype: torch.dtype, offline: bool = False, resolution: int = 0) -> DecoderOptions:
         """What its factory is given; `dtype` counts where the row names none."""
         checkpoint = self.checkpoint and self.checkpoint.expanduser()
         own_dtype = dtype if self.dtype is None else DTYPES[self.dtype]
         sizes = self.steps, self.scales, self.weights or "trained", self.preset
-        return DecoderOptions(device, own_dtype, checkpoint, *sizes, own=self.own, offline=offline)
+        return DecoderOptions(device, own_dtype, checkpoint, *sizes, own=self.own, offline=offline, resolution=resolution)
 
-    def build(self, device: torch.device, dtype: torch.dtype, offline: bool = False) -> Decoder:
+    def build(self, device: torch.device, dtype: torch.dtype, offline: bool = False, resolution: int = 0) -> Decoder:
         """The decoder; raises as `build_decoder` does."""
-        return build_decoder(self.name, self.options(device, dtype, offline))
+        return build_decoder(self.name, self.options(device, dtype, offline, resolution))
 
 
 _COMMON = tuple(one.name for one in fields(DecoderRequest) if one.name not in ("label", "name", "own"))

@@ -201,7 +201,10 @@ def test_range_01_is_the_same_model_in_other_units(light: LightRun, tmp_path: Pa
         ("def make(a, b): pass\n", r"make needs a, b; it may take nothing, or one DecoderOptions"),
         ("def encode(x): return 3\ndef decode(z): return z\n", r"encode gave a int, wanted a torch.Tensor"),
         ("def encode(x): return x[..., :7, :7]\ndef decode(z): return z\n", r"does not show its factor: give @down_factor=N"),
-        ("def encode(x): raise ValueError('no')\ndef decode(z): return z\n", r"encode takes no image of 64, 128, 256, 512 px"),
+        (
+            "def encode(x): raise ValueError('no')\ndef decode(z): return z\n",
+            r"encode takes no image of 32, 64, 128, 224, 256, 384, 512 px \(ValueError: no\): give",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line(light: LightRun, tmp_path: Path, text: str, words: str) -> None:
@@ -396,6 +399,26 @@ def test_a_dtype_that_nothing_would_compute_in_is_refused() -> None:
             foreign(thing, dtype=torch.bfloat16)
     held.basis = held.basis.bfloat16()  # whoever reads the options' dtype himself
     assert foreign(plain, dtype=torch.bfloat16).spec.parameters == 0
+
+
+FIXED = MODEL.replace(
+    "return self.encoder(images)", "assert images.shape[-1] == 32, 'takes 32 px'; return self.encoder(images)"
+)
+
+
+def test_a_model_of_one_size_is_probed_at_the_runs(light: LightRun, tmp_path: Path) -> None:
+    path = write(tmp_path / "fixed.py", FIXED)
+    record = light(f"{path}")
+    spec = record.data.decoders["fixed"].spec
+    assert (spec.down_factor, spec.latent_channels, spec.parameters) == (8, 5, DECODER_PARAMETERS)
+    assert "built" not in " ".join(check.how for check in verify(record.folder).checks if check.agrees is None)
+    with pytest.raises(
+        MsbenchError, match=r"takes no image of 64, .*takes 32 px\): give --resolution the side .* or a spec with down"
+    ):
+        build(path)
+    # What the run's side does not show, another one may: 34 px become 4x4 positions.
+    spec = foreign(SimpleNamespace(encode=lambda x: x[..., 4::8, 4::8], decode=lambda z: z), resolution=34).spec
+    assert spec.down_factor == 8
 
 
 @pytest.mark.parametrize(

@@ -119,11 +119,11 @@ def test_bits_are_counted_again(light: LightRun) -> None:
     record = light("bicubic,odd-vq,jpeg")
     run = open_run(record)
     for result in record.data.results:
-        found = {one.number: one for one in built_checks(run, result, rebuild(result)) if one.number.startswith("rate.")}
+        found = {one.number: one for one in built_checks(run, result, rebuild(run, result)) if one.number.startswith("rate.")}
         assert set(found) == (
             set() if result.label == "jpeg" else {f"rate.{name}" for name in ("bits_per_image", "bits_per_pixel", "tokens")}
         )
         assert all(one.agrees for one in found.values())
         changed = replace(result, rate=result.rate and replace(result.rate, bits_per_image=1.0))
-        again = [one.agrees for one in built_checks(run, changed, rebuild(result)) if one.number == "rate.bits_per_image"]
+        again = [one.agrees for one in built_checks(run, changed, rebuild(run, result)) if one.number == "rate.bits_per_image"]
         assert again == [False] * bool(found)
