@@ -99,6 +99,15 @@ class Coded(Protocol):
         ...
 
 
+@runtime_checkable
+class Budgeted(Coded, Protocol):
+    """Optional, beside `Coded`: a code that is to fit in so many bits."""
+
+    def budget_bits(self, height: int, width: int) -> int:
+        """Bits that the code of an image of this size is to take at most."""
+        ...
+
+
 Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Takes a function of tensors and gives back a faster one that computes the same"""
 

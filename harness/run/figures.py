@@ -20,7 +20,7 @@ from harness.record.record import plain
 from harness.record.run import FILE, REFERENCE, files_sha256
 from harness.record.schema import Details, Interval, IntervalNote, NoiseFacts, Result, RfidLine
 from harness.request.requests import DecoderRequest
-from harness.run.journal import Journal
+from harness.run.journal import Journal, seen_notes
 from harness.run.rate import rate_of
 
 LEVEL = 0.95
@@ -107,6 +107,7 @@ def decoder_figures(
         rfid_warning=None if line is None else line.warning(),
         cost=None,
         files_sha256=files_sha256(keys, rows[FILE]) if FILE in rows else None,
+        notes=tuple(seen_notes(journal.state, label)),
     )
     return result, details
 

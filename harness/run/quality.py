@@ -164,7 +164,8 @@ class QualityPass:
                 tensors[feature_key(label, seed)] = torch.from_numpy(self._suite.inception_features(one.pixels))
             decoded = one.pixels.permute(0, 2, 3, 1).contiguous().cpu()
             if seed == self._config.seed:
-                count_code(self._seen(label)["code"], self._decoders[label], one.latents, pixels.shape[-2] * pixels.shape[-1])
+                size = pixels.shape[-2], pixels.shape[-1]
+                count_code(self._seen(label)["code"], self._decoders[label], one.latents, size)
                 if show:
                     tensors[f"shown:{label}"] = decoded[show]
                 wanted = 0 if label in batch.finished else self._latents

@@ -71,7 +71,13 @@ def test_another_range_and_clamping_are_said(light: LightRun) -> None:
     record = light("odd-range01,odd-range255,odd-clamped,odd-plain")
     first, second = record.data.warnings
     assert "odd-range01: output looks like [0, 1] instead of [-1, 1]" in first
+    assert "by @range=01" in first
     assert "odd-range255: output looks like [0, 255] instead of [-1, 1]" in second
+    assert "return output / 127.5 - 1" in second
+    marks = {row["label"]: row["marks"] for row in record.rows_for_people()}
+    assert marks["odd-range01"] == [first.removeprefix("decoder odd-range01: ")]
+    assert marks["odd-range255"][0] == second.removeprefix("decoder odd-range255: ")
+    assert marks["odd-plain"] == []
     assert record.data.decoders["odd-clamped"].clamped > 0.9
     assert record.data.decoders["odd-plain"].clamped == 0.0
 

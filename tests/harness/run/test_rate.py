@@ -56,6 +56,17 @@ def test_bits_of_every_kind_of_code(light: LightRun) -> None:
     assert read_record(record.folder).data == record.data
 
 
+def test_a_budget_that_is_not_reached_is_marked(light: LightRun) -> None:
+    record = light("jpeg@bits_per_pixel=0.0001,jpeg@bits_per_pixel=24,jpeg")
+    marks = {row["label"]: row["marks"] for row in record.rows_for_people()}
+    assert marks["jpeg@bits_per_pixel=24"] == []
+    over = "budget not reached: 10 of 10 images take more bits than it was given"
+    assert marks["jpeg@bits_per_pixel=0.0001"] == [over]
+    smallest = fit_to_budget(((pictures(light)[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy(), 0)[0]
+    assert len(smallest) > budget_bytes(32, 32)  # headers alone
+    assert marks["jpeg"] == [over]
+
+
 def test_the_use_of_codebooks(light: LightRun) -> None:
     images = pictures(light)
     record = light("odd-vq,odd-stages")
