@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields
 from itertools import islice
@@ -106,8 +107,10 @@ class ForeignDecoder:
         """Its own spec, completed by what can be seen."""
         own, given = self._options.own, getattr(self._thing, "spec", None)
         told = {one.name: getattr(given, one.name) for one in fields(DecoderSpec) if hasattr(given, one.name)}
-        told |= {k: int(v) if k == "down_factor" and v.isdecimal() else v for k, v in own.items() if k != "range"}
-        seen = {} if {"down_factor", "latent_channels", "parameters"} <= told.keys() else self._seen(networks, told)
+        told |= {k: int(v) if k == "down_factor" and re.fullmatch(r"\d{1,9}", v) else v for k, v in own.items() if k != "range"}
+        seen = (
+            {} if {"down_factor", "latent_channels", "parameters"} <= told.keys() - own.keys() else self._seen(networks, told)
+        )
         name = self._options.name
         rest = {"name": name, "steps": 1, "scales": 1, "trained_on": f"unknown ({name.rpartition('/')[2]})"}
         missing = {one.name: None for one in fields(DecoderSpec) if one.default is MISSING}
@@ -127,9 +130,12 @@ class ForeignDecoder:
             except Exception:  # noqa: BLE001 - the first image of the run tells what is wrong with decode
                 used.addresses.clear()
         grid, factor = _grid(latents), _factor(latents, side)
+        hint = "give @down_factor=N (pixels per latent position along one axis), or a spec"
+        made = f"{list(latents.shape)} of {side} px"
         if "down_factor" not in told and factor is None:
-            shape, hint = list(latents.shape), "give @down_factor=N (pixels per latent position along one axis), or a spec"
-            raise MsbenchError(f"decoder {name}: encode makes {shape} of {side} px, which does not show its factor: {hint}")
+            raise MsbenchError(f"decoder {name}: encode makes {made}, which does not show its factor: {hint}")
+        if factor and isinstance(given := told.get("down_factor"), int) and given % factor:  # a multiple pads more
+            raise MsbenchError(f"decoder {name}: down_factor {given} does not fit: encode makes {made}, a factor of {factor}")
         channels = None if grid is None or discrete else latents.shape[1]
         found = {"down_factor": factor, "latent_channels": channels, "parameters": used.parameters()}
         return {**found, "codebook_sizes": used.codebook_sizes()}

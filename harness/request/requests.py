@@ -126,14 +126,14 @@ def parse_requests(texts: Iterable[str]) -> tuple[DecoderRequest, ...]:
     Raises:
         MsbenchError: there is none, or two share a label; see `parse_request` for the rest.
     """
-    texts = tuple(texts)
-    if not texts:
-        raise MsbenchError("no decoder given: use --decoder NAME[,NAME…]; `msbench ls decoders` lists them")
     requests = tuple(map(parse_request, texts))
+    if not requests:
+        raise MsbenchError("no decoder given: use --decoder NAME[,NAME…]; `msbench ls decoders` lists them")
     labels = [request.label for request in requests]
-    for text, label in zip(texts, labels, strict=True):
-        if labels.count(label) > 1:
-            raise MsbenchError(f"--decoder names {label} twice: write LABEL={text} to give one of the rows a name of its own")
+    for request in requests:
+        if labels.count(request.label) > 1:
+            example = replace(request, label="LABEL").text()
+            raise MsbenchError(f"--decoder names {request.label} twice: write {example} to give a row a name of its own")
     return requests
 
 
@@ -198,8 +198,8 @@ def _last(text: str) -> str:
 
 def _value(name: str, option: str, value: str) -> int | Path | str:
     if option in _MOST:
-        if not value.isdecimal() or not 1 <= int(value) <= _MOST[option]:
-            raise MsbenchError(f"--decoder {name}: {option} is a whole number from 1 to {_MOST[option]:,}, not {value!r}")
+        if not re.fullmatch(r"\d{1,9}", value) or not 1 <= int(value) <= _MOST[option]:
+            raise MsbenchError(f"--decoder {name}: {option} is a whole number from 1 to {_MOST[option]:,}, not {value[:40]!r}")
         return int(value)
     if option == "weights" and value not in ("trained", "random"):
         raise MsbenchError(f"--decoder {name}: weights is trained or random, not {value!r}")

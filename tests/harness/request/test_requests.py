@@ -56,6 +56,8 @@ def test_a_request_is_label_name_and_options(text: str, label: str, name: str, a
         ("a.py@rnage=01", "Did you mean 'range'"),
         ("hub:x@revison=1", "Did you mean 'revision'"),
         ("vae@steps=0", "steps is a whole number from 1 to 100,000, not '0'"),
+        pytest.param(f"vae@steps={'9' * 5000}", "steps is a whole number from 1 to 100,000, not '9999", id="long"),
+        pytest.param(f"vae@scales={'9' * 5000}", "scales is a whole number from 1 to 16, not '9999", id="long scales"),
         ("vae@scales=many", "scales is a whole number from 1 to 16, not 'many'"),
         ("vae@weights=none", "weights is trained or random"),
         ("vae@dtype=fp8", "unknown dtype 'fp8'"),
@@ -75,6 +77,10 @@ def test_labels_are_unique() -> None:
     assert [one.label for one in both] == ["vae", "again", "vae@steps=1"]
     with pytest.raises(MsbenchError, match=r"names model twice: write LABEL=a/model\.py"):
         parse_requests(["a/model.py", "b/model.py"])
+    with pytest.raises(MsbenchError, match="names a twice: write LABEL=bicubic to give"):
+        parse_requests(["a=bicubic", "a=jpeg"])
+    with pytest.raises(MsbenchError, match="names a twice: write LABEL=vae@steps=2 to give"):
+        parse_requests(["a=vae@steps=2", "a=jpeg"])
     with pytest.raises(MsbenchError, match="no decoder given"):
         parse_requests([])
 

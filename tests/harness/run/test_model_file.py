@@ -421,6 +421,22 @@ def test_a_model_of_one_size_is_probed_at_the_runs(light: LightRun, tmp_path: Pa
     assert spec.down_factor == 8
 
 
+def test_a_factor_that_the_latents_contradict_is_refused() -> None:
+    mine = SimpleNamespace(encode=lambda x: x[..., ::8, ::8], decode=lambda z: z)
+    for given in ("7", "4"):
+        words = rf"down_factor {given} does not fit: encode makes \[1, 3, 8, 8\] of 64 px, a factor of 8"
+        with pytest.raises(MsbenchError, match=words):
+            foreign(mine, own={"down_factor": given})
+    assert foreign(mine, own={"down_factor": "16"}).spec.down_factor == 16  # images are padded to it
+    mine.spec = foreign(mine).spec
+    with pytest.raises(MsbenchError, match="down_factor 7 does not fit"):
+        foreign(mine, own={"down_factor": "7"})
+    with pytest.raises(MsbenchError, match="its spec has down_factor = '9999"):
+        registry.build_by(
+            lambda options: ForeignDecoder(mine, options), "here", DecoderOptions(own={"down_factor": "9" * 5000})
+        )
+
+
 @pytest.mark.parametrize(
     ("encode", "factor", "channels"),
     [
