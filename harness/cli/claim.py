@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli import shared
+from harness.environment import command_line
 from harness.errors import MsbenchError
 
 if TYPE_CHECKING:
@@ -107,5 +107,5 @@ def _make_runs(config: RunConfig, folder: Path, names: Sequence[str]) -> list[tu
         cell = folder / f"{safe_name(parse_request(text).label)}-{(specs[name].weights_sha256 or 'none')[:8]}"
         asked = replace(config, decoders=(text,), noise_seeds=seeds, output_dir=cell, resume=(cell / RECORD).is_file())
         with shared.progress_bar() as progress:
-            found.append((evaluate(asked, progress, " ".join(["msbench", *sys.argv[1:]])), None))
+            found.append((evaluate(asked, progress, command_line()), None))
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,6 +12,7 @@ import typer
 
 from harness.cli import shared
 from harness.cli.runfile import read_run_file
+from harness.environment import command_line
 from harness.report.table import select, significant
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ def run_command(
         _show_plan(request, as_json)
         return
     with shared.progress_bar() as progress:
-        command = " ".join(["msbench", *sys.argv[1:]])
-        record = evaluate(request, progress, command, partial(_show_figures, dataset) if sizes and cost else None)
+        record = evaluate(request, progress, command_line(), partial(_show_figures, dataset) if sizes and cost else None)
     show_record(record, dataset, names, save_images, as_json)
 
 

@@ -78,7 +78,7 @@ _COMMON = tuple(one.name for one in fields(DecoderRequest) if one.name not in ("
 
 
 def parse_request(text: str, label: str = "") -> DecoderRequest:
-    """The row that `[LABEL=]NAME[@option=value]…` asks for; `label` goes before one in the text.
+    """The row that `[LABEL=]NAME[@option=value]…` asks for; `label` goes before one in the text and must have a place there.
 
     Without either a row is called as it is written, a path by its last part without `.py`.
 
@@ -92,6 +92,7 @@ def parse_request(text: str, label: str = "") -> DecoderRequest:
         written, equals, name = "", "", head
     if equals and not written:
         raise MsbenchError(f"--decoder {text}: the label before '=' is empty")
+    _check_label(label, label in (_default_label(name, values), _default_label(name, ())))
     if len({option for option, _ in values}) < len(values):
         raise MsbenchError(f"--decoder {text}: an option is given twice")
     return request_of(label or written or _default_label(name, values), name, dict(values))
@@ -103,7 +104,16 @@ def live_request(label: str) -> DecoderRequest:
     Raises as `parse_request`.
     """
     name, values = _split(label)
+    _check_label(name, False)
     return request_of(label, name, dict(values), FILE)
+
+
+def _check_label(label: str, usual: bool) -> None:
+    """Raise `MsbenchError` for one that no text can give a row; `usual` ones go without saying."""
+    if not usual and re.search(r"[=,]|@[A-Za-z_]\w*$", label):
+        raise MsbenchError(
+            f"label {label!r}: leave out =, @ and the comma, which LABEL=NAME,… of a command or a record could not hold"
+        )
 
 
 def request_of(label: str, name: str, asked: Mapping[str, Any], entry: DecoderEntry | None = None) -> DecoderRequest:
