@@ -119,7 +119,8 @@ class QualityPass:
         report("measuring images", len(dataset), len(dataset))
         if not journal.frames:
             first = [f"{one.name}: {one.reason}" for one in dataset.skipped[:3]]
-            first += [f"{one['name']}: {one['reason']}" for one in journal.state["excluded"][:3]]
+            if lost := journal.state["excluded"]:
+                raise MsbenchError(f"all {len(lost):,} images were left out, the first for this: {lost[0]['reason']}")
             raise MsbenchError(f"{self._config.dataset}: no usable image ({'; '.join(first) or 'the set is empty'})")
         return digest.hexdigest()
 
@@ -192,7 +193,8 @@ class QualityPass:
             parts = [self._call(label, decoder, pixels[i : i + 1], keys[i : i + 1], seed)[0] for i in places]
         except MsbenchError as error:
             if not self._config.keep_going:
-                raise
+                hint = f" (batch of {len(keys)} images: --batch-size 1 tries one a call, --keep-going leaves out what fails)"
+                raise MsbenchError(f"{error}{hint if error.__cause__ else ''}") from error
             parts, places = self._what_works(label, pixels, keys, seed, error)
         return places, self._noted(label, join(parts)) if parts else Reconstruction(pixels[:0], pixels[:0], 0, 0.0, 0.0)
 
@@ -214,7 +216,7 @@ class QualityPass:
         """Leave an image out of every decoder's figures; the first reason stays."""
         excluded = self._journal.state["excluded"]
         if key not in (one["name"] for one in excluded):
-            excluded.append({"name": key, "reason": " ".join(reason.split())})
+            excluded.append({"name": key, "reason": " ".join(reason.partition("; --keep-going")[0].split())})
 
     def _call(
         self, label: str, decoder: Decoder, pixels: Tensor, keys: Sequence[str], seed: int

@@ -97,6 +97,29 @@ def test_keep_going_leaves_an_image_out_of_everybodys_figures(light: LightRun) -
     assert "n05" not in set(record.samples()["key"])
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("raises", "decoder odd-raises: decode raised RuntimeError: shapes cannot be multiplied"),
+        ("nan", "decoder odd-nan, image n00: decode gave 48 of 3072 values that are not finite"),
+    ],
+)
+def test_a_decoder_that_fails_on_every_image_is_named_once(light: LightRun, name: str, words: str) -> None:
+    with pytest.raises(MsbenchError) as caught:
+        light(f"odd-plain,odd-{name}", keep_going=True)
+    assert str(caught.value).startswith(f"all 10 images were left out, the first for this: {words}")
+    assert str(caught.value).count("decoder odd") == 1
+    assert "--keep-going" not in str(caught.value)
+
+
+def test_an_error_says_how_many_images_the_batch_had(light: LightRun) -> None:
+    with pytest.raises(MsbenchError, match=r"shapes cannot be multiplied \(batch of 4 images: --batch-size 1 tries one a call"):
+        light("odd-raises")
+    with pytest.raises(MsbenchError) as caught:
+        light("odd-twice", folder="other")
+    assert "--batch-size" not in str(caught.value)  # the contract's own words
+
+
 @pytest.mark.parametrize("name", ["torch_noise", "numpy_noise", "python_noise", "late_noise"])
 def test_global_draws_are_noticed_and_depend_on_no_batch(light: LightRun, name: str) -> None:
     runs = [light(f"odd-{name}", f"run-{size}", batch_size=size, noise_seeds=2) for size in (1, 4)]
