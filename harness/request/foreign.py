@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from harness.decoder import DTYPES, Compilable, Compiler, Decoder, DecoderOptions, DecoderSpec, NoiseSource
+from harness.decoder import Compilable, Compiler, Decoder, DecoderOptions, DecoderSpec, NoiseSource
 from harness.environment import source_sha256
 from harness.errors import MsbenchError
 from harness.noise import SampleNoise
@@ -26,6 +26,7 @@ PROBES = (64, 128, 224, 256, 384, 512)
 _LOOK_UPS = ("aten::embedding", "aten::index.Tensor", "aten::index_select")
 _DEPTH = 5  # objects within objects that are searched for modules
 _Kind = TypeVar("_Kind")
+_SEEN = {"down_factor", "latent_channels", "parameters"}  # of a spec: what a probe is for
 
 
 class ForeignDecoder:
@@ -89,10 +90,9 @@ class ForeignDecoder:
         """The object whose networks have the dtype that was asked for: a copy, so that encoder and caller keep theirs."""
         wanted = self._options.dtype
         held = _dtypes(networks)
-        if wanted != torch.float32 and not held and wanted not in {one.dtype for one in _reached(thing, Tensor)}:
-            asked = next((name for name, dtype in DTYPES.items() if dtype == wanted), wanted)
-            remedy = "keep @dtype=fp32 for it, or make it an nn.Module with parameters or buffers"
-            raise MsbenchError(f"decoder {self._options.name}: it holds no nn.Module with weights to put in {asked}: {remedy}")
+        if not held and wanted not in {torch.float32, *(one.dtype for one in _reached(thing, Tensor))}:
+            what = f"it holds no nn.Module with weights to put in {wanted}"
+            raise MsbenchError(f"decoder {self._options.name}: {what}: keep @dtype=fp32 for it, or make it an nn.Module")
         if not held - {wanted}:
             return thing
         other = copy.deepcopy(thing)
@@ -108,9 +108,7 @@ class ForeignDecoder:
         own, given = self._options.own, getattr(self._thing, "spec", None)
         told = {one.name: getattr(given, one.name) for one in fields(DecoderSpec) if hasattr(given, one.name)}
         told |= {k: int(v) if k == "down_factor" and re.fullmatch(r"\d{1,9}", v) else v for k, v in own.items() if k != "range"}
-        seen = (
-            {} if {"down_factor", "latent_channels", "parameters"} <= told.keys() - own.keys() else self._seen(networks, told)
-        )
+        seen = {} if told.keys() - own.keys() >= _SEEN else self._seen(networks, told)
         name = self._options.name
         rest = {"name": name, "steps": 1, "scales": 1, "trained_on": f"unknown ({name.rpartition('/')[2]})"}
         missing = {one.name: None for one in fields(DecoderSpec) if one.default is MISSING}
@@ -130,8 +128,7 @@ class ForeignDecoder:
             except Exception:  # noqa: BLE001 - the first image of the run tells what is wrong with decode
                 used.addresses.clear()
         grid, factor = _grid(latents), _factor(latents, side)
-        hint = "give @down_factor=N (pixels per latent position along one axis), or a spec"
-        made = f"{list(latents.shape)} of {side} px"
+        made, hint = f"{list(latents.shape)} of {side} px", "give @down_factor=N (pixels per latent position), or a spec"
         if "down_factor" not in told and factor is None:
             raise MsbenchError(f"decoder {name}: encode makes {made}, which does not show its factor: {hint}")
         if factor and isinstance(given := told.get("down_factor"), int) and given % factor:  # a multiple pads more
@@ -142,8 +139,12 @@ class ForeignDecoder:
 
     def _probe(self) -> tuple[int, Tensor]:
         """The run's side, or the smallest of `PROBES` that `encode` takes, and its latents."""
-        name, errors, sides = self._options.name, list[str](), dict.fromkeys((self._options.resolution, *PROBES))
-        for side in filter(None, sides):
+        name, errors, sides = (
+            self._options.name,
+            list[str](),
+            [*filter(None, dict.fromkeys((self._options.resolution, *PROBES)))],
+        )
+        for side in sides:
             try:
                 latents = self.encode(torch.full((1, 3, side, side), -1.0, device=self._options.device))
             except MsbenchError:
@@ -156,10 +157,8 @@ class ForeignDecoder:
                 raise MsbenchError(f"decoder {name}: encode gave {what}, wanted a torch.Tensor [B, …] of latents or indices")
             if side in PROBES or _factor(latents, side):  # images of the run that are no multiple of the factor will be padded
                 return side, latents
-        hint = "give --resolution the side that it takes, or a spec with down_factor, latent_channels and parameters"
-        raise MsbenchError(
-            f"decoder {name}: encode takes no image of {', '.join(map(str, filter(None, sides)))} px ({errors[0]}): {hint}"
-        )
+        hint = f"({errors[0]}): give --resolution the side it takes, or a spec with {', '.join(sorted(_SEEN))}"
+        raise MsbenchError(f"decoder {name}: encode takes no image of {', '.join(map(str, sides))} px {hint}")
 
 
 def _grid(latents: Tensor) -> tuple[int, int] | None:
@@ -198,10 +197,8 @@ class _Used(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, networks: Iterable[nn.Module], indices: Tensor | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        networks = list(networks)
-        parameters = {id(one): one for network in networks for one in network.parameters()}
-        buffers = {id(one): one for network in networks for one in network.buffers() if one.is_floating_point()}
-        self._weights: list[list[Tensor]] = [[*parameters.values()], [*buffers.values()]]
+        everything = [one for network in networks for one in (*network.parameters(), *_floating(network.buffers()))]
+        self._weights = {id(one): one for one in everything}.values()
         self.addresses = set[int]()
         several = [] if indices is None or indices.dim() < 3 else list(indices.unbind(1))
         self._codes = [] if indices is None else [one.flatten().long() for one in (indices, *several)]
@@ -225,8 +222,8 @@ class _Used(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def parameters(self) -> int:
         """How many were read or, as of a fitted PCA, numbers of buffers; all where no reading was seen, as of compiled code."""
-        read = [[one for one in group if _address(one) in self.addresses] for group in self._weights]
-        return sum(one.numel() for one in next(filter(None, (*read, *self._weights)), []))
+        read = [one for one in self._weights if _address(one) in self.addresses] or self._weights
+        return sum(one.numel() for one in [one for one in read if isinstance(one, nn.Parameter)] or read)
 
 
 def _address(tensor: Tensor) -> int:
@@ -262,14 +259,13 @@ def _reached(thing: object, kind: type[_Kind], depth: int = _DEPTH, seen: set[in
     return [one for part in list(held) if depth for one in _reached(part, kind, depth - 1, seen)]
 
 
-def _weights(network: nn.Module) -> list[Tensor]:
-    """Its parameters; of one without any, as a fitted PCA, its floating-point buffers."""
-    return list(network.parameters()) or [one for one in network.buffers() if one.is_floating_point()]
+def _floating(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [one for one in tensors if one.is_floating_point()]
 
 
 def _dtypes(networks: Iterable[nn.Module]) -> set[torch.dtype]:
-    """The dtypes of floating-point weights."""
-    return {one.dtype for network in networks for one in _weights(network) if one.is_floating_point()}
+    """The dtypes of floating-point parameters; of a network without any, as a fitted PCA, of its buffers."""
+    return {one.dtype for network in networks for one in _floating(list(network.parameters()) or network.buffers())}
 
 
 def _takes_noise(decode: Callable[..., Any]) -> bool:

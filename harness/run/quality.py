@@ -194,7 +194,7 @@ class QualityPass:
         except MsbenchError as error:
             if not self._config.keep_going:
                 hint = f" (batch of {len(keys)} images: --batch-size 1 tries one a call, --keep-going leaves out what fails)"
-                raise MsbenchError(f"{error}{hint if error.__cause__ else ''}") from error
+                raise MsbenchError(f"{error}{hint * bool(error.__cause__)}") from error
             parts, places = self._what_works(label, pixels, keys, seed, error)
         return places, self._noted(label, join(parts)) if parts else Reconstruction(pixels[:0], pixels[:0], 0, 0.0, 0.0)
 

@@ -395,7 +395,9 @@ def test_a_dtype_that_nothing_would_compute_in_is_refused() -> None:
     plain = SimpleNamespace(encode=lambda x: x / held.basis.view(3, 1, 1), decode=lambda z: z * held.basis.view(3, 1, 1))
     assert foreign(plain).decode(torch.ones(1, 3, 8, 8), None).dtype is torch.float32
     for thing in (plain, (plain.encode, plain.decode), Halves(), Fitted(plain=True)):
-        with pytest.raises(MsbenchError, match=r"mine: it holds no nn.Module with weights to put in bf16: keep @dtype=fp32"):
+        with pytest.raises(
+            MsbenchError, match=r"mine: it holds no nn.Module with weights to put in torch.bfloat16: keep @dtype=fp32"
+        ):
             foreign(thing, dtype=torch.bfloat16)
     held.basis = held.basis.bfloat16()  # whoever reads the options' dtype himself
     assert foreign(plain, dtype=torch.bfloat16).spec.parameters == 0
@@ -413,7 +415,7 @@ def test_a_model_of_one_size_is_probed_at_the_runs(light: LightRun, tmp_path: Pa
     assert (spec.down_factor, spec.latent_channels, spec.parameters) == (8, 5, DECODER_PARAMETERS)
     assert "built" not in " ".join(check.how for check in verify(record.folder).checks if check.agrees is None)
     with pytest.raises(
-        MsbenchError, match=r"takes no image of 64, .*takes 32 px\): give --resolution the side .* or a spec with down"
+        MsbenchError, match=r"takes no image of 64, .*takes 32 px\): give --resolution the side it takes, or a spec with down"
     ):
         build(path)
     # What the run's side does not show, another one may: 34 px become 4x4 positions.
