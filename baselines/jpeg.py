@@ -71,7 +71,7 @@ class JpegDecoder:
         """[B, 3, H, W] in [-1, 1] (rounded to uint8 first) -> uint8 [B, L]."""
         levels = ((images.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
         height, width = images.shape[-2:]
-        budget = budget_bytes(height, width, self.bits_per_pixel)
+        budget = self.budget_bits(height, width) // 8
         files = [fit_to_budget(pixels, budget)[0] for pixels in levels.permute(0, 2, 3, 1).cpu().numpy()]
         rows = torch.zeros(len(files), _LENGTH_BYTES + max([budget, *map(len, files)]), dtype=torch.uint8)
         for row, file in zip(rows, files, strict=True):
@@ -82,6 +82,10 @@ class JpegDecoder:
     def bits(self, latents: Tensor) -> list[int]:
         """Bits of each file in uint8 [B, L] from `encode`, [B]."""
         return [8 * _length(row) for row in latents.cpu().numpy()]
+
+    def budget_bits(self, height: int, width: int) -> int:
+        """Bits that a file is to take at most; one of quality 1 may take more."""
+        return 8 * budget_bytes(height, width, self.bits_per_pixel)
 
     def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
         """uint8 [B, L] from `encode` -> float32 [B, 3, H, W] in [-1, 1] on the decoder's device; `noise` is not drawn from.

@@ -35,7 +35,7 @@ class DecoderSpec:
     scales: Annotated[int, Field(strict=True, ge=1, le=64)]
     """number of resolutions visited, coarse to fine; 1 = full resolution only"""
     parameters: Annotated[int, Field(strict=True, ge=0, le=10**15)]
-    """parameters used by `decode` (the encoder is not counted)"""
+    """parameters used by `decode` (the encoder is not counted); of a network without any, its floating-point buffers"""
     weights_sha256: str | None
     """SHA-256 of the decoder's weights file; None where there are no weights"""
     encoder_sha256: str | None
@@ -96,6 +96,15 @@ class Coded(Protocol):
 
     def bits(self, latents: Tensor) -> Sequence[int]:
         """Bits of each image's code, [B]."""
+        ...
+
+
+@runtime_checkable
+class Budgeted(Coded, Protocol):
+    """Optional, beside `Coded`: a code that is to fit in so many bits."""
+
+    def budget_bits(self, height: int, width: int) -> int:
+        """Bits that the code of an image of this size is to take at most."""
         ...
 
 
@@ -166,6 +175,8 @@ class DecoderOptions:
     """options that only this kind of decoder has, as written: those of `DecoderEntry.own`"""
     offline: bool = False
     """never touch the network"""
+    resolution: int = 0
+    """side in pixels of the images that will come; 0 where that is not known, or each has its own"""
 
 
 class DecoderFactory(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -76,6 +77,11 @@ def source_sha256(thing: object) -> str | None:
     """SHA-256 of the file of the module that defines an object's class; None where there is no file."""
     path = getattr(sys.modules.get(type(thing).__module__), "__file__", None)
     return sha256_file(Path(path)) if path and Path(path).is_file() else None
+
+
+def command_line() -> str:
+    """How msbench was called, as a shell takes it again."""
+    return shlex.join(["msbench", *sys.argv[1:]])
 
 
 def cpu_model() -> str | None:

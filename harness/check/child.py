@@ -72,7 +72,7 @@ def _serve(
         _bound_memory()
     connection.send(None)
     try:
-        decoder = request.build(device, dtype)
+        decoder = request.build(device, dtype, resolution=pixels.shape[-1])
     except MsbenchError as error:
         connection.send(Finding(BUILD, False, str(error)))
         for name, _, _ in CHECKS:

@@ -57,9 +57,9 @@ def check(decoder: object, device: str = "cpu", resolution: int = RESOLUTION) ->
     where, dtype, kind = check_device(device), torch.float32, type(decoder).__name__
     if isinstance(decoder, str):
         request = parse_request(decoder)
-        built, dtype = request.build(where, dtype), request.options(where, dtype).dtype
+        built, dtype = request.build(where, dtype, resolution=resolution), request.options(where, dtype).dtype
     else:
-        built = build_by(partial(ForeignDecoder, decoder), kind, DecoderOptions(where, name=kind))
+        built = build_by(partial(ForeignDecoder, decoder), kind, DecoderOptions(where, name=kind, resolution=resolution))
     return list(conformance(built, photo_pixels(resolution).to(where), dtype))
 
 

@@ -18,9 +18,10 @@ from harness.cli.shared import DEBUG, Commands, open_streams, say
 from harness.environment import keep_freed_memory, msbench_version
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 a check failed (check, gate, verify, doctor); 2 bad input, or a file, decoder or memory that "
-    "fails; 3 a fault of msbench itself, its traceback in a file it names; 75 told to end (SIGTERM): started again, with "
-    "--resume where a command has it, it goes on; 130 interrupted; 141 the output's reader has gone."
+    "Exit codes: 0 done; 1 a check failed (check, compare --fail-on-regression, doctor, speed, verify, weights verify); "
+    "2 bad input, or a file, decoder or memory that fails; 3 a fault of msbench itself, its traceback in a file it names; "
+    "75 told to end (SIGTERM): started again, with --resume where a command has it, it goes on; 130 interrupted; 141 the "
+    "output's reader has gone."
 )
 
 app = typer.Typer(

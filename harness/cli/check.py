@@ -71,7 +71,8 @@ def new_decoder_command(file: Path) -> None:
         raise MsbenchError(f"{file}: there is no folder {file.parent}")
     made = {file: "decoder.txt", file.with_name(f"test_{file.name}"): "test.txt"}
     if there := [str(path) for path in made if path.exists()]:
-        raise MsbenchError(f"{' and '.join(there)} exists already and stays as it is: give another name")
+        exist = "exists already and stays as it is" if len(there) == 1 else "exist already and stay as they are"
+        raise MsbenchError(f"{' and '.join(there)} {exist}: give another name")
     for path, template in made.items():
         write_text(path, (_TEMPLATES / template).read_text(encoding="utf-8").replace("MY_MODEL", file.name))
         shared.say(f"wrote {path}")

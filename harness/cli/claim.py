@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli import shared
+from harness.environment import command_line
 from harness.errors import MsbenchError
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ def _make_runs(config: RunConfig, folder: Path, names: Sequence[str]) -> list[tu
 
     device = check_device(config.device)
     found: list[tuple[Record, str | None]] = []
-    specs = {name: parse_request(name).build(device, config.dtype, config.offline).spec for name in names}
+    specs = {
+        name: parse_request(name).build(device, config.dtype, config.offline, config.resolution or 0).spec for name in names
+    }
     wanted = [(name, name, config.noise_seeds) for name in names[:3]]
     for name in names[3:]:
         wanted += [(name, f"{name}@steps={n}", config.noise_seeds if n <= FEW else 1) for n in grid(specs[name].scales)]
@@ -105,5 +107,5 @@ def _make_runs(config: RunConfig, folder: Path, names: Sequence[str]) -> list[tu
         cell = folder / f"{safe_name(parse_request(text).label)}-{(specs[name].weights_sha256 or 'none')[:8]}"
         asked = replace(config, decoders=(text,), noise_seeds=seeds, output_dir=cell, resume=(cell / RECORD).is_file())
         with shared.progress_bar() as progress:
-            found.append((evaluate(asked, progress, " ".join(["msbench", *sys.argv[1:]])), None))
+            found.append((evaluate(asked, progress, command_line()), None))
     return found

@@ -64,14 +64,18 @@ def explanation_tables(found: Explanation) -> list[Table]:
     users: dict[str, str] = {}
     for metric, protocol in found.protocol.items():
         rows: list[tuple[str | Cell | None, ...]] = [("the protocol", _number(protocol), None, "run", "")]
+        lacking: dict[str, list[str]] = {}
         for one in (one for one in found.findings if one.convention.metric == metric):
+            if one.value is None:
+                lacking.setdefault(one.source, []).append(one.convention.name)
+                continue
             users |= {user: USERS[user] for user in one.convention.users}
-            source = one.source if one.value is not None else f"not computed: {one.source}"
             shift = number(one.shift, lambda shift: f"{shift:+.3g}")
-            rows.append((one.convention.name, _number(one.value), shift, source, ", ".join(one.convention.users)))
+            rows.append((one.convention.name, _number(one.value), shift, one.source, ", ".join(one.convention.users)))
+        notes = [f"not computed: {reason}: {'; '.join(names)}" for reason, names in lacking.items()]
         title = f"{metric} of {found.label}, n = {found.n:,}, noise seed {found.noise_seed}"
         headers = ("convention", "value", "shift", "computed from", "used by")
-        tables.append(listing(headers, rows, title, wrap=("computed from", "used by")))
+        tables.append(listing(headers, rows, title, notes, wrap=("computed from", "used by")))
     return [*tables, listing(("used by", "where to read it"), list(users.items()))]
 
 

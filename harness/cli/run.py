@@ -14,6 +14,7 @@ import typer
 
 from harness.cli import shared
 from harness.cli.runfile import read_run_file
+from harness.environment import command_line
 from harness.report.table import select, significant
 
 if TYPE_CHECKING:
@@ -88,8 +89,7 @@ def run_command(
         shared.give_stdout_back()
         raise typer.Exit(start_processes(processes, sys.argv[1:]))
     with shared.progress_bar() as progress:
-        command = " ".join(["msbench", *sys.argv[1:]])
-        record = evaluate(request, progress, command, partial(_show_figures, dataset) if sizes and cost else None)
+        record = evaluate(request, progress, command_line(), partial(_show_figures, dataset) if sizes and cost else None)
     show_record(record, dataset, names, save_images, as_json)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 
 from harness.cli import shared
 from harness.cli.run import show_record
+from harness.environment import command_line
 from harness.errors import MsbenchError
 
 
@@ -53,7 +53,7 @@ def score_command(
     names = shared.parse_names(columns)
     check_columns(names, config.extra_metrics, ())
     with shared.progress_bar() as progress:
-        record = evaluate(config, progress, " ".join(["msbench", *sys.argv[1:]]))
+        record = evaluate(config, progress, command_line())
     show_record(record, str(reference), names, save_images, as_json)
 
 

@@ -105,8 +105,8 @@ def compare(
     comparisons: tuple[Compared, ...] = ()
     costs: tuple[CostRatio, ...] = ()
     seeds: tuple[SeedSpread, ...] = ()
+    rows = read_rows(runs, opened, bases)
     if not forced:
-        rows = read_rows(runs, opened, bases)
         groups = _training_groups(rows)
         seeds = tuple(spread for label, members in groups.items() for spread in _seed_spread(label, members))
         everything = rows + [_group_row(label, members) for label, members in groups.items()]
@@ -126,6 +126,7 @@ def compare(
         warnings += [*_one_sided(pairs), *refused]
         if not all(run.has_features for run in opened):
             warnings.append("some runs kept no Inception features: their rFID and KID are not tested")
+    warnings += _unlike_samples(rows, runs)
     records, told = tuple(record for record, _ in runs), tuple(dict.fromkeys(warnings))
     return Comparison(records, tuple(results), comparisons, costs, seeds, merged, after, told, forced)
 
@@ -201,6 +202,20 @@ def _of_equal_rate(pairs: list[_Pair]) -> tuple[list[_Pair], list[str]]:
     """The pairs whose rates are not known to differ, and the labels of the other rows."""
     unequal = [row.label for row, base, _ in pairs if other_rate(rate_ratio(row.result, base.result))]
     return [pair for pair in pairs if pair[0].label not in unequal], unequal
+
+
+def _unlike_samples(rows: Sequence[Row], runs: Sequence[tuple[Record, str | None]]) -> list[str]:
+    """A line for every figure of a record that is not what its samples, or a set metric that was computed here, give."""
+    found = []
+    for row in rows:
+        for metric, said in row.result.metrics.items():
+            if said is None or metric not in row.measured.per_image.keys() | row.measured.statistics or metric not in METRICS:
+                continue
+            value = float(np.mean(row.measured.per_seed(metric) or [row.measured.value(metric)]))
+            if not math.isclose(said, value, rel_tol=1e-6, abs_tol=1e-6):
+                told = f"{row.label}: the record says {metric} {said:.6g}, its samples give {value:.6g}"
+                found.append(f"{told}: see `msbench verify {runs[row.position][0].folder}`")
+    return found
 
 
 def _one_sided(pairs: Sequence[_Pair]) -> list[str]:

@@ -187,7 +187,7 @@ class Sources:
             raise Needs("the decoder: ask for it by --redo")
         if dtype == used:
             raise Needs(f"another dtype than the run's own {used}")
-        built = rebuild(self.result, parse_dtype(dtype or used), own)
+        built = rebuild(self.run, self.result, parse_dtype(dtype or used), own)
         if isinstance(built, str):
             raise Needs(f"another decoder: {built}")
         if other_weights(self.run, self.result, built):

@@ -52,11 +52,6 @@ def truncated(image: Image, _: int) -> Image:
     return np.floor(image).astype(np.uint8)
 
 
-def unrounded(image: Image, _: int) -> Image:
-    """Floats as they come."""
-    return image
-
-
 def jpeg(quality: int, image: Image, _: int) -> Image:
     """Written as JPEG by Pillow and read again."""
     stream = BytesIO()

@@ -26,8 +26,6 @@ from harness.metrics.metric import Metric, distances
 
 _STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 """Convolutions of each stage: their positions in torchvision's `vgg16().features`."""
-_CHANNELS = (3, 64, 128, 256, 512, 512)
-"""Channels of the image and of each stage; α and β hold one weight for each of the 1,475."""
 _C = 1e-6
 """c1 and c2 of the paper, as the authors' code sets them."""
 _POOL_FLOOR = 1e-12

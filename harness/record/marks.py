@@ -43,7 +43,7 @@ def other_rate(ratio: float | None) -> bool:
 
 def row_marks(result: Result, details: Details, dataset: DatasetFacts) -> list[str]:
     """What a reader must know of one row before quoting it, a few words each; empty for most."""
-    noise, marks = details.noise, []
+    noise, marks = details.noise, [*details.notes]
     if noise.global_draws:
         marks.append("draws its own random numbers")
     if (noise.batch_dependence or 0.0) > 1.0:  # one level is rounding

@@ -16,11 +16,14 @@ HASHES = ("weights_sha256", "encoder_sha256")
 """fields of a spec that say which weights a decoder has"""
 
 
-def rebuild(result: Result, dtype: torch.dtype = torch.float32, own: Mapping[str, str] | None = None) -> Decoder | str:
+def rebuild(
+    run: Run, result: Result, dtype: torch.dtype = torch.float32, own: Mapping[str, str] | None = None
+) -> Decoder | str:
     """The decoder of a row on the CPU in `dtype`, with `own` among its options; or why it cannot be built."""
+    side = run.record.data.dataset.info.resolution
     asked = {name: value for name, value in result.options.items() if name != "dtype"} | dict(own or {})
     try:
-        return request_of(result.label, result.decoder, asked).build(torch.device("cpu"), dtype)
+        return request_of(result.label, result.decoder, asked).build(torch.device("cpu"), dtype, resolution=side)
     except MsbenchError as error:
         return f"the decoder cannot be built here: {error}"
 

@@ -177,6 +177,8 @@ class Details:
     """null where cost was not measured"""
     files_sha256: str | None = None
     """of finished images: hash over keys and file hashes; null for decoders that decode"""
+    notes: tuple[str, ...] = ()
+    """what its values and its code showed that a reader must know, a few words each"""
 
 
 @dataclass(frozen=True, slots=True)

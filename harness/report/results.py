@@ -23,6 +23,7 @@ Form = Callable[[float], str]
 SMALL_N = 10_000
 """Below this many images FID and KID are not put beside published figures."""
 NOT_COMPARABLE = "rFID and KID are not comparable with 50k figures"
+_NEVER_NEGATIVE = ("rfid", "lpips", "dists", "latent_error", "spectral")  # an estimated interval may end below 0, as KID may
 _IN_A_BLOCK = 5  # metrics with intervals that 80 columns hold
 
 
@@ -61,7 +62,8 @@ class Figure:
             value, interval = self.value(result), _interval(result, self.key)
             parts: tuple[str, ...] = () if value is None else (self.text(value),)
             if parts and interval:
-                parts += (f"[{self.text(interval[0])},", f"{self.text(interval[1])}]")
+                low = max(interval[0], 0.0) if self.key in _NEVER_NEGATIVE else interval[0]
+                parts += (f"[{self.text(low)},", f"{self.text(interval[1])}]")
             if parts and self.key == "rate.bits_per_image" and result["rate"]["kind"] == "nominal":
                 parts += ("nominal",)
             found.append(Cell(value, parts, index in best))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields
 from itertools import islice
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +21,19 @@ from harness.environment import source_sha256
 from harness.errors import MsbenchError
 from harness.noise import SampleNoise
 
-PROBES = (64, 128, 256, 512)
-"""sides in pixels of the black images that an encoder is tried on, until it takes one"""
+PROBES = (64, 128, 224, 256, 384, 512)
+"""sides in pixels of the black images that an encoder is tried on after the run's own, until it takes one"""
 _LOOK_UPS = ("aten::embedding", "aten::index.Tensor", "aten::index_select")
 _DEPTH = 5  # objects within objects that are searched for modules
+_Kind = TypeVar("_Kind")
+_SEEN = {"down_factor", "latent_channels", "parameters"}  # of a spec: what a probe is for
 
 
 class ForeignDecoder:
     """Somebody's object behind the contract.
 
     Networks are put in evaluation mode and on the device. `encode` runs in the dtype they have, `decode` in `options.dtype`, by
-    a copy where that is another one.
+    a copy, buffers included, where that is another one.
 
     Args:
         thing: has `encode(images)` and `decode(latents)` or `decode(latents, noise)`, and may have a `spec`, whole or in part;
@@ -39,7 +42,8 @@ class ForeignDecoder:
         source: SHA-256 of the file it comes from; None = of the file that defines its class.
 
     Raises:
-        MsbenchError: it has no `encode` and `decode`, an option does not fit, or something cannot be seen and must be given.
+        MsbenchError: it has no `encode` and `decode`, an option does not fit, nothing of it computes in `options.dtype`, or
+            something cannot be seen and must be given.
     """
 
     def __init__(self, thing: Any, options: DecoderOptions, source: str | None = None) -> None:
@@ -85,7 +89,11 @@ class ForeignDecoder:
     def _in_dtype(self, thing: Any, networks: list[nn.Module]) -> Any:
         """The object whose networks have the dtype that was asked for: a copy, so that encoder and caller keep theirs."""
         wanted = self._options.dtype
-        if not _dtypes(networks) - {wanted}:
+        held = _dtypes(networks)
+        if not held and wanted not in {torch.float32, *(one.dtype for one in _reached(thing, Tensor))}:
+            what = f"it holds no nn.Module with weights to put in {wanted}"
+            raise MsbenchError(f"decoder {self._options.name}: {what}: keep @dtype=fp32 for it, or make it an nn.Module")
+        if not held - {wanted}:
             return thing
         other = copy.deepcopy(thing)
         mine = networks_of(other)
@@ -99,8 +107,8 @@ class ForeignDecoder:
         """Its own spec, completed by what can be seen."""
         own, given = self._options.own, getattr(self._thing, "spec", None)
         told = {one.name: getattr(given, one.name) for one in fields(DecoderSpec) if hasattr(given, one.name)}
-        told |= {k: int(v) if k == "down_factor" and v.isdecimal() else v for k, v in own.items() if k != "range"}
-        seen = {} if {"down_factor", "latent_channels", "parameters"} <= told.keys() else self._seen(networks, told)
+        told |= {k: int(v) if k == "down_factor" and re.fullmatch(r"\d{1,9}", v) else v for k, v in own.items() if k != "range"}
+        seen = {} if told.keys() - own.keys() >= _SEEN else self._seen(networks, told)
         name = self._options.name
         rest = {"name": name, "steps": 1, "scales": 1, "trained_on": f"unknown ({name.rpartition('/')[2]})"}
         missing = {one.name: None for one in fields(DecoderSpec) if one.default is MISSING}
@@ -119,20 +127,24 @@ class ForeignDecoder:
                     self.decode(latents.clone(), noise)
             except Exception:  # noqa: BLE001 - the first image of the run tells what is wrong with decode
                 used.addresses.clear()
-        shape = list(latents.shape)
-        sequence = latents.dim() < (3 if discrete else 4)
-        height, width = (side, side) if sequence else shape[-2:]
-        if "down_factor" not in told and (height != width or not height or side % height):
-            hint = "give @down_factor=N (pixels per latent position along one axis), or a spec"
-            raise MsbenchError(f"decoder {name}: encode makes {shape} of {side} px, which does not show its factor: {hint}")
-        channels = None if sequence or discrete else shape[1]
-        found = {"down_factor": side // max(height, 1), "latent_channels": channels, "parameters": used.parameters()}
+        grid, factor = _grid(latents), _factor(latents, side)
+        made, hint = f"{list(latents.shape)} of {side} px", "give @down_factor=N (pixels per latent position), or a spec"
+        if "down_factor" not in told and factor is None:
+            raise MsbenchError(f"decoder {name}: encode makes {made}, which does not show its factor: {hint}")
+        if factor and isinstance(given := told.get("down_factor"), int) and given % factor:  # a multiple pads more
+            raise MsbenchError(f"decoder {name}: down_factor {given} does not fit: encode makes {made}, a factor of {factor}")
+        channels = None if grid is None or discrete else latents.shape[1]
+        found = {"down_factor": factor, "latent_channels": channels, "parameters": used.parameters()}
         return {**found, "codebook_sizes": used.codebook_sizes()}
 
     def _probe(self) -> tuple[int, Tensor]:
-        """The smallest side that `encode` takes, and its latents."""
-        name, errors = self._options.name, list[str]()
-        for side in PROBES:
+        """The run's side, or the smallest of `PROBES` that `encode` takes, and its latents."""
+        name, errors, sides = (
+            self._options.name,
+            list[str](),
+            [*filter(None, dict.fromkeys((self._options.resolution, *PROBES)))],
+        )
+        for side in sides:
             try:
                 latents = self.encode(torch.full((1, 3, side, side), -1.0, device=self._options.device))
             except MsbenchError:
@@ -143,8 +155,21 @@ class ForeignDecoder:
             if not isinstance(latents, Tensor) or latents.dim() < 2:
                 what = f"shape {list(latents.shape)}" if isinstance(latents, Tensor) else f"a {type(latents).__name__}"
                 raise MsbenchError(f"decoder {name}: encode gave {what}, wanted a torch.Tensor [B, …] of latents or indices")
-            return side, latents
-        raise MsbenchError(f"decoder {name}: encode takes no image of {', '.join(map(str, PROBES))} px ({errors[-1]})")
+            if side in PROBES or _factor(latents, side):  # images of the run that are no multiple of the factor will be padded
+                return side, latents
+        hint = f"({errors[0]}): give --resolution the side it takes, or a spec with {', '.join(sorted(_SEEN))}"
+        raise MsbenchError(f"decoder {name}: encode takes no image of {', '.join(map(str, sides))} px {hint}")
+
+
+def _grid(latents: Tensor) -> tuple[int, int] | None:
+    """Height and width of latents; None of a sequence."""
+    return None if latents.dim() < 3 + latents.is_floating_point() else (latents.shape[-2], latents.shape[-1])
+
+
+def _factor(latents: Tensor, side: int) -> int | None:
+    """Pixels per latent position along one axis, 1 of a sequence; None where the grid does not show it."""
+    height, width = _grid(latents) or (side, side)
+    return side // height if height == width and height and side % height == 0 else None
 
 
 def has_codec(thing: object) -> bool:
@@ -172,7 +197,8 @@ class _Used(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, networks: Iterable[nn.Module], indices: Tensor | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._parameters = {id(one): one for network in networks for one in network.parameters()}
+        everything = [one for network in networks for one in (*network.parameters(), *_floating(network.buffers()))]
+        self._weights = {id(one): one for one in everything}.values()
         self.addresses = set[int]()
         several = [] if indices is None or indices.dim() < 3 else list(indices.unbind(1))
         self._codes = [] if indices is None else [one.flatten().long() for one in (indices, *several)]
@@ -195,42 +221,51 @@ class _Used(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return sizes if sizes and len(sizes) == len(self._codes) - 1 else None
 
     def parameters(self) -> int:
-        """How many were read; all of them where no reading was seen, as in compiled code."""
-        read = [one.numel() for one in self._parameters.values() if _address(one) in self.addresses]
-        return sum(read or [one.numel() for one in self._parameters.values()])
+        """How many were read or, as of a fitted PCA, numbers of buffers; all where no reading was seen, as of compiled code."""
+        read = [one for one in self._weights if _address(one) in self.addresses] or self._weights
+        return sum(one.numel() for one in [one for one in read if isinstance(one, nn.Parameter)] or read)
 
 
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def networks_of(thing: object, depth: int = _DEPTH, seen: set[int] | None = None) -> list[nn.Module]:
+def networks_of(thing: object) -> list[nn.Module]:
     """Modules that an object is, holds, or, as a function, reaches."""
+    return _reached(thing, nn.Module)
+
+
+def _reached(thing: object, kind: type[_Kind], depth: int = _DEPTH, seen: set[int] | None = None) -> list[_Kind]:
+    """Objects of a kind that an object is, holds, or, as a function, reaches; not what modules and tensors hold."""
     seen = set() if seen is None else seen
     if id(thing) in seen or isinstance(thing, (type, ModuleType)):
         return []
     seen.add(id(thing))
-    if isinstance(thing, nn.Module):
-        return [thing]
+    if isinstance(thing, (nn.Module, Tensor)):
+        return [thing] if isinstance(thing, kind) else []
     held: Iterable[Any] = ()
     match thing:
         case MethodType():
             held = (thing.__self__,)
         case FunctionType():
-            reached = inspect.getclosurevars(thing)
-            held = (*reached.nonlocals.values(), *reached.globals.values())
+            names = inspect.getclosurevars(thing)
+            held = (*names.nonlocals.values(), *names.globals.values())
         case dict():
             held = thing.values()
         case list() | tuple():
             held = thing
         case _ if hasattr(thing, "__dict__"):
             held = vars(thing).values()
-    return [network for one in list(held) if depth for network in networks_of(one, depth - 1, seen)]
+    return [one for part in list(held) if depth for one in _reached(part, kind, depth - 1, seen)]
+
+
+def _floating(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [one for one in tensors if one.is_floating_point()]
 
 
 def _dtypes(networks: Iterable[nn.Module]) -> set[torch.dtype]:
-    """The dtypes of floating-point parameters."""
-    return {one.dtype for network in networks for one in network.parameters() if one.is_floating_point()}
+    """The dtypes of floating-point parameters; of a network without any, as a fitted PCA, of its buffers."""
+    return {one.dtype for network in networks for one in _floating(list(network.parameters()) or network.buffers())}
 
 
 def _takes_noise(decode: Callable[..., Any]) -> bool:

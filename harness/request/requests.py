@@ -1,7 +1,7 @@
 """What is asked of each decoder: `[LABEL=]NAME[@option=value]…`, read once for every command.
 
 NAME is a registry name, KIND:LOCATION, or the path of a file, `my_model.py` or `my_model.py:attribute`. Options begin only at
-an `@` that `identifier=` follows, so that an `@` in a path or a revision stays where it is.
+an `@` that `identifier=` follows, so that an `@` in a path or a revision stays where it is; and a path that exists stays one.
 """
 
 from __future__ import annotations
@@ -62,23 +62,23 @@ class DecoderRequest:
         """The same row, where it does not say these itself."""
         return replace(self, steps=self.steps or steps, scales=self.scales or scales, checkpoint=self.checkpoint or checkpoint)
 
-    def options(self, device: torch.device, dtype: torch.dtype, offline: bool = False) -> DecoderOptions:
+    def options(self, device: torch.device, dtype: torch.dtype, offline: bool = False, resolution: int = 0) -> DecoderOptions:
         """What its factory is given; `dtype` counts where the row names none."""
         checkpoint = self.checkpoint and self.checkpoint.expanduser()
         own_dtype = dtype if self.dtype is None else DTYPES[self.dtype]
         sizes = self.steps, self.scales, self.weights or "trained", self.preset
-        return DecoderOptions(device, own_dtype, checkpoint, *sizes, own=self.own, offline=offline)
+        return DecoderOptions(device, own_dtype, checkpoint, *sizes, own=self.own, offline=offline, resolution=resolution)
 
-    def build(self, device: torch.device, dtype: torch.dtype, offline: bool = False) -> Decoder:
+    def build(self, device: torch.device, dtype: torch.dtype, offline: bool = False, resolution: int = 0) -> Decoder:
         """The decoder; raises as `build_decoder` does."""
-        return build_decoder(self.name, self.options(device, dtype, offline))
+        return build_decoder(self.name, self.options(device, dtype, offline, resolution))
 
 
 _COMMON = tuple(one.name for one in fields(DecoderRequest) if one.name not in ("label", "name", "own"))
 
 
 def parse_request(text: str, label: str = "") -> DecoderRequest:
-    """The row that `[LABEL=]NAME[@option=value]…` asks for; `label` goes before one in the text.
+    """The row that `[LABEL=]NAME[@option=value]…` asks for; `label` goes before one in the text and must have a place there.
 
     Without either a row is called as it is written, a path by its last part without `.py`.
 
@@ -92,6 +92,7 @@ def parse_request(text: str, label: str = "") -> DecoderRequest:
         written, equals, name = "", "", head
     if equals and not written:
         raise MsbenchError(f"--decoder {text}: the label before '=' is empty")
+    _check_label(label, label in (_default_label(name, values), _default_label(name, ())))
     if len({option for option, _ in values}) < len(values):
         raise MsbenchError(f"--decoder {text}: an option is given twice")
     return request_of(label or written or _default_label(name, values), name, dict(values))
@@ -103,7 +104,16 @@ def live_request(label: str) -> DecoderRequest:
     Raises as `parse_request`.
     """
     name, values = _split(label)
+    _check_label(name, False)
     return request_of(label, name, dict(values), FILE)
+
+
+def _check_label(label: str, usual: bool) -> None:
+    """Raise `MsbenchError` for one that no text can give a row; `usual` ones go without saying."""
+    if not usual and re.search(r"[=,]|@[A-Za-z_]\w*$", label):
+        raise MsbenchError(
+            f"label {label!r}: leave out =, @ and the comma, which LABEL=NAME,… of a command or a record could not hold"
+        )
 
 
 def request_of(label: str, name: str, asked: Mapping[str, Any], entry: DecoderEntry | None = None) -> DecoderRequest:
@@ -126,14 +136,14 @@ def parse_requests(texts: Iterable[str]) -> tuple[DecoderRequest, ...]:
     Raises:
         MsbenchError: there is none, or two share a label; see `parse_request` for the rest.
     """
-    texts = tuple(texts)
-    if not texts:
-        raise MsbenchError("no decoder given: use --decoder NAME[,NAME…]; `msbench ls decoders` lists them")
     requests = tuple(map(parse_request, texts))
+    if not requests:
+        raise MsbenchError("no decoder given: use --decoder NAME[,NAME…]; `msbench ls decoders` lists them")
     labels = [request.label for request in requests]
-    for text, label in zip(texts, labels, strict=True):
-        if labels.count(label) > 1:
-            raise MsbenchError(f"--decoder names {label} twice: write LABEL={text} to give one of the rows a name of its own")
+    for request in requests:
+        if labels.count(request.label) > 1:
+            example = replace(request, label="LABEL").text()
+            raise MsbenchError(f"--decoder names {request.label} twice: write {example} to give a row a name of its own")
     return requests
 
 
@@ -156,9 +166,23 @@ def _is_one(text: str) -> bool:
 
 
 def _split(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """What comes before the options, and each option with its value."""
-    head, *rest = _OPTION.split(text.strip())
-    return head, list(zip(rest[::2], rest[1::2], strict=True))
+    """What comes before the options, and each option with its value; within a path that exists no option begins."""
+    text, option, begin, found = text.strip(), "", 0, list[tuple[str, str]]()
+    while True:
+        ends = [*_OPTION.finditer(text, begin), None]
+        parts = [text[begin : end and end.start()] for end in ends]
+        longest = next((n for n in range(len(ends) - 1, 0, -1) if _is_path(parts[n], option)), 0)
+        found.append((option, parts[longest]))
+        if (end := ends[longest]) is None:
+            return found[0][1], found[1:]
+        option, begin = end[1], end.end()
+
+
+def _is_path(part: str, option: str) -> bool:
+    """An option's value, or without one a name with or without label, is a path that exists."""
+    names = part, part.partition("=")[2]
+    places = (name for name in names if _location(name) != name or re.search(r"\.py(:\w+)?$", name))
+    return os.path.exists(part) if option else any(map(_exists, places))
 
 
 def _location(name: str) -> str:
@@ -184,8 +208,8 @@ def _last(text: str) -> str:
 
 def _value(name: str, option: str, value: str) -> int | Path | str:
     if option in _MOST:
-        if not value.isdecimal() or not 1 <= int(value) <= _MOST[option]:
-            raise MsbenchError(f"--decoder {name}: {option} is a whole number from 1 to {_MOST[option]:,}, not {value!r}")
+        if not re.fullmatch(r"\d{1,9}", value) or not 1 <= int(value) <= _MOST[option]:
+            raise MsbenchError(f"--decoder {name}: {option} is a whole number from 1 to {_MOST[option]:,}, not {value[:40]!r}")
         return int(value)
     if option == "weights" and value not in ("trained", "random"):
         raise MsbenchError(f"--decoder {name}: weights is trained or random, not {value!r}")

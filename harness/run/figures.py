@@ -21,7 +21,7 @@ from harness.record.measured import Measured, clusters_of, mean_columns
 from harness.record.run import FILE, REFERENCE, files_sha256, pixels_id
 from harness.record.schema import Details, Interval, IntervalNote, NoiseFacts, Result, RfidLine
 from harness.report.sheet import write_sheet
-from harness.run.journal import PIXELS, Journal, seen_warnings
+from harness.run.journal import PIXELS, Journal, seen_notes, seen_warnings
 from harness.run.rate import rate_of
 
 LEVEL = 0.95
@@ -155,6 +155,7 @@ def decoder_figures(
         rfid_warning=None if line is None else line.warning(),
         cost=None,
         files_sha256=files_sha256(keys, rows[FILE]) if FILE in rows else None,
+        notes=tuple(seen_notes(journal.state, label)),
     )
     return result, details
 

@@ -266,13 +266,25 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return whole
 
 
+def seen_notes(state: Mapping[str, Any], label: str) -> list[str]:
+    """What a decoder's values and its code show that a reader must know, a few words each."""
+    seen, found = state["decoders"][label], list[str]()
+    if seen["values"] and (range_ := another_range(seen["low"], seen["high"], state["darkest"])):
+        remedy = (
+            "a model of a file or object says so by @range=01" if range_ == "[0, 1]" else "let it return output / 127.5 - 1"
+        )
+        ends = f"({seen['low']:.3g} to {seen['high']:.3g})"
+        found.append(f"output looks like {range_} instead of [-1, 1] {ends}: {remedy}")
+    if over := seen["code"].get("over"):
+        found.append(f"budget not reached: {over:,} of {seen['code']['images']:,} images take more bits than it was given")
+    return found
+
+
 def seen_warnings(state: Mapping[str, Any]) -> list[str]:
     """What a reader must know of decoders that do not what the contract says, one line each."""
     found = []
     for label, seen in state["decoders"].items():
-        if seen["values"] and (range_ := another_range(seen["low"], seen["high"], state["darkest"])):
-            seen_range = f"({seen['low']:.3g} to {seen['high']:.3g})"
-            found.append(f"decoder {label}: output looks like {range_} instead of [-1, 1] {seen_range}")
+        found += [f"decoder {label}: {note}" for note in seen_notes(state, label)]
         found += [f"decoder {label}: {count:,} images {note}" for note, count in seen.get("notes", {}).items() if count]
         if seen["alone"]:
             found.append(f"decoder {label}: draws from a global random generator; it ran image by image, seeded by key")

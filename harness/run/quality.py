@@ -139,7 +139,9 @@ class QualityPass:
             discard(self._folder)
             journal = Journal.read([self._folder], self._fresh)
         if parts and journal.parts and not journal.frames and not self._config.shard:
-            first = [f"{one['name']}: {one['reason']}" for why in ("skipped", "excluded") for one in journal.left_out(why)[:3]]
+            if lost := journal.left_out("excluded"):
+                raise MsbenchError(f"all {len(lost):,} images were left out, the first for this: {lost[0]['reason']}")
+            first = [f"{one['name']}: {one['reason']}" for one in journal.left_out("skipped")[:3]]
             raise MsbenchError(f"{self._config.dataset}: no usable image ({'; '.join(first) or 'the set is empty'})")
         return journal
 
@@ -228,7 +230,8 @@ class QualityPass:
                 tensors[feature_key(label, seed)] = torch.from_numpy(self._suite.inception_features(one.pixels))
             decoded = one.pixels.permute(0, 2, 3, 1).contiguous().cpu()
             if seed == self._config.seed:
-                count_code(self._seen(label)["code"], self._decoders[label], one.latents, pixels.shape[-2] * pixels.shape[-1])
+                size = pixels.shape[-2], pixels.shape[-1]
+                count_code(self._seen(label)["code"], self._decoders[label], one.latents, size)
                 if show:
                     tensors[f"shown:{label}"] = decoded[show]
                 wanted = 0 if label in batch.finished else self._latents
@@ -254,7 +257,8 @@ class QualityPass:
             parts = [self._call(label, decoder, pixels[i : i + 1], keys[i : i + 1], seed)[0] for i in places]
         except MsbenchError as error:
             if not self._config.keep_going:
-                raise
+                hint = f" (batch of {len(keys)} images: --batch-size 1 tries one a call, --keep-going leaves out what fails)"
+                raise MsbenchError(f"{error}{hint * bool(error.__cause__)}") from error
             parts, places = self._what_works(label, pixels, keys, seed, error)
         return places, self._noted(label, join(parts)) if parts else Reconstruction(pixels[:0], pixels[:0], 0, 0.0, 0.0)
 
@@ -276,7 +280,7 @@ class QualityPass:
         """Leave an image out of every decoder's figures; the first reason stays."""
         excluded = self._writer.state["excluded"]
         if key not in (one["key"] for one in excluded):
-            excluded.append({"key": key, "name": key, "reason": " ".join(reason.split())})
+            excluded.append({"key": key, "name": key, "reason": " ".join(reason.partition("; --keep-going")[0].split())})
 
     def _call(
         self, label: str, decoder: Decoder, pixels: Tensor, keys: Sequence[str], seed: int

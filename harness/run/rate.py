@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from harness.cost.modes import eager_of
-from harness.decoder import Coded, Decoder, DecoderSpec
+from harness.decoder import Budgeted, Coded, Decoder, DecoderSpec
 from harness.errors import plugin_boundary
 from harness.record.schema import Rate
 from harness.run.reconstruct import by_codebook
@@ -21,11 +21,11 @@ NOMINAL_BITS = 16
 
 def new_count() -> dict[str, Any]:
     """Nothing counted yet."""
-    return {"bits": 0.0, "images": 0, "pixels": 0, "kind": "", "usage": []}
+    return {"bits": 0.0, "images": 0, "pixels": 0, "kind": "", "usage": [], "over": 0}
 
 
-def count_code(count: dict[str, Any], decoder: Decoder, latents: Tensor, pixels: int) -> None:
-    """Add the code of a batch of images of so many pixels each."""
+def count_code(count: dict[str, Any], decoder: Decoder, latents: Tensor, size: tuple[int, int]) -> None:
+    """Add the code of a batch of images of one height and width."""
     spec, coded = decoder.spec, eager_of(decoder)
     if spec.codebook_sizes is not None:
         kind, indices = "tokens", by_codebook(decoder, latents)
@@ -36,7 +36,9 @@ def count_code(count: dict[str, Any], decoder: Decoder, latents: Tensor, pixels:
                 used[str(index)] = used.get(str(index), 0) + int(times)
     elif isinstance(coded, Coded):
         with plugin_boundary(f"decoder {spec.name}", "bits"):
-            kind, bits = "files", float(sum(coded.bits(latents)))
+            each = coded.bits(latents)
+            over = sum(one > coded.budget_bits(*size) for one in each) if isinstance(coded, Budgeted) else 0
+        kind, bits, count["over"] = "files", float(sum(each)), count["over"] + over
     elif latents.is_floating_point() and (spec.latent_channels is not None or latents.ndim < 4):  # [B, 3, H, W] is no code
         kind, bits = "nominal", float(NOMINAL_BITS * latents.numel())
     else:
@@ -44,14 +46,14 @@ def count_code(count: dict[str, Any], decoder: Decoder, latents: Tensor, pixels:
     count["kind"] = kind
     count["bits"] += bits
     count["images"] += len(latents)
-    count["pixels"] += len(latents) * pixels
+    count["pixels"] += len(latents) * size[0] * size[1]
 
 
 def merge_counts(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """What two processes counted of one decoder, as one of them would have."""
     usage = one["usage"] or [{} for _ in other["usage"]]
     pairs = zip(usage, other["usage"] or [{} for _ in usage], strict=True)
-    sums = {name: one[name] + other[name] for name in ("bits", "images", "pixels")}
+    sums = {name: one[name] + other[name] for name in ("bits", "images", "pixels", "over")}
     return {**sums, "kind": one["kind"] or other["kind"], "usage": [dict(Counter(a) + Counter(b)) for a, b in pairs]}
 
 

@@ -91,7 +91,7 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
             rows, folder = {row.label: row for row in config.requests()}, config.output_dir or new_run_folder(config)
             _check_places(config, folder, dataset)
             with stages.stage("loading decoders"):
-                decoders = {label: _built(config, row, device) for label, row in rows.items()}
+                decoders = {label: _built(config, row, device, dataset.info.resolution) for label, row in rows.items()}
                 told = [*_match(decoders, dataset), *name_clashes([row.name for row in rows.values()])]
                 if config.latent_noise:
                     told.append(f"latents were decoded with noise of {config.latent_noise:g} spreads of each channel added")
@@ -202,7 +202,7 @@ class _Run:
 
     def measure_cost(self, journal: Journal, device: torch.device, report: Progress) -> None:
         """Each decoder's cost; one that fails does not keep the others from being measured."""
-        config, failures = self.config, []
+        config, info, failures = self.config, self.dataset.info, list[str]()
         if config.cost is None:
             return
         for index, (label, decoder) in enumerate(self.decoders.items()):
@@ -212,7 +212,7 @@ class _Run:
             latents = concatenate(journal.tensors[f"latents:{label}"]).to(device)
             try:
                 with self.stages.stage("measuring cost"), plugin_boundary(f"decoder {label}", "measuring its cost"):
-                    fewer = partial(_built, config, self.rows[label], device) if self.dataset.info.demo else None
+                    fewer = partial(_built, config, self.rows[label], device, info.resolution) if info.demo else None
                     cost = measure_cost(decoder, latents, config.seed, config.cost, device, fewer=fewer)
             except MsbenchError as error:
                 failures.append(str(error))
@@ -225,19 +225,19 @@ class _Run:
             raise MsbenchError("; ".join(failures))
 
 
-def _build(config: RunConfig, row: DecoderRequest, device: torch.device) -> Decoder:
+def _build(config: RunConfig, row: DecoderRequest, device: torch.device, resolution: int) -> Decoder:
     """The decoder of a row, by its name or from the object that the caller gave."""
     live = config.live()
     if row.label not in live:
-        return row.build(device, config.dtype, config.offline)
-    options = replace(row.options(device, config.dtype), name=row.name)
+        return row.build(device, config.dtype, config.offline, resolution)
+    options = replace(row.options(device, config.dtype, resolution=resolution), name=row.name)
     refuse_options("an object", options)
     return build_by(partial(ForeignDecoder, live[row.label]), type(live[row.label]).__name__, options)
 
 
-def _built(config: RunConfig, row: DecoderRequest, device: torch.device, steps: int | None = None) -> Decoder:
+def _built(config: RunConfig, row: DecoderRequest, device: torch.device, resolution: int, steps: int | None = None) -> Decoder:
     """The decoder of a row in the run's mode, with other steps where they are given."""
-    return in_mode(_build(config, replace(row, steps=steps or row.steps), device), config.mode, device)
+    return in_mode(_build(config, replace(row, steps=steps or row.steps), device, resolution), config.mode, device)
 
 
 def _match(decoders: Mapping[str, Decoder], dataset: Dataset) -> list[str]:

@@ -54,7 +54,7 @@ class Bench:
     def __init__(self, job: Job, pinned: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self.device = torch.device(job.device)
         self.dtype = DTYPES[job.dtype]
-        self.decoder = job.contestant.build(self.device, self.dtype)
+        self.decoder = job.contestant.build(self.device, self.dtype, resolution=job.resolution)
         if isinstance(self.decoder, Finished):
             raise MsbenchError(f"{self.decoder.spec.name} holds finished images, which take no time to make: leave it out")
         self._job, self._pinned, self._clock = job, pinned, clock

@@ -30,6 +30,8 @@ class Job:
     """seeds the samples' noise"""
     started: float
     """`time.monotonic` just before the process was started"""
+    resolution: int = 0
+    """side in pixels of the images; 0 where that is not known"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -84,6 +85,6 @@ def parse_counts(option: str, text: str, word: str, most: int, why: str) -> tupl
         MsbenchError: something else, or a number outside 1 to `most`; `why` says what sets that limit.
     """
     parts = parse_list(text)
-    if not all(part == word or (part.isdecimal() and 1 <= int(part) <= most) for part in parts):
+    if not all(part == word or (re.fullmatch(r"\d{1,9}", part) and 1 <= int(part) <= most) for part in parts):
         raise MsbenchError(f"{option} {text}: give whole numbers from 1 to {most} ({why}) or a word, such as 1,{word}")
     return tuple(word if part == word else int(part) for part in parts)

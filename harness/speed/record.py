@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.environment import Start
+from harness.environment import Start, command_line
 from harness.files import atomic_path, write_text
 from harness.record.record import plain
 from harness.request.requests import DecoderRequest
@@ -48,7 +47,7 @@ def document(
             "device": device,
             "memory_format": "latents contiguous, networks each decoder's own",
             "protocol": asdict(protocol),
-            "command": " ".join(["msbench", *sys.argv[1:]]),
+            "command": command_line(),
             "date": start.date,
             "seconds": start.seconds(),
             "environment": start.facts,

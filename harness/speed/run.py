@@ -157,7 +157,7 @@ class _Run:
         # Decoders of one shape would find each other's code in a shared cache, and compile in no time.
         cache = str(self.folder / f"compiled-{index}")
         cpus = _cpus(setting.cores)
-        job = Job(self.contestants[index], self.device, setting.dtype, cpus, cache, self.protocol.seed, started=0.0)
+        job = Job(self.contestants[index], self.device, setting.dtype, cpus, cache, self.protocol.seed, 0.0, setting.resolution)
         return stack.enter_context(closing(Client(job, self.deadline)))
 
     def start_workers(self, setting: Setting, stack: ExitStack) -> Workers:

@@ -119,7 +119,7 @@ def measure_cell(
             if not is_out_of_memory(error):
                 raise
             run, reason = None, "the quality pass ran out of memory"
-    decoder = _request(cell, fit).build(device, request.run.dtype, request.run.offline)
+    decoder = _request(cell, fit).build(device, request.run.dtype, request.run.offline, resolution)
     latents = _latents(decoder, request, resolution, device)
     modes = [parse_mode(mode) for mode in request.modes]
     cost = measure_cost(decoder, latents, request.run.seed, request.cost, device, modes)

@@ -81,7 +81,7 @@ def _rate_checks(run: Run, result: Result, built: Decoder) -> list[Check]:
     if result.rate is None or result.rate.kind == "files":
         return []
     count = new_count()
-    count_code(count, built, _black(run, built), run.record.data.protocol.resolution**2)
+    count_code(count, built, _black(run, built), (run.record.data.protocol.resolution,) * 2)
     again = rate_of(count, built.spec)
     if again is None:
         return []

@@ -80,7 +80,7 @@ def verify(path: Path, images: Path | None = None, progress: Progress | None = N
     built: dict[str, Decoder | str] = {}
     for index, result in enumerate(results):
         report(f"computing {result.label} again", index, total)
-        built[result.label] = rebuild(result)
+        built[result.label] = rebuild(run, result)
         checks += figure_checks(run, result)
         checks += [*built_checks(run, result, built[result.label]), *latency_checks(run, result)]
     if folder:

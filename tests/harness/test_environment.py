@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from harness.environment import cpu_model, environment, git_state
+from harness.environment import command_line, cpu_model, environment, git_state
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -75,3 +77,11 @@ def test_a_mac_is_named_by_its_chip(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([subprocess.CompletedProcess([], 0, "Apple M2 Pro\n"), subprocess.CompletedProcess([], 1, "")])
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: next(answers))
     assert [cpu_model(), cpu_model()] == ["Apple M2 Pro", "arm"]
+
+
+def test_the_command_is_what_a_shell_takes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["run", "--decoder", "my model.py@range=01", "--dataset", "folder:it's; $HOME", ""]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/msbench", *given])
+    assert shlex.split(command_line()) == ["msbench", *given]
+    monkeypatch.setattr(sys, "argv", ["msbench", "run", "--decoder", "vae,jpeg@bits_per_pixel=1"])
+    assert command_line() == "msbench run --decoder vae,jpeg@bits_per_pixel=1"

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli import EXIT_CODES, app
 from harness.cli.command import FORMER, GROUP_OF, Command
 
 
@@ -47,6 +47,14 @@ def distance(one: str, other: str) -> int:
         for j, b in enumerate(other, 1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
     return row[-1]
+
+
+def test_exit_codes_name_commands_that_exist() -> None:
+    named = EXIT_CODES.partition("a check failed (")[2].partition(")")[0].split(", ")
+    assert "verify" in named
+    for one in named:
+        words = tuple(word for word in one.split() if not word.startswith("--"))
+        assert all(option in flags(COMMANDS[words]) for option in one.split() if option.startswith("--"))
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

@@ -46,6 +46,13 @@ def test_nothing_is_overwritten(there: str, tmp_path: Path) -> None:
     assert (tmp_path / there).read_text() == "mine"
 
 
+def test_what_exists_is_told_in_number(tmp_path: Path) -> None:
+    for name in ("nd.py", "test_nd.py"):
+        (tmp_path / name).write_text("mine")
+    told = new(tmp_path / "nd.py").stderr
+    assert f"{tmp_path / 'nd.py'} and {tmp_path / 'test_nd.py'} exist already and stay as they are: give another name" in told
+
+
 def test_names_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     for file, words in (
         (tmp_path / "model", "give the name of a Python file"),

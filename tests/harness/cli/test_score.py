@@ -90,7 +90,7 @@ def test_one_flat_folder_and_an_npz_need_no_option(sets: Path) -> None:
     assert json.loads(done.stdout)["results"][0]["psnr"] == pytest.approx(rows[0]["psnr"], abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["a b", "-dash", "große 犬", "x:y", "a,b", "a@b", "lr=0.1"])
+@pytest.mark.parametrize("name", ["a b", "-dash", "große 犬", "x:y", "a,b", "a@b", "lr=0.1", "jpeg@bits_per_pixel=1"])
 def test_folders_of_strange_names(sets: Path, name: str) -> None:
     (sets / "mine").rename(sets / name)
     done = score("--output-dir", "out", "--json", "--", "originals", name)

@@ -183,6 +183,22 @@ def test_forced_comparisons_test_nothing(tmp_path: Path, make_run: MakeRun) -> N
     assert [row["label"] for row in comparison.table_rows()] == ["a:vae [forced]", "b:vae [forced]"]
 
 
+def test_a_record_that_its_samples_contradict_is_told(tmp_path: Path, make_run: MakeRun) -> None:
+    run = make_run(tmp_path / "a", {"vae": 0.0, "other": 0.1})
+    true = run.data.results[1].metrics["psnr"]
+    assert not any("its samples give" in line for line in compare([(run, None)]).warnings)
+    content(lambda data: data["results"][1].update(psnr=99.0, rfid=1e-3))(run.folder)
+    for force in (False, True):
+        told = [line for line in compare([(read_record(run.folder), None)], force).warnings if "its samples give" in line]
+        told.sort()
+        assert told[0] == f"other: the record says psnr 99, its samples give {true:.6g}: see `msbench verify {run.folder}`"
+        assert told[1].startswith("other: the record says rfid 0.001, its samples give ")
+    forced = make_run(tmp_path / "b", {"vae": 0.3}, protocol=replace(PROTOCOL, resolution=64))
+    told = compare([(forced, None), (read_record(run.folder), None)], force=True).warnings
+    assert sum("its samples give" in line for line in told) == 1
+    assert CliRunner().invoke(app, ["compare", str(run.folder)]).exit_code == 0
+
+
 def test_runs_without_features_still_compare_per_image(tmp_path: Path, make_run: MakeRun) -> None:
     run = make_run(tmp_path / "a", {"vae": 0.0, "other": 0.1}, features=False)
     comparison = compare([(run, None)])

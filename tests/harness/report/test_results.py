@@ -123,6 +123,14 @@ def test_intervals_stand_below_their_figures_in_80_columns() -> None:
     assert "…" not in text
 
 
+def test_an_interval_of_what_is_never_negative_ends_at_zero() -> None:
+    rows = [result("a", intervals={"rfid": [-3.5, 20.0], "lpips": [-0.1, 0.3], "kid": [-0.0123, 0.0456]}), result("b")]
+    text = markdown(results_table(rows))
+    for shown_as in ("[0.000, 20.0]", "[0.000, 0.300]", "[-0.0123, 0.0456]"):
+        assert shown_as in text
+    assert ",-3.5," in csv_text(results_table(rows))  # programs get what was estimated
+
+
 def test_the_note_on_intervals_states_the_level_of_records() -> None:
     (note,) = (note for note in caveats([VAE]) if "interval" in note)
     assert f"{100 * LEVEL:.0f} %" in note

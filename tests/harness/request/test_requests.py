@@ -56,6 +56,8 @@ def test_a_request_is_label_name_and_options(text: str, label: str, name: str, a
         ("a.py@rnage=01", "Did you mean 'range'"),
         ("hub:x@revison=1", "Did you mean 'revision'"),
         ("vae@steps=0", "steps is a whole number from 1 to 100,000, not '0'"),
+        pytest.param(f"vae@steps={'9' * 5000}", "steps is a whole number from 1 to 100,000, not '9999", id="long"),
+        pytest.param(f"vae@scales={'9' * 5000}", "scales is a whole number from 1 to 16, not '9999", id="long scales"),
         ("vae@scales=many", "scales is a whole number from 1 to 16, not 'many'"),
         ("vae@weights=none", "weights is trained or random"),
         ("vae@dtype=fp8", "unknown dtype 'fp8'"),
@@ -75,6 +77,10 @@ def test_labels_are_unique() -> None:
     assert [one.label for one in both] == ["vae", "again", "vae@steps=1"]
     with pytest.raises(MsbenchError, match=r"names model twice: write LABEL=a/model\.py"):
         parse_requests(["a/model.py", "b/model.py"])
+    with pytest.raises(MsbenchError, match="names a twice: write LABEL=bicubic to give"):
+        parse_requests(["a=bicubic", "a=jpeg"])
+    with pytest.raises(MsbenchError, match="names a twice: write LABEL=vae@steps=2 to give"):
+        parse_requests(["a=vae@steps=2", "a=jpeg"])
     with pytest.raises(MsbenchError, match="no decoder given"):
         parse_requests([])
 
@@ -98,6 +104,43 @@ def test_a_path_with_an_equals_sign_needs_no_label(tmp_path: Path) -> None:
     (tmp_path / "lr=0.1" / "model.py").touch()
     request = parse_request(f"{tmp_path}/lr=0.1/model.py")
     assert (request.label, request.name) == ("model", f"{tmp_path}/lr=0.1/model.py")
+
+
+def test_a_path_that_exists_holds_no_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("jpeg@bits_per_pixel=1", "taef2@checkpoint=weights", "a@b=1,c@d=2"):
+        (tmp_path / "recs" / name).mkdir(parents=True)
+    (tmp_path / "recs" / "net@range=01.py").touch()
+    monkeypatch.chdir(tmp_path)
+    for text, label, name, asked in (
+        ("images:recs/jpeg@bits_per_pixel=1", "jpeg@bits_per_pixel=1", "images:recs/jpeg@bits_per_pixel=1", {}),
+        (
+            "it=images:recs/taef2@checkpoint=weights@match=order",
+            "it",
+            "images:recs/taef2@checkpoint=weights",
+            {"match": "order"},
+        ),
+        ("images:recs/a@b=1,c@d=2", "a@b=1,c@d=2", "images:recs/a@b=1,c@d=2", {}),
+        ("recs/net@range=01.py:make@range=01", "net@range=01:make@range=01", "recs/net@range=01.py:make", {"range": "01"}),
+        (
+            "vae@steps=2@checkpoint=recs/taef2@checkpoint=weights",
+            "",
+            "vae",
+            {"checkpoint": Path("recs/taef2@checkpoint=weights")},
+        ),
+    ):
+        for request in (parse_request(text), parse_request(parse_request(text).text())):
+            assert (request.name, dict(request.own) or {}) == (
+                name,
+                {k: v for k, v in asked.items() if k in ("match", "range")},
+            )
+            assert request.checkpoint == asked.get("checkpoint")
+            assert not label or request.label == label
+        assert split_list(f"jpeg,{text},vae") == ("jpeg", text, "vae")
+    # A name is none, wherever one stands.
+    monkeypatch.chdir(tmp_path / "recs")
+    assert parse_request("jpeg@bits_per_pixel=1").own == {"bits_per_pixel": "1"}
+    with pytest.raises(MsbenchError, match="unknown option of decoder images:gone"):
+        parse_request("images:gone@bits_per_pixel=1")
 
 
 def test_a_row_goes_before_the_defaults_of_a_run() -> None:

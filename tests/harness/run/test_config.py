@@ -45,6 +45,30 @@ def test_texts_are_taken_where_people_write_them() -> None:
         RunConfig("jpeg", dtype="bf17")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"a=b": "jpeg"},
+        {"a,b": "jpeg"},
+        {"a@b": "jpeg"},
+        {"vae@steps=4": "diffusion@steps=2"},
+        {"a=b": object()},
+        {"a,b@range=01": object()},
+    ],
+)
+def test_a_label_that_no_text_can_hold_is_refused(rows: dict[str, object]) -> None:
+    with pytest.raises(MsbenchError, match=r"^label '.*': leave out =, @ and the comma, which"):
+        check_config(RunConfig(rows))
+
+
+def test_labels_survive_their_text() -> None:
+    rows = {"vae@steps=2": "vae@steps=2", "two words": "jpeg@bits_per_pixel=1", "a@2": "jpeg"}
+    config = RunConfig(rows)
+    assert RunConfig(config.texts()).requests() == config.requests()
+    assert [one.label for one in config.requests()] == list(rows)
+    check_config(RunConfig({"mine@range=01": object()}))
+
+
 @pytest.mark.parametrize("name", ["meta", "xpu", "gpu", "cuda:99"])
 def test_a_device_that_cannot_serve_is_one_line(name: str) -> None:
     with pytest.raises(MsbenchError, match=f"--device {name}"):

@@ -71,7 +71,13 @@ def test_another_range_and_clamping_are_said(light: LightRun) -> None:
     record = light("odd-range01,odd-range255,odd-clamped,odd-plain")
     first, second = record.data.warnings
     assert "odd-range01: output looks like [0, 1] instead of [-1, 1]" in first
+    assert "by @range=01" in first
     assert "odd-range255: output looks like [0, 255] instead of [-1, 1]" in second
+    assert "return output / 127.5 - 1" in second
+    marks = {row["label"]: row["marks"] for row in record.rows_for_people()}
+    assert marks["odd-range01"] == [first.removeprefix("decoder odd-range01: ")]
+    assert marks["odd-range255"][0] == second.removeprefix("decoder odd-range255: ")
+    assert marks["odd-plain"] == []
     assert record.data.decoders["odd-clamped"].clamped > 0.9
     assert record.data.decoders["odd-plain"].clamped == 0.0
 
@@ -89,6 +95,29 @@ def test_keep_going_leaves_an_image_out_of_everybodys_figures(light: LightRun) -
     assert "odd-bright" in record.data.dataset.excluded[0].reason
     assert "1 images left out" in record.data.warnings[0]
     assert "n05" not in set(record.samples()["key"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("raises", "decoder odd-raises: decode raised RuntimeError: shapes cannot be multiplied"),
+        ("nan", "decoder odd-nan, image n00: decode gave 48 of 3072 values that are not finite"),
+    ],
+)
+def test_a_decoder_that_fails_on_every_image_is_named_once(light: LightRun, name: str, words: str) -> None:
+    with pytest.raises(MsbenchError) as caught:
+        light(f"odd-plain,odd-{name}", keep_going=True)
+    assert str(caught.value).startswith(f"all 10 images were left out, the first for this: {words}")
+    assert str(caught.value).count("decoder odd") == 1
+    assert "--keep-going" not in str(caught.value)
+
+
+def test_an_error_says_how_many_images_the_batch_had(light: LightRun) -> None:
+    with pytest.raises(MsbenchError, match=r"shapes cannot be multiplied \(batch of 4 images: --batch-size 1 tries one a call"):
+        light("odd-raises")
+    with pytest.raises(MsbenchError) as caught:
+        light("odd-twice", folder="other")
+    assert "--batch-size" not in str(caught.value)  # the contract's own words
 
 
 @pytest.mark.parametrize("name", ["torch_noise", "numpy_noise", "python_noise", "late_noise"])

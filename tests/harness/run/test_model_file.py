@@ -201,7 +201,10 @@ def test_range_01_is_the_same_model_in_other_units(light: LightRun, tmp_path: Pa
         ("def make(a, b): pass\n", r"make needs a, b; it may take nothing, or one DecoderOptions"),
         ("def encode(x): return 3\ndef decode(z): return z\n", r"encode gave a int, wanted a torch.Tensor"),
         ("def encode(x): return x[..., :7, :7]\ndef decode(z): return z\n", r"does not show its factor: give @down_factor=N"),
-        ("def encode(x): raise ValueError('no')\ndef decode(z): return z\n", r"encode takes no image of 64, 128, 256, 512 px"),
+        (
+            "def encode(x): raise ValueError('no')\ndef decode(z): return z\n",
+            r"encode takes no image of 32, 64, 128, 224, 256, 384, 512 px \(ValueError: no\): give",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line(light: LightRun, tmp_path: Path, text: str, words: str) -> None:
@@ -353,6 +356,87 @@ def test_networks_are_in_evaluation_mode_and_the_decoder_in_its_dtype() -> None:
     with pytest.raises(MsbenchError, match="a function's networks stay in their dtype"):
         foreign(functions, dtype=torch.bfloat16)
     assert foreign((mine.encode, mine.decode), dtype=torch.bfloat16).decode(latents, None).dtype is torch.bfloat16
+
+
+class Fitted(nn.Module):
+    """Weights that nothing trains, as a fitted PCA has them: 4 numbers of 2x2 cells."""
+
+    def __init__(self, plain: bool = False, learned: bool = False) -> None:
+        super().__init__()
+        basis = torch.linspace(-1.0, 1.0, 48).view(4, 3, 2, 2)
+        if plain:
+            self.basis = basis
+        else:
+            self.register_buffer("basis", basis)
+            self.register_buffer("seen", torch.tensor(7))
+        self.encoder = nn.Conv2d(3, 4, 2, 2) if learned else None
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.encoder(images) if self.encoder else torch.nn.functional.conv2d(images, self.basis, stride=2)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return torch.nn.functional.conv_transpose2d(latents, self.basis, stride=2)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_buffers_are_weights_of_who_has_no_others(learned: bool) -> None:
+    mine = Fitted(learned=learned)
+    half, whole = foreign(mine, dtype=torch.bfloat16), foreign(mine)
+    latents = half.encode(torch.rand(1, 3, 8, 8))
+    assert latents.dtype is mine.basis.dtype is torch.float32
+    assert half.decode(latents, None).dtype is torch.bfloat16
+    exact = mine.decode(latents).detach()
+    assert torch.allclose(half.decode(latents, None).float(), exact, atol=0.02 * float(exact.abs().max()))
+    assert half.spec.parameters == whole.spec.parameters == 48
+
+
+def test_a_dtype_that_nothing_would_compute_in_is_refused() -> None:
+    held = SimpleNamespace(basis=torch.ones(3))
+    plain = SimpleNamespace(encode=lambda x: x / held.basis.view(3, 1, 1), decode=lambda z: z * held.basis.view(3, 1, 1))
+    assert foreign(plain).decode(torch.ones(1, 3, 8, 8), None).dtype is torch.float32
+    for thing in (plain, (plain.encode, plain.decode), Halves(), Fitted(plain=True)):
+        with pytest.raises(
+            MsbenchError, match=r"mine: it holds no nn.Module with weights to put in torch.bfloat16: keep @dtype=fp32"
+        ):
+            foreign(thing, dtype=torch.bfloat16)
+    held.basis = held.basis.bfloat16()  # whoever reads the options' dtype himself
+    assert foreign(plain, dtype=torch.bfloat16).spec.parameters == 0
+
+
+FIXED = MODEL.replace(
+    "return self.encoder(images)", "assert images.shape[-1] == 32, 'takes 32 px'; return self.encoder(images)"
+)
+
+
+def test_a_model_of_one_size_is_probed_at_the_runs(light: LightRun, tmp_path: Path) -> None:
+    path = write(tmp_path / "fixed.py", FIXED)
+    record = light(f"{path}")
+    spec = record.data.decoders["fixed"].spec
+    assert (spec.down_factor, spec.latent_channels, spec.parameters) == (8, 5, DECODER_PARAMETERS)
+    assert "built" not in " ".join(check.how for check in verify(record.folder).checks if check.agrees is None)
+    with pytest.raises(
+        MsbenchError, match=r"takes no image of 64, .*takes 32 px\): give --resolution the side it takes, or a spec with down"
+    ):
+        build(path)
+    # What the run's side does not show, another one may: 34 px become 4x4 positions.
+    spec = foreign(SimpleNamespace(encode=lambda x: x[..., 4::8, 4::8], decode=lambda z: z), resolution=34).spec
+    assert spec.down_factor == 8
+
+
+def test_a_factor_that_the_latents_contradict_is_refused() -> None:
+    mine = SimpleNamespace(encode=lambda x: x[..., ::8, ::8], decode=lambda z: z)
+    for given in ("7", "4"):
+        words = rf"down_factor {given} does not fit: encode makes \[1, 3, 8, 8\] of 64 px, a factor of 8"
+        with pytest.raises(MsbenchError, match=words):
+            foreign(mine, own={"down_factor": given})
+    assert foreign(mine, own={"down_factor": "16"}).spec.down_factor == 16  # images are padded to it
+    mine.spec = foreign(mine).spec
+    with pytest.raises(MsbenchError, match="down_factor 7 does not fit"):
+        foreign(mine, own={"down_factor": "7"})
+    with pytest.raises(MsbenchError, match="its spec has down_factor = '9999"):
+        registry.build_by(
+            lambda options: ForeignDecoder(mine, options), "here", DecoderOptions(own={"down_factor": "9" * 5000})
+        )
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,17 @@ def test_bits_of_every_kind_of_code(light: LightRun) -> None:
     assert read_record(record.folder).data == record.data
 
 
+def test_a_budget_that_is_not_reached_is_marked(light: LightRun) -> None:
+    record = light("jpeg@bits_per_pixel=0.0001,jpeg@bits_per_pixel=24,jpeg")
+    marks = {row["label"]: row["marks"] for row in record.rows_for_people()}
+    assert marks["jpeg@bits_per_pixel=24"] == []
+    over = "budget not reached: 10 of 10 images take more bits than it was given"
+    assert marks["jpeg@bits_per_pixel=0.0001"] == [over]
+    smallest = fit_to_budget(((pictures(light)[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy(), 0)[0]
+    assert len(smallest) > budget_bytes(32, 32)  # headers alone
+    assert marks["jpeg"] == [over]
+
+
 def test_the_use_of_codebooks(light: LightRun) -> None:
     images = pictures(light)
     record = light("odd-vq,odd-stages")
@@ -119,11 +130,11 @@ def test_bits_are_counted_again(light: LightRun) -> None:
     record = light("bicubic,odd-vq,jpeg")
     run = open_run(record)
     for result in record.data.results:
-        found = {one.number: one for one in built_checks(run, result, rebuild(result)) if one.number.startswith("rate.")}
+        found = {one.number: one for one in built_checks(run, result, rebuild(run, result)) if one.number.startswith("rate.")}
         assert set(found) == (
             set() if result.label == "jpeg" else {f"rate.{name}" for name in ("bits_per_image", "bits_per_pixel", "tokens")}
         )
         assert all(one.agrees for one in found.values())
         changed = replace(result, rate=result.rate and replace(result.rate, bits_per_image=1.0))
-        again = [one.agrees for one in built_checks(run, changed, rebuild(result)) if one.number == "rate.bits_per_image"]
+        again = [one.agrees for one in built_checks(run, changed, rebuild(run, result)) if one.number == "rate.bits_per_image"]
         assert again == [False] * bool(found)
