@@ -213,8 +213,7 @@ def runs_root() -> Path:
 def new_run_folder(config: RunConfig) -> Path:
     """A fresh folder name: date, dataset, decoders."""
     names = safe_name(config.requests()[0].label) if len(config.decoders) == 1 else f"{len(config.decoders)}-decoders"
-    dataset = "folder" if config.dataset.startswith("folder:") else config.dataset
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{dataset}-{names}"
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.dataset.partition(':')[0]}-{names}"
     folder, count = runs_root() / stem, 1
     while folder.exists():
         count += 1

@@ -274,7 +274,7 @@ def _plan(
     info = dataset.info
     everything = config.max_samples is None or config.max_samples >= info.n_available
     protocol = Protocol(
-        dataset=info.name.partition(":")[0],
+        dataset="folder" if ":" in info.name else info.name,
         split=info.split,
         resolution=info.resolution,
         preprocessing=info.preprocessing,
