@@ -9,7 +9,7 @@ from typing import Any
 from harness.record.record import Record
 from harness.verify.check import Check, unchecked
 
-_HASH = re.compile(r"[0-9a-f]{16,64}")
+_HASH = re.compile(r"(v\d+:)?[0-9a-f]{16,64}")
 _SAMPLES = "samples_ms"
 _OF_ITS_MOMENT = "a measurement of its moment: nothing in the run repeats it"
 STATISTICS = "intervals, spreads of images and extrapolations are not computed again: msbench's own tests hold their formulas"

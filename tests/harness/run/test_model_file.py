@@ -107,7 +107,7 @@ def test_a_run_is_not_gone_on_with_after_its_file_changed(
     with pytest.raises(MsbenchError, match="ZeroDivisionError"):
         light(f"{path},{tmp_path / 'fails.py'}")
     write(path, MODEL.replace("tanh", "sin"))
-    with pytest.raises(MsbenchError, match=r"--resume: decoder my_model is another one now \(its spec, weights or file\)"):
+    with pytest.raises(MsbenchError, match=r"decoder my_model is another one now \(its spec, weights or file\)"):
         light(f"{path},{tmp_path / 'fails.py'}", resume=True)
 
 
