@@ -141,11 +141,7 @@ class _Run:
             objective.use_group(group)
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=config.learning_rate,
-            betas=(0.9, config.beta2),
-            weight_decay=config.weight_decay,
-            fused=True,
+            self.parameters, lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay, fused=True
         )
         self.average = copy.deepcopy(self.module).requires_grad_(False)
         self.meter = Meter(group.sum(measure_peak(device, self.dtype)))
