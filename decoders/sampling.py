@@ -72,12 +72,11 @@ def sample(
     shrink = 2 ** (flow.scales - 1)
     height, width = (side * denoiser.config.down_factor // shrink for side in latents.shape[-2:])
     x = torch.zeros(batch, 3, height, width, device=device)
-    none = torch.zeros(batch, device=device)
     for k, count in enumerate(steps):
         x = parts.start(flow, k, x, noise)
         for index in range(count):
             time = torch.full((batch,), index / count, device=device)
-            x = parts.step(denoiser, flow, x, conditions[k], k, time, none, 1.0 / count, latents.dtype)
+            x = parts.step(denoiser, flow, x, conditions[k], k, time, 1.0 / count, latents.dtype)
         if on_scale is not None:
             on_scale(k, x)
     return x
@@ -138,9 +137,8 @@ def integrate(
     condition: Tensor,
     scale: int,
     time: Tensor,
-    corruption: Tensor,
     width: float,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """One Euler step of `width` in τ: x + width · v(x, τ), in float32; the network sees x in `dtype`."""
-    return x + width * predict(denoiser, flow, x, condition, scale, time, corruption, dtype).velocity
+    """One Euler step of `width` in τ: x + width · v(x, τ), in float32; the network sees x, uncorrupted, in `dtype`."""
+    return x + width * predict(denoiser, flow, x, condition, scale, time, torch.zeros_like(time), dtype).velocity

@@ -92,17 +92,14 @@ def cpu_model() -> str | None:
             key, _, value = line.partition(":")
             if key.strip() == "model name":
                 return value.strip()
-    if sys.platform == "darwin":
-        chip = _output("sysctl", "-n", "machdep.cpu.brand_string")
-        if chip:
-            return chip
+    if sys.platform == "darwin" and (chip := _output("sysctl", "-n", "machdep.cpu.brand_string")):
+        return chip
     return platform.processor() or platform.machine() or None
 
 
 def msbench_version() -> str | None:
     """The installed package's version; in a checkout that is not installed, the one in its pyproject.toml."""
-    installed = _version("msbench")
-    if installed is not None:
+    if (installed := _version("msbench")) is not None:
         return installed
     project = _project_table(_ROOT)
     return None if project is None else str(project["version"])

@@ -168,12 +168,7 @@ def encoded(
 
 
 def assemble(
-    request: TrainRequest,
-    planned: Plan,
-    built: Networks,
-    data: TrainingImages,
-    lpips: Lpips,
-    report: Callable[[str], None],
+    request: TrainRequest, planned: Plan, built: Networks, data: TrainingImages, lpips: Lpips, report: Callable[[str], None]
 ) -> Objective:
     """The objective over networks and data; `lpips` is the network `request.perceptual` names.
 

@@ -133,11 +133,7 @@ def trim(images: Tensor, multiple: int) -> Tensor:
 
 
 def encode_cached(
-    data: TrainingImages,
-    encoder: FrozenEncoder,
-    device: torch.device,
-    report: Callable[[str], None],
-    writes: bool = True,
+    data: TrainingImages, encoder: FrozenEncoder, device: torch.device, report: Callable[[str], None], writes: bool = True
 ) -> TrainingImages:
     """`data` with its latents, mapped from the cache, into which they go where these weights never encoded these pixels.
 

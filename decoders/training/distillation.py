@@ -66,7 +66,7 @@ class DistillationObjective(ScalesObjective):
         zeros = torch.zeros(len(start), device=start.device)
         x = start
         for index in range(count):
-            x = integrate(self.teacher, self.flow, x, condition, scale, zeros + index / count, zeros, 1.0 / count)
+            x = integrate(self.teacher, self.flow, x, condition, scale, zeros + index / count, 1.0 / count)
         return x
 
     def loss(self, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:

@@ -82,13 +82,9 @@ def configured(request: TrainRequest) -> TrainRequest:
             raise MsbenchError(f"{option} {value} has no meaning for {name}{beside}: leave {option} out")
     networks = {"vae": ("autoencoder",), "vae-ft": ()}.get(name, ("denoiser",))
     check_settings(request.settings, (*networks, "loss", "perceptual", "train"))
-    request = replace(
-        request,
-        config=apply_settings("train", request.config, request.settings),
-        perceptual=apply_settings("perceptual", request.perceptual, request.settings),
-    )
-    check_config(request.config)
-    if request.config.tensorboard:
+    config = apply_settings("train", request.config, request.settings)
+    check_config(config)
+    if config.tensorboard:
         summary_writer()
-    checked("perceptual", request.perceptual)
-    return request
+    perceptual = checked("perceptual", apply_settings("perceptual", request.perceptual, request.settings))
+    return replace(request, config=config, perceptual=perceptual)

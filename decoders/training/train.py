@@ -59,7 +59,7 @@ def run_training(
             held.enter_context(folder_lock(request.output))
             check_folder(request)  # again: another process may have been at work here until a moment ago
         else:
-            report, on_step = _silent, None
+            report, on_step = (lambda line: None), None  # the first one speaks for all
         report(f"reading {request.data.name}")
         data = load_training_images(request.data, group)
         started = time.monotonic()
@@ -119,10 +119,6 @@ def compile_networks(*modules: nn.Module) -> None:
     for module in modules:
         for part in (module.encoder, module.decoder) if isinstance(module, Autoencoder) else (module,):
             part.compile(dynamic=False)
-
-
-def _silent(line: str) -> None:
-    """What processes other than the first one report."""
 
 
 def _write(

@@ -12,10 +12,7 @@ from torch import Tensor, nn
 _ATTRIBUTES = ("latent_dist", "latents", "latent", "sample")  # of the outputs that diffusers' models give
 _ERRORS = (
     (r"same device|but expected all tensors", "build networks and constants on `options.device`"),
-    (
-        r"same dtype|scalar type|Input type|bias type|expected .* dtype",
-        "cast inputs to the network's dtype, outputs back",
-    ),
+    (r"same dtype|scalar type|Input type|bias type|expected .* dtype", "cast inputs to the network's dtype, outputs back"),
     (r"cannot be multiplied|size of tensor|input.* channels", "the network wants another layout than images or latents have"),
     (r"nference|requires grad", "the call runs under torch.inference_mode(): take no gradients, clone before writing"),
 )

@@ -26,10 +26,7 @@ def ls_command(what: str, as_json: JsonFlag = False) -> None:
         show(listing(list(rows[0]), [[str(value) for value in row.values()] for row in rows], wrap=("description",)))
 
 
-def weights_fetch_command(
-    names: Annotated[list[str] | None, typer.Argument()] = None,
-    offline: Offline = False,
-) -> None:
+def weights_fetch_command(names: Annotated[list[str] | None, typer.Argument()] = None, offline: Offline = False) -> None:
     """Bring the metric networks' weights into the cache, checked.
 
     \b

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from harness.cli import shared
 from harness.cli.run import show_record
+from harness.environment import command_line
 
 
 def merge_command(
@@ -23,5 +23,5 @@ def merge_command(
     """
     from harness.run.merge import merge
 
-    record = merge(shards, output_dir, " ".join(["msbench", *sys.argv[1:]]))
+    record = merge(shards, output_dir, command_line())
     show_record(record, record.data.dataset.info.name, shared.parse_names(columns), None, as_json)

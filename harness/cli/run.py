@@ -100,11 +100,11 @@ def show_record(record: Record, dataset: str, names: Sequence[str], save_images:
 
     if os.environ.get("RANK", "0") != "0":  # under torchrun one process speaks for all
         return
+    if as_json:
+        shared.print_json(record.document())
     if record.data.status == "shard":
         count = f"{record.data.dataset.n_samples.effective:,} images of shard {record.data.config['shard']}"
         shared.say(f"{count} in {record.folder}: `msbench merge` makes a run of all shards; cost is not measured", as_json)
-        if as_json:
-            shared.print_json(record.document())
         return
     demo = (dataset,) if record.data.dataset.info.demo else ()
     table = results_table(record.rows_for_people(), f"{dataset}, n = {record.results[0]['n']}", demo)
@@ -119,8 +119,6 @@ def show_record(record: Record, dataset: str, names: Sequence[str], save_images:
         shared.say(timing_line(record.data.timing), as_json)
     if save_images:
         shared.say(f"images in {save_images}", as_json)
-    if as_json:
-        shared.print_json(record.document())
 
 
 def _show_figures(dataset: str, record: Record) -> None:

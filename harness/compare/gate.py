@@ -8,7 +8,7 @@ the run computes by another definition is left out, with a remark.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -125,17 +125,11 @@ def gated_figures(record: Record, row: Result) -> dict[str, float | None]:
     return figures | {name: float(count) for name in COUNTS if (count := getattr(row, name)) is not None}
 
 
-def make_reference(
-    records: Sequence[Record],
-    tolerances: Mapping[str, Tolerance] | None = None,
-    decoders: Sequence[str | None] | None = None,
-    name: str = "new",
-) -> GateReference:
+def make_reference(records: Sequence[Record], decoders: Sequence[str | None] | None = None, name: str = "new") -> GateReference:
     """A reference from runs of one protocol and set.
 
     Args:
         records: at least one run; no decoder in two of them.
-        tolerances: by metric, in place of `tolerance_of`.
         decoders: for each record the only decoder wanted, None = all; None for all of everything.
         name: what messages call it.
 
@@ -159,8 +153,8 @@ def make_reference(
                 continue
             if metric not in COUNTS:
                 metrics[metric] = record.data.metrics[metric].definition
-            tolerance = (tolerances or {}).get(metric) or tolerance_of(metric)
-            weights, within = record.data.decoders[row.label].spec.weights_sha256, (tolerance.amount(value), tolerance.source)
+            tolerance, weights = tolerance_of(metric), record.data.decoders[row.label].spec.weights_sha256
+            within = tolerance.amount(value), tolerance.source
             figures.append(Expected(row.label, metric, value, *within, direction(metric), weights))
     hashes = first.source_sha256, first.reference_sha256
     version = str(records[0].data.environment["msbench"])
@@ -197,12 +191,8 @@ def check(records: Sequence[Record], reference: GateReference, decoders: Sequenc
         remarks += fit.warnings
         if next(iter(expected.values())).weights_sha256 != record.data.decoders[decoder].spec.weights_sha256:
             remarks.append(f"{decoder}: other weights than {reference.name}'s")
-        uncounted = {"gflops"} - figures.keys()  # a run with --no-cost counts none
-        deviations += [
-            Deviation(figure, figures.get(metric))
-            for metric, figure in expected.items()
-            if metric not in {*fit.definitions, *uncounted}
-        ]
+        idle = {*fit.definitions, *({"gflops"} - figures.keys())}  # a run with --no-cost counts none
+        deviations += [Deviation(figure, figures.get(metric)) for metric, figure in expected.items() if metric not in idle]
     if not deviations:
         raise MsbenchError(
             f"none of the run's figures ({', '.join(seen + unknown)}) is in {reference.name} "
@@ -226,7 +216,7 @@ def update_reference(records: Sequence[Record], decoders: Sequence[str | None] |
             the reference and lack some of its decoders.
     """
     path = reference_path(against)
-    new = make_reference(records, decoders=decoders, name=against)
+    new = make_reference(records, decoders, against)
     old = read_reference(str(path)) if path.is_file() else None
     try:
         (new if old is None else merge(old, new)).write(path)

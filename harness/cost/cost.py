@@ -136,6 +136,9 @@ def measure_cost(
 
     started = clock()
 
+    def count(one: Decoder) -> Work:
+        return count_work(eager_of(one), latents[:1], noise_for(seed, 1, device))
+
     def peak() -> float | None:
         decode = decode_call(decoder, latents, seed, 1)
         if mode_of(decoder) == "compile":
@@ -143,7 +146,7 @@ def measure_cost(
         return peak_memory_mb(decode, device)
 
     # FLOPs first: the call also does the one-time set-up that neither time nor memory should show.
-    counted = attempt(lambda: count_work(eager_of(decoder), latents[:1], noise_for(seed, 1, device)))
+    counted = attempt(count, decoder)
     work: Work | None = counted.value
     memory = attempt(peak) if protocol.batch_sizes else Outcome("ok")
     single = attempt(timed_call, decode_call(decoder, latents, seed, 1), device, clock) if protocol.decoder_seconds else None
@@ -190,10 +193,8 @@ def measure_cost(
         def timed(one: Decoder, batch_size: int) -> Callable[[], float]:
             return partial(timed_call, decode_call(one, latents, seed, batch_size), device, clock)
 
-        def counted(one: Decoder) -> float | None:
-            return count_work(eager_of(one), latents[:1], noise_for(seed, 1, device)).gflops
-
-        return ShortDecodes(decoder.spec, work.gflops if work else None, fewer, counted, timed, single.value)
+        gflops = work.gflops if work else None
+        return ShortDecodes(decoder.spec, gflops, fewer, lambda one: count(one).gflops, timed, single.value)
 
     ways = [(mode, batch_size) for mode in modes or (mode_of(decoder),) for batch_size in protocol.batch_sizes]
     cells = []

@@ -17,6 +17,8 @@ from harness.data.sources import FolderSource, printable
 from harness.data.types import DatasetInfo, Entry, Example, Request, Skipped, Source
 from harness.errors import MsbenchError
 
+DEFAULT_RESOLUTION = 256
+"""side of images in pixels where neither the request nor the dataset says one"""
 _WORKERS = 2
 _AHEAD = 8  # images decoded before they are asked for
 Item = TypeVar("Item")
@@ -103,8 +105,8 @@ def build_dataset(
     entries: Sequence[Entry],
     source: Source,
     *,
-    resolution: int,
     notes: Sequence[str],
+    resolution: int | None = None,
     preprocessing: str | None = None,
     split: str | None = None,
     demo: bool = False,
@@ -117,6 +119,7 @@ def build_dataset(
 
     Args:
         notes: what a reader of the figures should know, joined in `DatasetInfo.note`; empty ones count as none.
+        resolution: the dataset's own side, for a request without one; None = `DEFAULT_RESOLUTION`.
         preprocessing: name of the way from file to pixels; None = the centre crop.
         stratum: what a subset is stratified by; None where all entries have none.
         strata: the word for one stratum.
@@ -141,7 +144,7 @@ def build_dataset(
     info = DatasetInfo(
         name=printable(request.name),
         split=split,
-        resolution=0 if request.as_given else resolution,
+        resolution=0 if request.as_given else request.resolution or resolution or DEFAULT_RESOLUTION,
         n_available=len(entries),
         n_selected=len(chosen),
         classes=len({entry.label for entry in entries if entry.label is not None}),

@@ -11,7 +11,6 @@ from harness.data.sources import FolderSource, is_image_name, list_folder, make_
 from harness.data.types import Entry, Request, Source
 from harness.errors import MsbenchError
 
-DEFAULT_RESOLUTION = 256
 _NAMED = 5  # folders left out that a note names
 
 
@@ -52,7 +51,6 @@ def open_folder(request: Request) -> Dataset:
         request,
         _entries(images, top=path.stem if path.is_file() else None),
         source,
-        resolution=request.resolution or DEFAULT_RESOLUTION,
         notes=[f"{ignored} files ignored that are not named as images" if ignored else "", left_out],
         identity=lambda entry: PurePosixPath(entry.name).stem,
     )

@@ -23,7 +23,6 @@ from harness.data.sources import is_folder, is_image_name, printable
 from harness.data.types import Entry, Request
 from harness.errors import MsbenchError
 
-DEFAULT_RESOLUTION = 256
 TAR_NAME = "ILSVRC2012_img_val.tar"
 # Hugging Face's files have their class behind the number; shards write the suffix as jpg.
 _VALIDATION = re.compile(r"ILSVRC2012_val_(\d{8})(?:_n\d{8})?\.jpe?g", re.IGNORECASE)
@@ -81,7 +80,6 @@ def open_imagenet_val(request: Request, expected: Expected = Expected()) -> Data
         replace(request, allow_upsampling=True),
         [Entry(key, name, labels.get(key), key) for name, key in keys.items()],
         source,
-        resolution=request.resolution or DEFAULT_RESOLUTION,
         notes=[
             "images smaller than the resolution are enlarged, as in ADM",
             f"partial: {len(keys):,} of {expected.images:,} images" if partial else "",

@@ -57,7 +57,9 @@ def open_imagenette(request: Request, expected: Mapping[str, int] = SPLITS) -> D
     if not request.allow_upsampling:
         _refuse_upsampling(path, entries, source, resolution)
     held_out = f"{excluded} files left out that are in ImageNet's validation set" if excluded else ""
-    return build_dataset(request, entries, source, resolution=resolution, notes=[held_out, left_out], split=request.split)
+    return build_dataset(
+        request, entries, source, resolution=DEFAULT_RESOLUTION, notes=[held_out, left_out], split=request.split
+    )
 
 
 def _entries(names: Sequence[str], in_tar: bool, split: str) -> tuple[list[Entry], int]:

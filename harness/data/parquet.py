@@ -21,7 +21,7 @@ import pyarrow as pa
 from pyarrow import compute, parquet
 
 from harness.data.dataset import Dataset, build_dataset
-from harness.data.folder import DEFAULT_RESOLUTION, location_of
+from harness.data.folder import location_of
 from harness.data.shards import expand
 from harness.data.sources import make_keys, printable
 from harness.data.types import Entry, Request, Source
@@ -88,8 +88,7 @@ class ParquetSource:
 def open_parquet(request: Request) -> Dataset:
     """Open `hf:FILES` or a split of a repository; raises MsbenchError as `list_parquet` does."""
     source, entries, note = list_parquet(location_of(request, "hf:DIR/*.parquet or hf:OWNER/NAME@REVISION#SPLIT"), request)
-    side = request.resolution or DEFAULT_RESOLUTION
-    return build_dataset(request, entries, source, resolution=side, notes=[note], identity=lambda e: PurePosixPath(e.name).stem)
+    return build_dataset(request, entries, source, notes=[note], identity=lambda e: PurePosixPath(e.name).stem)
 
 
 def list_parquet(location: str, request: Request) -> tuple[Source, list[Entry], str]:

@@ -22,14 +22,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data.dataset import Dataset, build_dataset
+from harness.data.dataset import DEFAULT_RESOLUTION, Dataset, build_dataset
 from harness.data.images import ImageError, image_size
 from harness.data.types import Entry, Request
 from harness.errors import MsbenchError
 
 NATIVE_CROP = "native-grid-crop-v1"
 """a centred grid of disjoint R×R tiles, no resampling"""
-DEFAULT_RESOLUTION = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,6 @@ def open_photos(request: Request) -> Dataset:
         request,
         entries,
         source,
-        resolution=resolution,
         preprocessing=NATIVE_CROP,
         notes=[f"demo set: {len(entries)} crops of {photographs} photographs; its rFID is a smoke test, not a result"],
         demo=True,

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from harness.data.dataset import Dataset, build_dataset
-from harness.data.folder import DEFAULT_RESOLUTION, location_of
+from harness.data.folder import location_of
 from harness.data.sources import TarSource, is_image_name, make_keys, open_tar, printable
 from harness.data.types import Entry, Request, Source
 from harness.errors import MsbenchError, plugin_boundary
@@ -23,8 +23,7 @@ _MOST_LABEL = 1 << 10  # bytes; what is longer is no class
 def open_shards(request: Request) -> Dataset:
     """Open `wds:PATTERN`, which has no splits; raises MsbenchError as `list_shards` does."""
     source, entries, note = list_shards(location_of(request, "wds:DIR/val-{000..063}.tar"))
-    side = request.resolution or DEFAULT_RESOLUTION
-    return build_dataset(request, entries, source, resolution=side, notes=[note], identity=lambda one: _split(one.name)[1])
+    return build_dataset(request, entries, source, notes=[note], identity=lambda one: _split(one.name)[1])
 
 
 def list_shards(location: str) -> tuple[Source, list[Entry], str]:

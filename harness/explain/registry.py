@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,12 @@ def _rows(
     """Other images under every metric."""
     for metric in metrics.split():
         yield replace(_kept(metric, name, partial(kept.figure, metric), *users, rows=rows), setting=name, images=images)
+
+
+def _each(name: str, rows: Callable[[int], kept.Rows], numbers: Sequence[int], *users: str) -> Iterator[Convention]:
+    """The same for several numbers, each in the name's place."""
+    for number in numbers:
+        yield from _rows(name.format(number), rows(number), *users)
 
 
 def _pair(metric: str, name: str, of: Callable[[Image, Image], float], *users: str) -> Convention:
@@ -100,12 +106,8 @@ CONVENTIONS: tuple[Convention, ...] = (
     *_rows("5,000 images drawn", kept.drawn(5_000), metrics=_FEWER, images=5_000),
     *_rows("first 10,000 images", kept.first(10_000), metrics=_FEWER, images=10_000),
     *_rows("10,000 images drawn", kept.drawn(10_000), metrics=_FEWER, images=10_000),
-    *_rows("last batch of 32 dropped", kept.whole_batches(32), "torch's ImageNet example"),
-    *_rows("last batch of 50 dropped", kept.whole_batches(50), "torch's ImageNet example"),
-    *_rows("last batch of 64 dropped", kept.whole_batches(64), "torch's ImageNet example"),
-    *_rows("last batch of 128 dropped", kept.whole_batches(128), "torch's ImageNet example"),
-    *_rows("padded for 8 processes", kept.padded(8), "torch's DistributedSampler"),
-    *_rows("padded for 64 processes", kept.padded(64), "torch's DistributedSampler"),
+    *_each("last batch of {} dropped", kept.whole_batches, (32, 50, 64, 128), "torch's ImageNet example"),
+    *_each("padded for {} processes", kept.padded, (8, 64), "torch's DistributedSampler"),
     _kept("kid", "× 1,000", lambda whole: 1e3 * kept.figure("kid", whole), scale=1e3),
     _kept("kid", "100 subsets of 1,000", kept.kid_of_subsets, "torch-fidelity", "torchmetrics", "clean-fid", rows=_thousand),
     _kept("kid", "100 subsets of 1,000, × 1,000", lambda whole: 1e3 * kept.kid_of_subsets(whole), rows=_thousand, scale=1e3),

@@ -72,10 +72,8 @@ class Sources:
     @cached_property
     def samples(self) -> Whole:
         """Per-image values, without features."""
-        mine = self.run.of(self.label)
-        columns = mine[mine["noise_seed"] == self.seed].select_dtypes("float64")
         none = np.empty((len(self.run.keys), 0), dtype=np.float32)
-        return Whole(none, none, {str(name): values.to_numpy() for name, values in columns.items()})
+        return Whole(none, none, self.run.columns(self.label, self.seed))
 
     @cached_property
     def kept(self) -> Whole:

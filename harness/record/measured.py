@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -143,19 +142,8 @@ def mean_columns(parts: Sequence[Mapping[str, Values]]) -> dict[str, Values]:
 
 def mean_statistic(parts: Sequence[SetStatistic]) -> SetStatistic:
     """The mean of statistics over the same units: all of a statistic is linear in the metric."""
-    if len(parts) == 1:
-        return parts[0]
-    count = float(len(parts))
-
-    def mean(arrays: list[Any]) -> Any:
-        return reduce(np.add, arrays) / count
-
-    return replace(
-        parts[0],
-        value=float(mean([part.value for part in parts])),
-        without=mean([part.without for part in parts]),
-        interaction=mean([part.interaction for part in parts]),
-    )
+    linear = ("value", "without", "interaction")
+    return replace(parts[0], **{name: sum(getattr(part, name) for part in parts) / len(parts) for name in linear})
 
 
 def clusters_of(keys: Sequence[str], photographs: Sequence[Any]) -> tuple[str, ...] | None:
@@ -172,9 +160,7 @@ def read_measured(run: Run, row: str, label: str) -> Measured:
     Raises:
         MsbenchError: its features are damaged.
     """
-    mine = run.of(row)
-    parts = [mine[mine["noise_seed"] == seed] for seed in run.seeds(row)]
-    columns = [{str(name): part[name].to_numpy(np.float64) for name in part.select_dtypes("float64")} for part in parts]
-    kept = run.features(row)
+    columns, kept = [run.columns(row, seed) for seed in run.seeds(row)], run.features(row)
+    photographs = run.of(row).drop_duplicates("key")["source_photo"]
     wholes = tuple(Whole(kept[0], *part) for part in zip(kept[1], columns, strict=True)) if kept else ()
-    return Measured(label, run.keys, clusters_of(run.keys, list(parts[0]["source_photo"])), mean_columns(columns), wholes)
+    return Measured(label, run.keys, clusters_of(run.keys, list(photographs)), mean_columns(columns), wholes)

@@ -61,6 +61,12 @@ class Run:
         """Noise seeds that one decoder has values for."""
         return self.record.data.decoders[label].noise.seeds
 
+    def columns(self, label: str, seed: int) -> dict[str, NDArray[np.float64]]:
+        """The per-image columns of one decoder under one noise seed, [n] each."""
+        mine = self.of(label)
+        numbers = mine[mine["noise_seed"] == seed].select_dtypes("float64")
+        return {str(name): values.to_numpy(np.float64) for name, values in numbers.items()}
+
     def features(self, label: str) -> tuple[Features, list[Features]] | None:
         """References' features [n, d] and the decoder's, one array a noise seed in their order; None where none were kept.
 

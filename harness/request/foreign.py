@@ -139,11 +139,8 @@ class ForeignDecoder:
 
     def _probe(self) -> tuple[int, Tensor]:
         """The run's side, or the smallest of `PROBES` that `encode` takes, and its latents."""
-        name, errors, sides = (
-            self._options.name,
-            list[str](),
-            [*filter(None, dict.fromkeys((self._options.resolution, *PROBES)))],
-        )
+        name, errors = self._options.name, list[str]()
+        sides = [*filter(None, dict.fromkeys((self._options.resolution, *PROBES)))]
         for side in sides:
             try:
                 latents = self.encode(torch.full((1, 3, side, side), -1.0, device=self._options.device))

@@ -122,10 +122,6 @@ class RunConfig:
         given = self.decoders if isinstance(self.decoders, Mapping) else {}
         return {label: one for label, one in given.items() if not isinstance(one, str)}
 
-    def noise_seed_list(self) -> range:
-        """The noise seeds, in their order."""
-        return range(self.seed, self.seed + self.noise_seeds)
-
 
 def check_config(config: RunConfig) -> None:
     """Raise `MsbenchError` where the request contradicts itself or names no decoder that exists."""

@@ -193,13 +193,9 @@ class Journal:
         return [{name: found[key][name] for name in ("name", "reason")} for key in sorted(found)]
 
     def pictures(self, name: str) -> list[NDArray[np.uint8]]:
-        """The images of a tensor for the sheet, uint8 [H, W, 3] each, of any sizes, in the order of `shown`."""
+        """The images of a tensor for the sheet, uint8 [H, W, 3] each, of any sizes, in the order of their keys."""
         found = [image for part in self.tensors[name] for image in part.numpy()]
         return [found[place] for place in np.argsort(self.state["shown"])]
-
-    def shown(self) -> list[str]:
-        """Keys of the images for the sheet."""
-        return sorted(self.state["shown"])
 
     def finish(self, folder: Path) -> None:
         """Write samples.parquet and features.safetensors, decoders in the order of the state."""

@@ -195,7 +195,7 @@ class QualityPass:
             if label in batch.finished:
                 found[label, self._config.seed] = self._given(label, keys, batch.finished[label], pixels[:0])
                 continue
-            for index, seed in enumerate(self._config.noise_seed_list()):
+            for index, seed in enumerate(range(self._config.seed, self._config.seed + self._config.noise_seeds)):
                 if index == 0 or self._seen(label)["noisy"]:
                     with self._stages.stage("decoding"):
                         found[label, seed] = self._decode(label, pixels, keys, seed)
@@ -206,8 +206,7 @@ class QualityPass:
         pixels, images = pixels[good], batch.images[good]
         examples, hashes = [batch.examples[place] for place in good], [batch.pixels_sha256[place] for place in good]
         places, state = [self._places[example.key] for example in examples], self._writer.state
-        tensors = {PLACE: torch.tensor(places), PIXELS: torch.frombuffer(bytearray(b"".join(hashes)), dtype=torch.uint8)}
-        tensors[PIXELS] = tensors[PIXELS].view(len(good), -1)
+        tensors = {PLACE: torch.tensor(places), PIXELS: torch.tensor([list(one) for one in hashes], dtype=torch.uint8)}
         with self._stages.stage("reference features"):
             tensors |= {REFERENCE: torch.from_numpy(self._suite.reference_features(pixels, cache, hashes))}
         prepared = {}

@@ -225,19 +225,16 @@ class _Run:
             raise MsbenchError("; ".join(failures))
 
 
-def _build(config: RunConfig, row: DecoderRequest, device: torch.device, resolution: int) -> Decoder:
-    """The decoder of a row, by its name or from the object that the caller gave."""
-    live = config.live()
-    if row.label not in live:
-        return row.build(device, config.dtype, config.offline, resolution)
-    options = replace(row.options(device, config.dtype, resolution=resolution), name=row.name)
-    refuse_options("an object", options)
-    return build_by(partial(ForeignDecoder, live[row.label]), type(live[row.label]).__name__, options)
-
-
 def _built(config: RunConfig, row: DecoderRequest, device: torch.device, resolution: int, steps: int | None = None) -> Decoder:
-    """The decoder of a row in the run's mode, with other steps where they are given."""
-    return in_mode(_build(config, replace(row, steps=steps or row.steps), device, resolution), config.mode, device)
+    """The decoder of a row in the run's mode, by its name or from the caller's object; with other steps where given."""
+    row, given = replace(row, steps=steps or row.steps), config.live()
+    if row.label not in given:
+        decoder = row.build(device, config.dtype, config.offline, resolution)
+    else:
+        thing, options = given[row.label], replace(row.options(device, config.dtype, resolution=resolution), name=row.name)
+        refuse_options("an object", options)
+        decoder = build_by(partial(ForeignDecoder, thing), type(thing).__name__, options)
+    return in_mode(decoder, config.mode, device)
 
 
 def _match(decoders: Mapping[str, Decoder], dataset: Dataset) -> list[str]:

@@ -116,11 +116,7 @@ class SpeedRow(Row):
 
 
 def speed_row(
-    timing: TimedCalls,
-    scope: Scope,
-    facts: Facts | None = None,
-    memory: Memory | None = None,
-    ceilings: Ceilings | None = None,
+    timing: TimedCalls, scope: Scope, facts: Facts | None = None, memory: Memory | None = None, ceilings: Ceilings | None = None
 ) -> SpeedRow:
     """The row of one decoder's calls, without figures where its outcome is not ok.
 

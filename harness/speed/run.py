@@ -58,12 +58,7 @@ class Results:
     """SIGTERM came before everything was measured"""
 
 
-def measure_speed(
-    contestants: Sequence[DecoderRequest],
-    device: str,
-    protocol: SpeedProtocol,
-    report: Progress = lambda stage, done, total: None,
-) -> Results:
+def measure_speed(contestants: Sequence[DecoderRequest], device: str, protocol: SpeedProtocol, report: Progress) -> Results:
     """Measure every cell.
 
     Args:

@@ -69,10 +69,7 @@ class Workers:
 
 
 def time_in_turns(
-    workers: Workers,
-    settings: Mapping[str, Setting],
-    protocol: SpeedProtocol,
-    over: Callable[[], bool] = lambda: False,
+    workers: Workers, settings: Mapping[str, Setting], protocol: SpeedProtocol, over: Callable[[], bool]
 ) -> dict[str, TimedCalls]:
     """Prepare every worker and time them in turns.
 

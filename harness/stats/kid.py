@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.stats.estimate import Clusters, Values, unit_numbers
-from harness.stats.sets import MANY, SetStatistic, checked_pairs, chosen_units, no_interaction
+from harness.stats.sets import MANY, SetStatistic, checked_pairs, chosen_units
 
 BLOCK = 5_000
 """images a block, at least, where there are more than `MANY`"""
@@ -50,7 +50,7 @@ def kid_statistic(reference: Features, reconstruction: Features, clusters: Clust
     value = float(_mean(total, size))
     without = _mean(total - taken, size - held)
     chosen = chosen_units(len(held))
-    interaction = no_interaction(len(chosen))
+    interaction = np.zeros((len(chosen), len(chosen)))
     if len(chosen):
         gone = taken[chosen]
         left = size - held[chosen][:, None] - held[chosen]

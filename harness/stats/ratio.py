@@ -56,15 +56,9 @@ def median_ratio(decoder: Sequence[float], baseline: Sequence[float], level: flo
     if min(len(own), len(other)) < ENOUGH_CALLS:
         half = _welch(np.log(own), np.log(other), level)
         return Ratio(value, value * math.exp(-half), value * math.exp(half), level, "Welch t on log times")
+    rng = np.random.default_rng(seed)
     found = stats.bootstrap(
-        (own, other),
-        _of_medians,
-        n_resamples=_RESAMPLES,
-        vectorized=True,
-        paired=False,
-        method="percentile",
-        confidence_level=level,
-        rng=np.random.default_rng(seed),
+        (own, other), _of_medians, n_resamples=_RESAMPLES, method="percentile", confidence_level=level, rng=rng
     ).confidence_interval
     return Ratio(value, float(found.low), float(found.high), level, f"bootstrap of medians, {_RESAMPLES:,} resamples")
 

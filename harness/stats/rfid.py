@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.stats.estimate import Clusters, Values, unit_numbers
-from harness.stats.sets import MANY, SetStatistic, checked_pairs, chosen_units, no_interaction
+from harness.stats.sets import MANY, SetStatistic, checked_pairs, chosen_units
 
 _STEP = 1.0  # of log t: six digits of what leaving a unit out changes
 _BELOW = 36.0  # how far log t reaches below the least squared singular value: √t has vanished there
@@ -63,7 +63,7 @@ def rfid_statistic(reference: Features, reconstruction: Features, clusters: Clus
     units = unit_numbers(clusters, n)
     sizes = np.bincount(units)
     if len(sizes) < 2 or n - sizes.max() < 2:
-        return SetStatistic(value, np.full(len(sizes), np.nan), no_interaction(), n, tuple(units.tolist()))
+        return SetStatistic(value, np.full(len(sizes), np.nan), np.zeros((0, 0)), n, tuple(units.tolist()))
     members = np.split(np.argsort(units, kind="stable"), np.cumsum(sizes)[:-1])
     without = np.empty(len(sizes))
     single = sizes == 1
@@ -73,7 +73,7 @@ def rfid_statistic(reference: Features, reconstruction: Features, clusters: Clus
     for unit in np.flatnonzero(~single):
         without[unit] = _without_unit(pairs, quadrature, members[unit])
     chosen = chosen_units(len(sizes))
-    interaction = no_interaction(len(chosen))
+    interaction = np.zeros((len(chosen), len(chosen)))
     rows, columns = np.tril_indices(len(chosen), -1)
     both = _without_two(pairs, quadrature, [members[unit] for unit in chosen])
     interaction[rows, columns] = value - without[chosen[rows]] - without[chosen[columns]] + both

@@ -96,11 +96,6 @@ def chosen_units(count: int) -> NDArray[np.intp]:
     return np.sort(np.random.default_rng(count).choice(count, _INTERACTING, replace=False))
 
 
-def no_interaction(count: int = 0) -> Values:
-    """A matrix to fill: [count, count] zeros."""
-    return np.zeros((count, count))
-
-
 def grouped_statistic(
     value: Callable[[NDArray[np.intp]], float], units: NDArray[np.intp], groups: int = GROUPS
 ) -> SetStatistic:
@@ -119,7 +114,7 @@ def grouped_statistic(
     kept = [np.flatnonzero(group != gone) for gone in range(groups)]
     without = np.array([value(rows) if len(rows) > 1 else math.nan for rows in kept], dtype=np.float64)
     method = METHOD if groups == count else f"jackknife of {groups} groups of pairs"
-    return SetStatistic(float(value(np.arange(n))), without, no_interaction(), n, tuple(units.tolist()), method)
+    return SetStatistic(float(value(np.arange(n))), without, np.zeros((0, 0)), n, tuple(units.tolist()), method)
 
 
 def checked_pairs(

@@ -18,13 +18,13 @@ from harness.cost.attempt import is_out_of_memory
 from harness.cost.cost import Cost, measure_cost, noise_for
 from harness.cost.modes import parse_mode
 from harness.data.registry import open_dataset
-from harness.data.types import Request
 from harness.decoder import Decoder
 from harness.files import safe_name
 from harness.metrics.registry import METRICS
 from harness.record.record import RECORD, Record, plain, read_record
 from harness.record.schema import SCHEMA_VERSION
 from harness.request.requests import DecoderRequest
+from harness.run.config import dataset_request
 from harness.run.runner import evaluate
 from harness.sweep.plan import SweepCell, SweepRequest
 from harness.sweep.weights import Fit
@@ -38,16 +38,10 @@ def data_recipe(request: SweepRequest) -> tuple[dict[str, Any], int]:
     """What the recipes of all cells with quality share, and the side of the images."""
     if request.cost_only:
         return {}, request.run.resolution or COST_ONLY_RESOLUTION
-    run = request.run
-    wanted = Request(run.dataset, run.data_dir, run.resolution, run.max_samples, run.seed)
-    dataset = open_dataset(replace(wanted, split=run.split, offline=run.offline))
+    dataset = open_dataset(dataset_request(request.run))
     keys = hashlib.sha256("".join(f"{entry.key}\0" for entry in dataset.entries).encode()).hexdigest()
-    return {
-        **asdict(dataset.info),
-        "keys_sha256": keys,
-        "seed": request.run.seed,
-        "protocol": SCHEMA_VERSION,
-    }, dataset.info.resolution
+    shared = {**asdict(dataset.info), "keys_sha256": keys, "seed": request.run.seed, "protocol": SCHEMA_VERSION}
+    return shared, dataset.info.resolution
 
 
 def recipe_of(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.cost.flops import count_flops
-from harness.decoder import Decoder
+from harness.decoder import Decoder, DecoderSpec
 from harness.noise import SampleNoise
 from harness.record.rebuilt import HASHES, other_weights
 from harness.record.run import Run
@@ -19,15 +19,8 @@ from harness.record.schema import Result
 from harness.run.rate import count_code, new_count, rate_of
 from harness.verify.check import Check, close, same, unchecked
 
-_MAY_LACK = (
-    "recipe_sha256",
-    "teacher_sha256",
-    "training_seed",
-    "flow",
-    "objective",
-    "training_pflops",
-    "start_pflops",
-)  # older weights do not say
+# older weights do not say; `coverage` finds the numbers of codebooks
+_MAY_LACK = [one.name for one in fields(DecoderSpec) if one.default is None and one.name != "codebook_sizes"]
 
 
 def built_checks(run: Run, result: Result, built: Decoder | str) -> list[Check]:

@@ -58,9 +58,7 @@ def _whole(run: Run, result: Result, details: Details, name: str) -> list[Check]
         return [unchecked(result.label, name, result.metrics.get(name), why)]
     values, absolute = {}, check.absolute
     for seed, features in zip(details.noise.seeds, kept[1], strict=True):
-        mine = run.of(result.label)
-        columns = mine[mine["noise_seed"] == seed].select_dtypes("float64")
-        whole = Whole(kept[0], features, {str(name): values.to_numpy() for name, values in columns.items()})
+        whole = Whole(kept[0], features, run.columns(result.label, seed))
         enough = len(features) >= 2
         values[seed] = check.whole(whole) if enough else float("nan")
         scale = check.scale(whole) if check.scale and enough else abs(values[seed])

@@ -100,12 +100,10 @@ def reference_check(run: Run, images: Path) -> Check:
     number, recorded = "dataset.reference_sha256", run.record.data.dataset.reference_sha256
     if not recorded.startswith(PIXELS_VERSION):
         return unchecked("", number, recorded, "an older msbench hashed the pixels in another way")
-    hashes = []
-    for key in run.keys:
-        path = images / "reference" / f"{key}.png"
-        if not path.is_file():
-            return unchecked("", number, recorded, f"{path} is missing")
-        hashes.append(pixels_sha256(read_png(path)))
+    folder = images / REFERENCE
+    if absent := absent_images(folder, run.keys):
+        return unchecked("", number, recorded, f"{absent[0]} is missing")
+    hashes = [pixels_sha256(read_png(folder / f"{key}.png")) for key in run.keys]
     return same("", number, recorded, pixels_id(run.keys, hashes), "SHA-256 over reference/*.png")
 
 

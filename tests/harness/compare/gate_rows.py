@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,4 +40,15 @@ def record(*rows: Result, protocol: Protocol = PROTOCOL, folder: str = "run", **
 
 
 def reference(*rows: Result, **changes: Any) -> GateReference:
-    return make_reference([record(*rows, **changes)], SIMPLE, name="simple")
+    return within(make_reference([record(*rows, **changes)], name="simple"), SIMPLE)
+
+
+def within(made: GateReference, tolerances: Mapping[str, Tolerance]) -> GateReference:
+    """The reference with these tolerances, by metric, in place of the metrics' own."""
+    figures = [
+        replace(one, tolerance=told.amount(one.value), tolerance_from=told.source)
+        if (told := tolerances.get(one.metric))
+        else one
+        for one in made.figures
+    ]
+    return replace(made, figures=tuple(figures))

@@ -20,7 +20,7 @@ from harness.errors import MsbenchError
 from harness.metrics.metric import Tolerance
 from harness.metrics.registry import METRICS
 from harness.record.record import Record
-from tests.harness.compare.gate_rows import FIGURES, GOOD, PROTOCOL, SIMPLE, record, reference, row
+from tests.harness.compare.gate_rows import FIGURES, GOOD, PROTOCOL, SIMPLE, record, reference, row, within
 from tests.harness.conftest import MakeRun
 
 SENSITIVITY = Path(__file__).resolve().parents[3] / "results" / "regression" / "sensitivity.csv"
@@ -71,7 +71,7 @@ def test_a_lost_number_is_a_regression(lost: Any) -> None:
 
 def test_exact_images_have_an_infinite_psnr() -> None:
     exact = record(row(psnr=None), exact=2)
-    made = make_reference([exact], SIMPLE)
+    made = within(make_reference([exact]), SIMPLE)
     assert made.of("vae")["psnr"].value == math.inf
     assert check([exact], made).passed
     assert not check([record()], made).passed
@@ -80,7 +80,7 @@ def test_exact_images_have_an_infinite_psnr() -> None:
 
 def test_a_line_says_all_there_is_to_say() -> None:
     tolerance = {"lpips": Tolerance(0.0005, 0.0, "10 x something")}
-    made = make_reference([record(row("ms-onestep", lpips=0.45617))], tolerance)
+    made = within(make_reference([record(row("ms-onestep", lpips=0.45617))]), tolerance)
     (deviation,) = check([record(row("ms-onestep", lpips=0.47308))], made).regressions
     assert deviation.line() == (
         "ms-onestep lpips: expected 0.45617, got 0.47308, worse by 0.01691; tolerance 0.00050 (10 x something)"

@@ -24,6 +24,10 @@ pytestmark = pytest.mark.usefixtures("plug_ins")
 QUICK = SpeedProtocol(batch_sizes=(1,), cores=(1,), cell_seconds=0.5, ceiling_seconds=0.0)
 
 
+def silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
 def test_what_was_timed_before_sigterm_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ended(self: run._Run) -> None:
         self.results.ceilings.append({"kept": True})
@@ -76,7 +80,7 @@ def test_decoding_is_timed_and_encoding_is_not(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_no_decoder_ends_the_run() -> None:
     contestants = parse_requests(["dying", "broken", "sleeper"])
-    results = measure_speed(contestants, "cpu", QUICK)
+    results = measure_speed(contestants, "cpu", QUICK, silent)
     by_name = {cell.decoder: cell for cell in results.cells if cell.scope == "decode"}
     assert {name: cell.status for name, cell in by_name.items()} == {
         "dying": "failed",
@@ -91,7 +95,7 @@ def test_no_decoder_ends_the_run() -> None:
 
 def test_everybodys_fastest_is_timed_in_the_same_turns() -> None:
     contestants = parse_requests(["whole", "hungry", "half"])
-    results = measure_speed(contestants, "cpu", replace(QUICK, dtypes=("fp32", "bf16")))
+    results = measure_speed(contestants, "cpu", replace(QUICK, dtypes=("fp32", "bf16")), silent)
     (table,) = results.fastest
     assert table.side_by_side
     decoding = [cell for cell in table.rows if cell.scope == "decode"]
@@ -121,18 +125,18 @@ def test_a_row_runs_in_the_dtype_it_names(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("harness.speed.run.Client", Recorder)
     contestants = parse_requests(["whole", "half@dtype=bf16", "my=sleeper"])
-    results = measure_speed(contestants, "cpu", QUICK)
+    results = measure_speed(contestants, "cpu", QUICK, silent)
     dtypes = {cell.decoder: cell.dtype for cell in results.cells}
     assert dtypes == {"whole": "fp32", "half@dtype=bf16": "bf16", "my": "fp32"}
     assert [job.contestant.name for job in jobs] == ["whole", "half", "sleeper", "whole"]
     with pytest.raises(MsbenchError, match="half@dtype=bf16 names its dtype: give one --dtype for the others, not 2"):
-        measure_speed(contestants, "cpu", replace(QUICK, dtypes=("fp32", "bf16")))
+        measure_speed(contestants, "cpu", replace(QUICK, dtypes=("fp32", "bf16")), silent)
 
 
 def test_without_budget_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.speed.run.Client", None)  # calling it would raise
     protocol = SpeedProtocol(batch_sizes=(1, 8), modes=("eager", "cudagraph"), budget_seconds=0.0)
-    results = measure_speed(parse_requests(["sleeper"]), "cpu", protocol)
+    results = measure_speed(parse_requests(["sleeper"]), "cpu", protocol, silent)
     assert len(results.cells) == 2 * 2 * 2 * 2  # cores, modes, batches, scopes
     assert {(cell.mode, cell.status) for cell in results.cells} == {("eager", "skipped_budget"), ("cudagraph", "unsupported")}
     assert {cell.reason for cell in results.cells if cell.mode == "eager"} == {SKIPPED}

@@ -59,9 +59,8 @@ def protocol(**changes: Any) -> SpeedProtocol:
 
 
 def play(clients: Sequence[FakeClient], on_gpu: bool = False, **changes: Any) -> dict[str, Any]:
-    return time_in_turns(
-        workers(*clients, on_gpu=on_gpu), dict.fromkeys([c.name for c in clients], SETTING), protocol(**changes)
-    )
+    settings = dict.fromkeys([c.name for c in clients], SETTING)
+    return time_in_turns(workers(*clients, on_gpu=on_gpu), settings, protocol(**changes), lambda: False)
 
 
 def test_turns_alternate_and_the_quick_one_ends_at_a_hundred_calls() -> None:
