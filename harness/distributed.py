@@ -31,7 +31,7 @@ Value = TypeVar("Value")
 class Group:
     """The processes of one job. With one of them every method is a no-op.
 
-    Each method is collective: all processes must call it, in the same order.
+    Each method is collective: all processes must call it, in the same order; each raises `MsbenchError` where one has ended.
     """
 
     rank: int = 0
@@ -65,7 +65,8 @@ class Group:
             present = torch.tensor([p.grad is not None for p in members], dtype=dtype, device=self.device)
             pieces = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in members]
             flat = torch.cat([*pieces, present])
-            dist.all_reduce(flat)
+            with self._broken():
+                dist.all_reduce(flat)
             *means, seen = torch.split(flat, [*(p.numel() for p in members), len(members)])
             for parameter, mean, count in zip(members, means, seen.tolist(), strict=True):
                 if count > 0 and parameter.grad is None:
@@ -80,7 +81,8 @@ class Group:
         with torch.no_grad():
             for tensor in (*module.parameters(), *module.buffers()):
                 sent = tensor.detach().clone(memory_format=torch.contiguous_format).to(self.device)
-                dist.broadcast(sent, src=0)
+                with self._broken():
+                    dist.broadcast(sent, src=0)
                 tensor.copy_(sent)
 
     def max(self, value: float) -> float:
@@ -96,21 +98,15 @@ class Group:
         return flag if self.world == 1 else self.max(float(flag)) > 0.0
 
     def gather(self, value: Value) -> list[Value]:
-        """Every process's value, by rank.
-
-        Raises:
-            MsbenchError: a process has ended.
-        """
+        """Every process's value, by rank."""
         found: list[Value | None] = [value] * self.world
-        try:
-            if self.world > 1:
+        if self.world > 1:
+            with self._broken():
                 dist.all_gather_object(found, value)
-        except (RuntimeError, ValueError) as error:  # what is told of a broken connection is the backend's affair
-            raise MsbenchError(f"process {self.rank} of {self.world}: another one has ended, so this one ends too") from error
         return found  # type: ignore[return-value]
 
     def share(self, value: Value) -> Value:
-        """Rank 0's value; raises as `gather`."""
+        """Rank 0's value."""
         return self.gather(value if self.writes else None)[0]  # type: ignore[return-value]
 
     @contextmanager
@@ -136,13 +132,21 @@ class Group:
 
     def barrier(self) -> None:
         """Wait for all processes."""
-        if self.world > 1:
-            dist.barrier()
+        self.sum(0.0)
 
     def _reduce(self, value: float, operation: dist.ReduceOp.RedOpType) -> float:
         tensor: Tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor, op=operation)
+        with self._broken():
+            dist.all_reduce(tensor, op=operation)
         return float(tensor)
+
+    @contextmanager
+    def _broken(self) -> Iterator[None]:
+        """Say in one line that the connection to another process broke; what the backend tells of it is its own affair."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            raise MsbenchError(f"process {self.rank} of {self.world}: another one has ended, so this one ends too") from error
 
 
 @contextmanager
