@@ -78,11 +78,10 @@ class Group:
         """Give every process rank 0's parameters and buffers."""
         if self.world == 1:
             return
-        with torch.no_grad():
+        with torch.no_grad(), self._broken():
             for tensor in (*module.parameters(), *module.buffers()):
                 sent = tensor.detach().clone(memory_format=torch.contiguous_format).to(self.device)
-                with self._broken():
-                    dist.broadcast(sent, src=0)
+                dist.broadcast(sent, src=0)
                 tensor.copy_(sent)
 
     def max(self, value: float) -> float:
@@ -191,7 +190,7 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
     Raises:
         MsbenchError: one of them was killed, and the others were ended for it.
     """
-    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -199,6 +198,7 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
     logging.disable()  # what fails tells so itself
     name, script = secrets.token_hex(8), Path(__file__).resolve().parents[1] / "msbench.py"
     config = LaunchConfig(1, 1, count, run_id=name, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0)
+    config.logs_specs = DefaultLogsSpecs(os.devnull)  # else a folder for logs stays behind
     try:
         elastic_launch(config, sys.executable)(str(script), *arguments)
     except SignalException as error:

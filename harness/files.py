@@ -19,7 +19,6 @@ if sys.platform != "win32":
     import fcntl
 
 LOCK = ".lock"
-_TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}(\.\w+)?")  # the names `atomic_path` writes under
 _LONGEST_NAME = 60
 
 
@@ -83,9 +82,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         while (stream := _held(folder / LOCK)) is None:
             pass
-        for leftover in folder.glob(".*"):
-            if _TEMPORARY.fullmatch(leftover.name):
-                leftover.unlink()
+        for leftover in folder.glob(f".*.[0-9]*.{'[0-9a-f]' * 8}*"):  # the names `atomic_path` writes under
+            leftover.unlink()
     except OSError as error:
         raise MsbenchError(f"cannot write to {folder} ({error.strerror or error}); choose another folder") from error
     with stream:

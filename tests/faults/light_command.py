@@ -1,7 +1,6 @@
 """`msbench` without metric networks and with tiny models, slowed down where it must be caught; a server of forks of it.
 
-As a script it serves: a line of JSON on stdin starts a command in one process or several, or waits for one. Run by another name
-(`light_command.py msbench …`), it is the command itself.
+As a script it serves: a line of JSON on stdin starts a command in one process or several, or waits for some to end.
 """
 
 from __future__ import annotations
@@ -14,32 +13,32 @@ import sys
 import time
 import types
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PACE, STEPS = "KILLS_PACE", "KILLS_STEPS"
-"""variables: seconds that a batch, a step and the rename of a finished file take longer; file that gets a line a batch or step"""
+"""variables: seconds that a batch, a step and a rename take longer; file that gets a line for each image or step done"""
 PART_IMAGES = 4
+HEAVY = ("pandas", "pyarrow.parquet", "safetensors.torch", "scipy.stats", "torch._dynamo", "torch.distributed", "harness.cli")
+HEAVY += ("decoders.training.train", "harness.run.runner", "harness.sweep.sweep")
+"""what every command imports"""
 
 
 def lighten() -> None:
     """Put the light parts in place of the heavy ones."""
     tests = sys.modules["tests"] = types.ModuleType("tests")  # not a package of this name from elsewhere
     tests.__path__ = [str(ROOT / "tests")]
-    import decoders.training.build as build
     import decoders.training.train as training
-    import decoders.training.trainer as trainer
-    import harness.distributed as distributed
-    import harness.registry as registry
-    import harness.run.journal as journal
-    import harness.run.quality as quality
-    import harness.run.runner as runner
     import harness.speed.run as speed
     from decoders.autoencoder import AutoencoderConfig
     from decoders.denoiser import DenoiserConfig
     from decoders.presets import SizePreset
+    from decoders.training import build, trainer
+    from harness import distributed, registry
     from harness.registry import DecoderEntry
+    from harness.run import journal, quality, runner
     from tests.harness.run import odd_decoders
     from tests.harness.run.light import LightSuite
 
@@ -149,18 +148,8 @@ def _start(arguments: list[str], ranks: int, output: str, variables: dict[str, s
 
 def serve() -> None:
     """Import once what every command needs, then fork."""
-    import pandas
-    import pyarrow.parquet
-    import safetensors.torch
-    import scipy.stats
-    import torch._dynamo
-    import torch.distributed
-
-    import decoders.training.train
-    import harness.cli
-    import harness.run.runner
-    import harness.sweep.sweep
-
+    for name in HEAVY:
+        import_module(name)
     for line in sys.stdin:
         asked = json.loads(line)
         if "wait" in asked:

@@ -1,14 +1,14 @@
 """Commands killed or told to end at seeded moments, then started again: they end as an undisturbed one does.
 
-| command       | processes | what ends                  | what may be lost                                            |
-|---------------|-----------|----------------------------|-------------------------------------------------------------|
-| run           | 1, 2, 3   | all, one, or the starter   | SIGKILL: images since each process's last part; SIGTERM: none |
-| train-decoder | 1, 2      | all or one                 | SIGKILL: steps since the last saved state; SIGTERM: none    |
-| sweep         | 1         | the command                | SIGKILL: of the cell at work, images since its last part; SIGTERM: none |
-| speed         | 1         | the command                | SIGKILL: all of it, which writes once; SIGTERM: the cell at work |
+| command       | processes | what is ended            | SIGKILL may lose                             | SIGTERM may lose   |
+|---------------|-----------|--------------------------|----------------------------------------------|--------------------|
+| run           | 1, 2, 3   | all, one, or the starter | images since each process's last part        | nothing            |
+| train-decoder | 1, 2      | all, one                 | steps since the last saved state             | nothing            |
+| sweep         | 1         | it                       | images of the cell at work, since its part   | nothing            |
+| speed         | 1         | it                       | all, for it writes once, at its end          | the setting at work |
 
-Every process is real, and its signal comes from outside: when the parts that lie in its folder reach a drawn number and a drawn
-share of the time between two of them has passed, or while a file is being written. Parts are of 4 images, states of 4 steps.
+Signals come from outside: once a drawn number of parts lies in the folder and a drawn share of a batch's time has passed, or
+then in the midst of writing a file. A part is of 4 images, and a state of about 4 steps.
 """
 
 from __future__ import annotations
