@@ -197,8 +197,10 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     logging.disable()  # what fails tells so itself
     name, script = secrets.token_hex(8), Path(__file__).resolve().parents[1] / "msbench.py"
-    config = LaunchConfig(1, 1, count, run_id=name, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0)
-    config.logs_specs = DefaultLogsSpecs(os.devnull)  # else a folder for logs stays behind
+    logs = DefaultLogsSpecs(os.devnull)  # else a folder for them stays behind
+    config = LaunchConfig(
+        1, 1, count, run_id=name, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, logs_specs=logs
+    )
     try:
         elastic_launch(config, sys.executable)(str(script), *arguments)
     except SignalException as error:
