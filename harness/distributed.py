@@ -31,7 +31,7 @@ Value = TypeVar("Value")
 class Group:
     """The processes of one job. With one of them every method is a no-op.
 
-    Each method is collective: all processes must call it, in the same order.
+    Each method is collective: all processes must call it, in the same order; each raises `MsbenchError` where one has ended.
     """
 
     rank: int = 0
@@ -65,7 +65,8 @@ class Group:
             present = torch.tensor([p.grad is not None for p in members], dtype=dtype, device=self.device)
             pieces = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in members]
             flat = torch.cat([*pieces, present])
-            dist.all_reduce(flat)
+            with self._broken():
+                dist.all_reduce(flat)
             *means, seen = torch.split(flat, [*(p.numel() for p in members), len(members)])
             for parameter, mean, count in zip(members, means, seen.tolist(), strict=True):
                 if count > 0 and parameter.grad is None:
@@ -77,7 +78,7 @@ class Group:
         """Give every process rank 0's parameters and buffers."""
         if self.world == 1:
             return
-        with torch.no_grad():
+        with torch.no_grad(), self._broken():
             for tensor in (*module.parameters(), *module.buffers()):
                 sent = tensor.detach().clone(memory_format=torch.contiguous_format).to(self.device)
                 dist.broadcast(sent, src=0)
@@ -96,21 +97,15 @@ class Group:
         return flag if self.world == 1 else self.max(float(flag)) > 0.0
 
     def gather(self, value: Value) -> list[Value]:
-        """Every process's value, by rank.
-
-        Raises:
-            MsbenchError: a process has ended.
-        """
+        """Every process's value, by rank."""
         found: list[Value | None] = [value] * self.world
-        try:
-            if self.world > 1:
+        if self.world > 1:
+            with self._broken():
                 dist.all_gather_object(found, value)
-        except (RuntimeError, ValueError) as error:  # what is told of a broken connection is the backend's affair
-            raise MsbenchError(f"process {self.rank} of {self.world}: another one has ended, so this one ends too") from error
         return found  # type: ignore[return-value]
 
     def share(self, value: Value) -> Value:
-        """Rank 0's value; raises as `gather`."""
+        """Rank 0's value."""
         return self.gather(value if self.writes else None)[0]  # type: ignore[return-value]
 
     @contextmanager
@@ -136,13 +131,21 @@ class Group:
 
     def barrier(self) -> None:
         """Wait for all processes."""
-        if self.world > 1:
-            dist.barrier()
+        self.sum(0.0)
 
     def _reduce(self, value: float, operation: dist.ReduceOp.RedOpType) -> float:
         tensor: Tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor, op=operation)
+        with self._broken():
+            dist.all_reduce(tensor, op=operation)
         return float(tensor)
+
+    @contextmanager
+    def _broken(self) -> Iterator[None]:
+        """Say in one line that the connection to another process broke; what the backend tells of it is its own affair."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            raise MsbenchError(f"process {self.rank} of {self.world}: another one has ended, so this one ends too") from error
 
 
 @contextmanager
@@ -187,14 +190,17 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
     Raises:
         MsbenchError: one of them was killed, and the others were ended for it.
     """
-    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     logging.disable()  # what fails tells so itself
     name, script = secrets.token_hex(8), Path(__file__).resolve().parents[1] / "msbench.py"
-    config = LaunchConfig(1, 1, count, run_id=name, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0)
+    logs = DefaultLogsSpecs(os.devnull)  # else a folder for them stays behind
+    config = LaunchConfig(
+        1, 1, count, run_id=name, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, logs_specs=logs
+    )
     try:
         elastic_launch(config, sys.executable)(str(script), *arguments)
     except SignalException as error:

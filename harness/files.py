@@ -72,6 +72,7 @@ def sha256_file(path: Path) -> str:
 def folder_lock(folder: Path) -> Iterator[None]:
     """Be the only writer of `folder`, which is made if need be: holds the system's lock on its file `.lock`, which says who.
 
+    What a killed writer left half-written in it is removed.
     The system lets go of it when the process ends, however that comes about. On Windows nothing is held.
 
     Raises:
@@ -81,6 +82,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         while (stream := _held(folder / LOCK)) is None:
             pass
+        for leftover in folder.glob(f".*.[0-9]*.{'[0-9a-f]' * 8}*"):  # the names `atomic_path` writes under
+            leftover.unlink()
     except OSError as error:
         raise MsbenchError(f"cannot write to {folder} ({error.strerror or error}); choose another folder") from error
     with stream:

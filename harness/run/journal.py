@@ -209,12 +209,10 @@ class Journal:
 
 
 def discard(folder: Path) -> None:
-    """Remove the parts of a run, and what a killed writer left half-written."""
+    """Remove the parts of a run."""
     for name in ("samples", "features"):
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
-    for leftover in folder.glob(".*.*.*.*"):  # the names `atomic_path` writes under
-        leftover.unlink()
 
 
 def new_state(rows: Iterable[DecoderRequest], decoders: Mapping[str, Decoder]) -> dict[str, Any]:

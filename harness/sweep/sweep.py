@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.environment import environment
-from harness.files import safe_name, write_text
+from harness.files import folder_lock, safe_name, write_text
 from harness.record.record import plain
 from harness.run.config import check_device
 from harness.stopwatch import Progress
@@ -48,7 +48,7 @@ def run_sweep(request: SweepRequest, progress: Progress | None = None) -> Sweep:
     """Measure every cell that is not measured yet; each is written as soon as it is done.
 
     Raises:
-        MsbenchError: bad input, found before anything is measured or written.
+        MsbenchError: bad input, found before anything is measured or written; or another process is writing there.
     """
     report = progress or (lambda stage, done, total: None)
     device = check_device(request.run.device)
@@ -57,23 +57,24 @@ def run_sweep(request: SweepRequest, progress: Progress | None = None) -> Sweep:
     facts = environment()
     measured: list[MeasuredCell] = []
     cells_run = 0
-    for index, cell in enumerate(plan):
-        if cell.fit is None:
-            measured.append(MeasuredCell(cell, None))
-            continue
-        recipe = recipe_of(request, cell, cell.fit, data, facts, resolution)
-        digest = digest_of(recipe)
-        file = request.output_dir / "cells" / f"{safe_name(cell.fit.model)}-k{cell.scales}-n{cell.steps}-{digest[:12]}.json"
-        figures = read_cell(file, recipe)
-        if figures is None:
-            report(f"{cell.decoder}, K = {cell.scales}, {cell.steps} steps", index, len(plan))
-            figures = measure_cell(request, cell, cell.fit, recipe, resolution, device)
-            figures |= {"schema_version": CELL_SCHEMA, "recipe": recipe, "recipe_sha256": digest, "environment": facts}
-            figures["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            figures = plain(figures)
-            if all(timed.status != "failed" for timed in cost_of(figures).cells):  # a failure is tried again next time
-                write_text(file, json.dumps(figures, indent=1, allow_nan=False) + "\n")
-            cells_run += 1
-        measured.append(MeasuredCell(cell, figures))
+    with folder_lock(request.output_dir), folder_lock(request.output_dir / "cells"):
+        for index, cell in enumerate(plan):
+            if cell.fit is None:
+                measured.append(MeasuredCell(cell, None))
+                continue
+            recipe = recipe_of(request, cell, cell.fit, data, facts, resolution)
+            digest = digest_of(recipe)
+            file = request.output_dir / "cells" / f"{safe_name(cell.fit.model)}-k{cell.scales}-n{cell.steps}-{digest[:12]}.json"
+            figures = read_cell(file, recipe)
+            if figures is None:
+                report(f"{cell.decoder}, K = {cell.scales}, {cell.steps} steps", index, len(plan))
+                figures = measure_cell(request, cell, cell.fit, recipe, resolution, device)
+                figures |= {"schema_version": CELL_SCHEMA, "recipe": recipe, "recipe_sha256": digest, "environment": facts}
+                figures["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                figures = plain(figures)
+                if all(timed.status != "failed" for timed in cost_of(figures).cells):  # a failure is tried again next time
+                    write_text(file, json.dumps(figures, indent=1, allow_nan=False) + "\n")
+                cells_run += 1
+            measured.append(MeasuredCell(cell, figures))
     report("cells", len(plan), len(plan))
     return Sweep(request, resolution, tuple(measured), cells_run)
