@@ -104,6 +104,8 @@ class Started:
     output: Path
     steps: Path
     wait: Callable[[list[int]], list[int]]
+    below: list[int] = field(default_factory=list)
+    """processes that it had started when its signal came"""
 
     def ended(self) -> list[int]:
         """Exit codes, once all have ended."""
@@ -210,6 +212,13 @@ def children(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def caught(lab: Lab, case: Case, folder: Path, draw: random.Random) -> Started:
     """A command that its signal has met on the way."""
     asked = arguments(lab, case.command, folder)
@@ -226,6 +235,7 @@ def caught(lab: Lab, case: Case, folder: Path, draw: random.Random) -> Started:
     hit = {"all": started.pids, "starter": started.pids, "one": started.pids[-1:]}.get(case.whom) or children(started.pids[0])[
         -1:
     ]
+    started.below = [one for pid in started.pids for one in children(pid)]
     for pid in hit:
         os.kill(pid, case.signal)
     return started
@@ -308,5 +318,9 @@ def test_it_ends_as_if_nothing_had_befallen_it(lab: Lab, case: Case) -> None:
             for text in ((one / "speed.json").read_text() for one in (folder, whole))
         ]
         assert rows[0] == rows[1]
+    while any(map(alive, started.below)):
+        assert time.monotonic() < until + LIMIT, "what it had started is still there"
+        time.sleep(0.05)
+    assert "Traceback" not in started.stderr()
     print(f"{case}: ended with {codes}, lost {lost} of at most {most}, left {left}")
     assert lost <= (0 if case.signal == TERM else most)
