@@ -5,7 +5,7 @@
 | run           | 1, 2, 3   | all, one, or the starter | images since each process's last part        | nothing            |
 | train-decoder | 1, 2      | all, one                 | steps since the last saved state             | nothing            |
 | sweep         | 1         | it                       | images of the cell at work, since its part   | nothing            |
-| speed         | 1         | it                       | all, for it writes once, at its end          | the setting at work |
+| speed         | 1         | it                       | all, for it writes once, at its end; a folder of compiled code stays in TMPDIR | the setting at work |
 
 Signals come from outside: once a drawn number of parts lies in the folder and a drawn share of a batch's time has passed, or
 then in the midst of writing a file. A part is of 4 images, and a state of about 4 steps.
@@ -290,8 +290,7 @@ def test_it_ends_as_if_nothing_had_befallen_it(lab: Lab, case: Case) -> None:
     assert ended == [0] * case.then, said
     assert "Traceback" not in again.stderr()
     assert files(folder) == files(whole)
-    if case.signal == TERM:
-        assert left == []
+    assert left == [] or (case.command, case.signal) == ("speed", KILL)  # its folder for compiled code stays
     shutil.rmtree(lab.root / "tmp")
     (lab.root / "tmp").mkdir()
     lost, most = len(started.done()) + len(again.done()), PART_IMAGES * case.processes
@@ -322,5 +321,5 @@ def test_it_ends_as_if_nothing_had_befallen_it(lab: Lab, case: Case) -> None:
         assert time.monotonic() < until + LIMIT, "what it had started is still there"
         time.sleep(0.05)
     assert "Traceback" not in started.stderr()
-    print(f"{case}: ended with {codes}, lost {lost} of at most {most}, left {left}")
+    print(f"{case}: ended with {codes}, lost {lost if case.command != 'speed' else 'all'}, at most {most}, left {left}")
     assert lost <= (0 if case.signal == TERM else most)
