@@ -5,10 +5,11 @@
 | run           | 1, 2, 3   | all, one, or the starter | images since each process's last part        | nothing            |
 | train-decoder | 1, 2      | all, one                 | steps since the last saved state             | nothing            |
 | sweep         | 1         | it                       | images of the cell at work, since its part   | nothing            |
-| speed         | 1         | it                       | all, for it writes once, at its end; a folder of compiled code stays in TMPDIR | the setting at work |
+| speed         | 1         | it                       | all, for it writes once, at its end          | the setting at work |
 
 Signals come from outside: once a drawn number of parts lies in the folder and a drawn share of a batch's time has passed, or
-then in the midst of writing a file. A part is of 4 images, and a state of about 4 steps.
+then in the midst of writing a file. A part is of 4 images, and a state of about 4 steps. All that stays behind is the
+folder of compiled code that a killed `speed` has in TMPDIR.
 """
 
 from __future__ import annotations
