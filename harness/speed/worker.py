@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 import torch
@@ -27,19 +28,14 @@ def serve(connection: Connection, job: Job) -> None:
     keep_freed_memory()
     pinned = pin(job.cores)
     built = None
-    while True:
-        try:
-            question = connection.recv()
-        except EOFError:
-            return
-        if question is None:
-            return
-        method, arguments = question
-        built = built or attempt(Bench, job, pinned)
-        outcome = attempt(method, built.value, *arguments) if built.status == "ok" else built
-        if built.status == "ok" != outcome.status:
-            attempt(built.value.release)  # what ran out of memory must not keep it from the others
-        connection.send(outcome)
+    with suppress(EOFError, ConnectionError):  # whoever asks has been killed
+        while (question := connection.recv()) is not None:
+            method, arguments = question
+            built = built or attempt(Bench, job, pinned)
+            outcome = attempt(method, built.value, *arguments) if built.status == "ok" else built
+            if built.status == "ok" != outcome.status:
+                attempt(built.value.release)  # what ran out of memory must not keep it from the others
+            connection.send(outcome)
 
 
 def pin(cores: tuple[int, ...] | None) -> bool:

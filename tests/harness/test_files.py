@@ -107,3 +107,11 @@ def test_no_home_folder_names_the_variable(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(MsbenchError, match=r"home directory.*set MSBENCH_CACHE"):
         cache_dir()
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = {"state.pt", ".hidden", ".a.b.c", ".state.12.pt"}
+    for name in (*kept, ".state.123.0a1b2c3d.pt", ".samples.part.9.ffffffff"):
+        (tmp_path / name).write_text("x")
+    with folder_lock(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {*kept, LOCK}

@@ -22,6 +22,7 @@ from decoders.presets import SIZES, denoiser_config
 from harness.cli import app
 from harness.cost.cost import Cost, CostCell
 from harness.errors import MsbenchError, UnknownNameError
+from harness.files import folder_lock
 from harness.record.record import Record, write_record
 from harness.run.config import RunConfig
 from harness.sweep import cells as cells_module
@@ -336,3 +337,9 @@ def test_the_command_resumes_and_writes_table_and_plots(tmp_path: Path) -> None:
     assert {Path(path).suffix for path in first["plots"]} == {".svg", ".png"}
     assert all(Path(path).is_file() for path in first["plots"])
     assert len(list((tmp_path / "s" / "cells").glob("*.json"))) == 4
+
+
+def test_a_folder_has_one_sweep_at_a_time(tmp_path: Path, counter: Counter) -> None:
+    with folder_lock(tmp_path), pytest.raises(MsbenchError, match="is being written by process"):
+        run_sweep(request(tmp_path))
+    assert not counter.costs
