@@ -5,6 +5,7 @@ The reference is loaded and featured once; every decoder sees the same pixels an
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -132,7 +133,7 @@ class QualityPass:
                 raise MsbenchError(f"{self._folder} lacks {min(absent)}: it must lie on a file system that all processes share")
             time.sleep(1.0)
         journal = Journal.read([self._folder], self._fresh)
-        if journal.keys() and not self._places.keys() >= {*journal.keys()}:
+        if journal.frames and not parts and not self._unchanged(journal):
             raise MsbenchError(f"{self._config.dataset}: images changed since the run began: measure again")
         self._learnt(_flags(journal.state))
         if late or journal.uneven:
@@ -144,6 +145,17 @@ class QualityPass:
             first = [f"{one['name']}: {one['reason']}" for one in journal.left_out("skipped")[:3]]
             raise MsbenchError(f"{self._config.dataset}: no usable image ({'; '.join(first) or 'the set is empty'})")
         return journal
+
+    def _unchanged(self, journal: Journal) -> bool:
+        """Whether the files of all images that an earlier call measured are there as they were."""
+        entries = {entry.key: entry for entry in self._dataset.entries}
+        try:
+            return all(
+                hashlib.sha256(self._dataset.read(entries[key])).hexdigest() == sha256
+                for key, sha256 in journal.images()[["key", "source_sha256"]].itertuples(index=False)
+            )
+        except (KeyError, OSError):
+            return False
 
     def _plan(self, journal: Journal) -> tuple[Sequence[int], int, int, dict[str, dict[str, bool]]]:
         """Places of images that are not measured, how many are, number of the first writer, and what decoders do."""

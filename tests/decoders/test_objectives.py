@@ -215,6 +215,7 @@ def test_a_student_that_equals_a_one_step_teacher_has_no_paired_loss(
     _, parts = objective.loss(generator(), 0.0)
     assert max(parts[f"paired_{scale}"] for scale in range(3)) < 1e-10
     assert (parts["lpips"] < 1e-6) == ("l1_0" not in parts) == (name == "paired")
+    assert parts.get("l1_0", 1.0) > 0.01
 
 
 def test_the_finest_scale_s_lpips_reaches_the_coarsest_scale(

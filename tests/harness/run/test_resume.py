@@ -158,6 +158,22 @@ def test_another_request_does_not_resume(light: LightRun, options: dict[str, obj
         light(decoders, resume=True, **options)
 
 
+@pytest.mark.parametrize("change", ["other bytes", "gone"])
+def test_images_that_changed_are_not_gone_on_with(
+    change: str, light: LightRun, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "PART_IMAGES", 4)
+    with pytest.raises(MsbenchError, match="decode broke"):
+        light("odd-third")
+    first, last = min(images.iterdir()), max(images.iterdir())
+    if change == "gone":
+        first.rename(first.with_name(f"zz{first.suffix}"))  # as many images as before
+    else:
+        first.write_bytes(last.read_bytes())
+    with pytest.raises(MsbenchError, match="images changed since the run began: measure again"):
+        light("odd-third", resume=True)
+
+
 def test_there_must_be_a_run_to_resume(light: LightRun) -> None:
     with pytest.raises(MsbenchError, match=r"holds no record\.json"):
         light("jpeg", resume=True)
