@@ -28,6 +28,7 @@ _SIZE = 8
 _BAR_INCHES = 0.34
 _MOST_BARS = 16
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1, 2)))
+_LETTERS = "N: network calls an image over all scales (NFE). K: scales; each doubles the resolution of the one before."
 QUALITY = ("rfid", "lpips")
 """metrics that are drawn against time"""
 
@@ -67,6 +68,23 @@ def write_plots(frame: pd.DataFrame, folder: Path) -> tuple[list[Path], list[str
     return [path for name, figure in figures.items() for path in style.save(figure, folder / name)], omitted
 
 
+def _new_axes(title: str, x: str, y: str = "", height: float = style.INCHES[1]) -> tuple[Figure, Axes]:
+    """Axes over a line that says what N and K are."""
+    figure, axes = style.new_axes(title, x, y, height)
+    axes.annotate(
+        _LETTERS,
+        (0.5, 0.0),
+        xycoords=axes.xaxis.label,
+        xytext=(0, -3),
+        textcoords="offset points",
+        ha="center",
+        va="top",
+        fontsize=NOTE - 1,
+        color=GREY,
+    )
+    return figure, axes
+
+
 def _where(rows: pd.DataFrame) -> str:
     """Resolution, device and arithmetic, for a title."""
     first = rows.iloc[0]
@@ -82,7 +100,7 @@ def plot_speedup_vs_scales(rows: pd.DataFrame, title: str) -> Figure:
             times; NaN leaves a gap), counted_speedup and theory_speedup (the same in every batch; the first is taken).
         title: above the axes.
     """
-    figure, axes = style.new_axes(title, "number of scales K", "speed-up over K = 1 (×)")
+    figure, axes = _new_axes(title, "number of scales K", "speed-up over K = 1 (×)")
     theory = rows.sort_values("scales").drop_duplicates("scales")
     axes.plot(theory["scales"], theory["theory_speedup"], color=GREY, linestyle="--", linewidth=1.6, label="theory: $K/S_K$")
     axes.plot(theory["scales"], theory["counted_speedup"], color=BLACK, linewidth=1.6, label="counted FLOPs")
@@ -119,7 +137,7 @@ def plot_flops_against_time(rows: pd.DataFrame) -> Figure:
         rows: kind ("grid" or "baseline"), decoder, scales, steps, batch, mode, flop_ratio and time_ratio (reference over cell).
     """
     title = "Time saved against FLOPs saved, from full resolution with most steps"
-    figure, axes = style.new_axes(title, "FLOPs saved (×, counted)", "time saved (×, measured)")
+    figure, axes = _new_axes(title, "FLOPs saved (×, counted)", "time saved (×, measured)")
     scales = sorted(set(rows["scales"]))
     ways = sorted(set(zip(rows["batch"], rows["mode"], strict=True)))
     points = list(zip(rows["flop_ratio"], rows["time_ratio"], strict=True))
@@ -159,9 +177,7 @@ def plot_quality_against_time(rows: pd.DataFrame, metric: str) -> Figure:
     name, higher = METRICS[metric].title, METRICS[metric].direction == "higher"
     title = f"{name} (n = {rows['n'].max():,.0f}) against decoding time{_where(rows)}"
     rows = _one_each(rows, "ms_per_image")
-    figure, axes = style.new_axes(
-        title, f"milliseconds an image, batch {rows['batch'].max():g}", f"{name} {'↑' if higher else '↓'}"
-    )
+    figure, axes = _new_axes(title, f"milliseconds an image, batch {rows['batch'].max():g}", f"{name} {'↑' if higher else '↓'}")
     grid = rows[rows["kind"] == "grid"]
     fills = {True: "full", False: "none"}
     baselines = _baselines(rows)
@@ -189,7 +205,7 @@ def plot_quality_against_time(rows: pd.DataFrame, metric: str) -> Figure:
         axes.step(times, values, where="post", color=GREY, linestyle="--", linewidth=1.4, zorder=0)
         axes.plot(times, values, marker="o", markersize=_SIZE + 7, fillstyle="none", color=GREY, linestyle="", zorder=1)
         axes.plot([], [], marker="o", markersize=_SIZE + 4, fillstyle="none", color=GREY, linestyle="--", label="Pareto front")
-    for network, meaning in ((True, "baseline"), (False, "baseline without a network")):
+    for network, meaning in ((True, "other decoder"), (False, "without a network")):
         if any(bool(row["parameters"]) == network for row in baselines):
             fill = fills[network]
             axes.plot([], [], color=BLACK, marker="X", markersize=_SIZE + 1, fillstyle=fill, linestyle="", label=meaning)
@@ -213,7 +229,7 @@ def plot_energy(rows: pd.DataFrame) -> Figure:
         rows = rows[(rows["kind"] == "baseline") | (rows["steps"] == rows.loc[rows["kind"] == "grid", "steps"].max())]
     bars = _records(rows.sort_values("energy_j", ascending=False, kind="stable"))
     height = max(2.4, 1.3 + _BAR_INCHES * len(bars))
-    figure, axes = style.new_axes("Energy an image", f"joules an image, batch {rows['batch'].max():g}", height=height)
+    figure, axes = _new_axes("Energy an image", f"joules an image, batch {rows['batch'].max():g}", height=height)
     scales = sorted({row["scales"] for row in bars if row["kind"] == "grid"})
     names = [
         _literal(row["decoder"]) if row["kind"] == "baseline" else f"{row['model']}, K = {row['scales']}, N = {row['steps']}"
