@@ -22,6 +22,7 @@ from harness.files import atomic_path
 Features = NDArray[np.float32]
 MOST_ROWS = 100_000
 """images one file keeps (800 MB of Inception features); further ones are not kept"""
+_BLOCK_ROWS = 1024
 MOST_BYTES = 4 << 30
 """size of all files together; the ones longest not written go first"""
 _LOG = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class FeatureCache:
         name = hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()[:32]
         self.path = None if folder is None else folder / f"{name}.safetensors"
         self._rows: dict[bytes, Features] = _read(self.path) if self.path is not None else {}
-        self._new = 0
+        self._new, self._block = 0, np.empty((0, 0), np.float32)
 
     def features(self, keys: Sequence[bytes], compute: Callable[[list[int]], Features]) -> Features:
         """Features [B, D] of a batch of images.
@@ -55,9 +56,17 @@ class FeatureCache:
         """
         missing = [place for place, key in enumerate(keys) if key not in self._rows]
         if missing:
-            self._rows.update({keys[place]: row for place, row in zip(missing, compute(missing), strict=True)})
+            self._rows.update({keys[place]: self._kept(row) for place, row in zip(missing, compute(missing), strict=True)})
             self._new += len(missing)
         return np.stack([self._rows[key] for key in keys])
+
+    def _kept(self, row: Features) -> Features:
+        """A copy in a block of many rows: what lives long must not lie scattered over memory that is used again and again."""
+        if not len(self._block):
+            self._block = np.empty((_BLOCK_ROWS, len(row)), np.float32)
+        kept, self._block = self._block[0], self._block[1:]
+        kept[:] = row
+        return kept
 
     def save(self) -> None:
         """Write what is new, beside what another run has written meanwhile; a warning says where that cannot be done."""
