@@ -28,7 +28,7 @@ function axisOf(key) {
     const at = columns.findIndex((/** @type {Column} */ column) => column.key === name);
     return rows.map((/** @type {Cell[]} */ row) => row[at] || { value: null });
   };
-  const values = (/** @type {string} */ name) => cells(name).map((/** @type {Cell} */ cell) => cell.value);
+  const values = (/** @type {string} */ name) => cells(name).map((/** @type {Cell} */ { value }) => (Math.abs(Number(value)) > 1e300 ? null : value)); // no place for the infinite
   const { header } = columns.find((/** @type {Column} */ column) => column.key === key);
   return { title: header, values: values(key), texts: cells(key).map((/** @type {Cell} */ cell) => cell.shown.join(" ")), low: values(`${key}_low`), high: values(`${key}_high`) };
 }
@@ -306,8 +306,6 @@ function browser(images) {
     make("div", { class: "viewer" }, stage, below),
   ];
 }
-
-// The page
 
 const sections = [
   section("results", "Results", ...data.tables.map(makeTable)),
