@@ -118,7 +118,7 @@ function plots() {
   const found = [];
   if (quality.length && data.cost.length) {
     found.push(plotSection("cost", "Quality against cost",
-      "The line joins the rows that no other row beats in both figures; bars are 95 % intervals over images, and where they overlap the order may be chance. Hollow marks are of another rate, or exact, and not ranked.",
+      "The line joins the filled marks that no other filled one beats in both figures; hollow ones are of another rate, or exact, and not ranked. Bars are 95 % intervals of each row alone; the paired differences are above.",
       { Quality: options(quality), Cost: options(data.cost) },
       ({ Quality, Cost }) => ({ x: axisOf(Cost), y: axisOf(Quality), front: Cost.includes("bits") ? of("ranked").map(() => true) : of("ranked"), lines: [], labels: of("name") })));
   }
