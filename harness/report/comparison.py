@@ -10,9 +10,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from harness.compare.comparison import Compared, Comparison, CostRatio, SeedSpread
+from harness.metrics.registry import METRICS
 from harness.record.marks import other_rate
-from harness.report.results import metric_title
-from harness.report.table import MISSING, Cell, Column, Table, listing, number
+from harness.report.results import figures, metric_title
+from harness.report.table import MISSING, Cell, Column, Table, listing, number, visible
 
 
 def digits(value: float, like: float) -> str:
@@ -42,6 +43,56 @@ def ratio_text(one: CostRatio) -> str:
     """A ratio with its interval, where it has one."""
     ends = f" [{_times(one.ci[0])}, {_times(one.ci[1])}]" if one.ci and math.isfinite(one.ci[0]) else ""
     return _times(one.value) + ends
+
+
+_WORDS = {
+    "better": "better in",
+    "worse": "worse in",
+    "non-inferior within the margin": "no worse than its margin in",
+    "no difference shown": "not shown to differ in",
+}
+_TOLD = 4  # rows that a sentence tells of
+
+
+def sentence(comparison: Comparison) -> list[str]:
+    """The headline metrics in one sentence: text, and at odd places the names of rows.
+
+    Rows whose rate differs from their baseline's, or is unknown beside known ones, are named alone: neither better nor worse.
+    """
+    told: dict[tuple[str, str], list[Compared]] = {}
+    for one in comparison.comparisons:
+        if METRICS[one.metric].headline:
+            told.setdefault((one.decoder, one.baseline), []).append(one)
+    first, rated = comparison.results[0], any(row.get("rate") for row in comparison.results)
+    bases, equal = {base for _, base in told}, []
+    unequal: dict[str, list[str]] = {}
+    for (name, base), found in told.items():
+        ratio, titles = found[0].rate_ratio, {verdict: _titles(found, verdict) for verdict in _WORDS}
+        if other_rate(ratio) or (rated and ratio is None):
+            bits = f" ({ratio:.3g}× the bits)" if ratio else ""
+            unequal.setdefault("another" if ratio else "unknown", []).append(_named(name) + bits)
+        else:
+            against = f" against {_named(base)}" * (len(bases) > 1)
+            said = ", ".join(f"{words} {titles[verdict]}" for verdict, words in _WORDS.items() if titles[verdict])
+            equal.append(f"{_named(name)}{against} is {said}")
+    clauses = equal[:_TOLD] + [f"{len(equal) - _TOLD} more stand below"] * (len(equal) > _TOLD)
+    clauses += [f"of {kind} rate and so not ranked: {', '.join(names)}" for kind, names in unequal.items()]
+    if not clauses:
+        shown = [one for one in figures([first]) if one.key in METRICS and METRICS[one.key].headline]
+        values = ", ".join(f"{one.title} {one.text(value)}" for one in shown if (value := one.value(first)) is not None)
+        clauses = [f"{_named(first['label'])} has {values}; it is held against no other row"]
+    base = f", held against {_named(*bases)} by paired differences" if len(bases) == 1 else ""
+    late = " (margins chosen after the runs)" * comparison.margins_after
+    return f"On {first['n']:,} images of {visible(first['dataset'])}{base}: {'; '.join(clauses)}{late}.".split("\0")
+
+
+def _named(label: str) -> str:
+    return f"\0{visible(label)}\0"
+
+
+def _titles(found: Sequence[Compared], verdict: str) -> str:
+    *most, last = [METRICS[one.metric].title for one in found if one.verdict == verdict] or [""]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
