@@ -112,7 +112,7 @@ def report_document(
         spec, ratio = runs[place][0].data.decoders[result.label].spec, row["rate_ratio"]
         ranked = row["psnr"] != math.inf and not other_rate(ratio) and (ratio is not None or row["rate_baseline"] is None)
         names = {"name": visible(label), "family": visible(result.decoder)}
-        points.append({**names, "ranked": ranked, "K": spec.scales, "N": spec.steps})
+        points.append({**names, "ranked": ranked, "disturbed": result.disturbed, "K": spec.scales, "N": spec.steps})
     for record in comparison.records:
         told = told.replace(str(record.folder), record.folder.name)  # where a run lies is nobody else's matter
     first = comparison.records[0].data

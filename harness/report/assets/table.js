@@ -21,7 +21,7 @@ function make(name, attributes = {}, ...children) {
     if (typeof value === "function") element.addEventListener(key, /** @type {EventListener} */ (value));
     else if (value !== null && value !== false) element.setAttribute(key, String(value));
   }
-  element.append(...children.filter((child) => child !== null));
+  element.append(...children.filter(child => child !== null));
   return element;
 }
 
@@ -38,20 +38,20 @@ function cellContent(cell, code) {
  * @returns {HTMLElement}
  */
 function makeTable(table) {
-  const shown = table.columns.map((column, place) => ({ ...column, place })).filter((column) => column.header);
+  const shown = table.columns.map((column, place) => ({ ...column, place })).filter(column => column.header);
   /** @param {Column & {place: number}} column @returns {string | null} class of its cells */
   const look = ({ numeric, wrap, place }) =>
-    numeric ? "number" : wrap && table.rows.some((cells) => cells[place].shown.join(" ").length > 32) ? "long" : null;
+    numeric ? "number" : wrap && table.rows.some(cells => cells[place].shown.join(" ").length > 32) ? "long" : null;
   const rows = table.rows.map((cells, order) => {
     const row = make("tr", {}, ...shown.map((column, at) =>
       make(at ? "td" : "th", { scope: at ? null : "row", class: look(column) }, ...cellContent(cells[column.place], column.code))));
-    return { cells, order, row, words: shown.map((column) => cells[column.place].shown.join(" ")).join(" ").toLowerCase() };
+    return { cells, order, row, words: shown.map(column => cells[column.place].shown.join(" ")).join(" ").toLowerCase() };
   });
-  const body = make("tbody", {}, ...rows.map((one) => one.row));
+  const body = make("tbody", {}, ...rows.map(one => one.row));
   let [sorted, sign] = [-1, 0];
 
   /** @param {number} at */
-  const sortBy = (at) => {
+  const sortBy = at => {
     const { place, header } = shown[at];
     const first = header.includes("↑") ? -1 : 1; // the best first
     sign = sorted !== at || !sign ? first : sign === first ? -first : 0;
@@ -63,7 +63,7 @@ function makeTable(table) {
       const rising = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true });
       return sign * rising || one.order - other.order;
     });
-    body.append(...rows.map((one) => one.row));
+    body.append(...rows.map(one => one.row));
     heads.forEach((head, index) => {
       if (index === at && sign) head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
       else head.removeAttribute("aria-sort");
@@ -77,7 +77,7 @@ function makeTable(table) {
     const words = field.value.toLowerCase().split(/\s+/);
     let visible = 0;
     for (const { row, words: text } of rows) {
-      row.hidden = !words.every((/** @type {string} */ word) => text.includes(word));
+      row.hidden = !words.every(word => text.includes(word));
       visible += Number(!row.hidden);
     }
     count.textContent = field.value.trim() ? `${visible} of ${rows.length} rows` : "";
@@ -88,5 +88,5 @@ function makeTable(table) {
     make("figcaption", {}, make("h3", {}, table.title), rows.length > 2 ? make("span", { class: "filter" }, count, field) : null),
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": name },
       make("table", { "aria-label": name }, make("thead", {}, make("tr", {}, ...heads)), body)),
-    table.notes.length ? make("ul", { class: "notes" }, ...table.notes.map((note) => make("li", {}, note))) : null);
+    table.notes.length ? make("ul", { class: "notes" }, ...table.notes.map(note => make("li", {}, note))) : null);
 }
