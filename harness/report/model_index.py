@@ -8,7 +8,7 @@ from typing import Any
 from harness.compare.comparison import Comparison
 from harness.errors import MsbenchError
 from harness.record.record import Record
-from harness.report.results import shown_name
+from harness.report.results import shown_dataset, shown_name
 from harness.report.table import visible
 
 _TASK = {"task_type": "image-to-image", "task_name": "Image reconstruction"}
@@ -36,7 +36,7 @@ def model_index(comparison: Comparison) -> str:
         about = {
             **_TASK,
             "dataset_type": visible(protocol.dataset),
-            "dataset_name": visible(f"{row['dataset'].rpartition('/')[2]}, {protocol.resolution} px"),
+            "dataset_name": visible(f"{shown_dataset(row['dataset'])}, {protocol.resolution} px"),
             "dataset_split": protocol.split,
             "dataset_args": {"n": row["n"], "protocol_hash": data.protocol_hash, "resolution": protocol.resolution},
         }

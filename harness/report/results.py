@@ -157,6 +157,12 @@ def shown_name(result: Result) -> str:
     return str(result.get("label") or result["decoder"])
 
 
+def shown_dataset(name: str) -> str:
+    """A data set as others may see it: of a place the last part, so that folder:/a/b is folder:b."""
+    kind, colon, place = name.partition(":")
+    return kind + colon + place.rstrip("/").rpartition("/")[2]
+
+
 def _interval(result: Result, key: str) -> Sequence[float] | None:
     """[low, high] of a metric, None where it has none."""
     held: Sequence[float] | None = (result.get("intervals") or {}).get(key)

@@ -1,0 +1,35 @@
+"""The command `msbench leaderboard`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.shared import JsonFlag, print_json, say
+
+
+def leaderboard_command(
+    folders: list[Path],
+    output_dir: Annotated[Path, typer.Option("--output-dir", "-o")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a page of many records: a table a protocol, and where each row comes from; exit 1 where one cannot be read.
+
+    \b
+    Example:
+      msbench leaderboard results/runs --output-dir site
+    """
+    from harness.report.leaderboard import read_board, write_board
+
+    board = read_board(folders)
+    page = write_board(board, output_dir)
+    for place, reason in board.unread:
+        say(f"warning: {place} is left out: {reason}", stderr=True)
+    say(f"{len(board.entries)} records in {page}", as_json)
+    if as_json:
+        unread = [{"place": place, "reason": reason} for place, reason in board.unread]
+        print_json({"schema_version": 1, "page": page, "records": len(board.entries), "unread": unread})
+    if board.unread:
+        raise typer.Exit(1)
