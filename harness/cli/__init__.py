@@ -20,6 +20,7 @@ from harness.cli import (
     leaderboard,
     maintain,
     merge,
+    report,
     schema,
     score,
     speed,
@@ -34,9 +35,9 @@ from harness.environment import keep_freed_memory, msbench_version
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a check failed (check, compare --fail-on-regression, doctor, leaderboard, speed, verify, weights "
-    "verify); 2 bad input, or a file, decoder or memory that fails; 3 a fault of msbench itself, its traceback in a file it names; "
-    "75 told to end (SIGTERM): started again, with --resume where a command has it, it goes on; 130 interrupted; 141 the "
-    "output's reader has gone."
+    "verify); 2 bad input, or a file, decoder or memory that fails; 3 a fault of msbench itself, its traceback in a file it "
+    "names; 75 told to end (SIGTERM): started again, with --resume where a command has it, it goes on; 130 interrupted; 141 "
+    "the output's reader has gone."
 )
 
 app = typer.Typer(
@@ -79,6 +80,7 @@ app.command("claim", cls=Command)(claim.claim_command)
 app.command("verify", cls=Command)(verify.verify_command)
 app.command("check", cls=Command)(check.check_command)
 app.command("explain", cls=Command)(explain.explain_command)
+app.command("report", cls=Command)(report.report_command)
 app.command("leaderboard", cls=Command)(leaderboard.leaderboard_command)
 app.command("speed", cls=Command)(speed.speed_command)
 app.command("sweep", cls=Command)(sweep.sweep_command)

@@ -63,7 +63,7 @@ def compare_command(
         say(f"warning: {warning}", stderr=True)
     sets = dict.fromkeys(f"Decoders on {row['dataset']}, n = {row['n']:,}" for row in comparison.results)
     title = "; ".join(sets) if table_format == "latex" else ""
-    results = results_table(comparison.table_rows(), title, _demo(comparison))
+    results = results_table(comparison.table_rows(), title, comparison.demo_sets)
     whole = with_differences(results, comparison) if table_format == "csv" else results
     names = parse_names(columns) or (paper_columns(results) if table_format == "latex" else ())
     results = select(whole, names) if names else whole
@@ -98,12 +98,6 @@ def _refuse_contradictions(against: str | None, fail: bool, update: bool, idle: 
         raise MsbenchError(f"--against prints the gate alone: leave out {given}")
 
 
-def _demo(comparison: Comparison) -> tuple[str, ...]:
-    """Names of the demo sets among the rows."""
-    demo = {row.dataset for record in comparison.records for row in record.data.results if record.data.dataset.info.demo}
-    return tuple(sorted(demo))
-
-
 def _document(comparison: Comparison) -> dict[str, Any]:
     from harness.record.record import document
     from harness.report.comparison import comparison_documents
@@ -113,7 +107,7 @@ def _document(comparison: Comparison) -> dict[str, Any]:
         **document(comparison.records),
         "results": list(comparison.results),
         **comparison_documents(comparison),
-        "warnings": [*comparison.warnings, *caveats(comparison.results, _demo(comparison))],
+        "warnings": [*comparison.warnings, *caveats(comparison.results, comparison.demo_sets)],
     }
 
 

@@ -21,15 +21,14 @@ def leaderboard_command(
     Example:
       msbench leaderboard results/runs --output-dir site
     """
-    from harness.report.leaderboard import read_board, write_board
+    from harness.report.leaderboard import read_entries, write_page
 
-    board = read_board(folders)
-    page = write_board(board, output_dir)
-    for place, reason in board.unread:
+    entries, unread = read_entries(folders)
+    page = write_page(entries, unread, output_dir)
+    for place, reason in unread:
         say(f"warning: {place} is left out: {reason}", stderr=True)
-    say(f"{len(board.entries)} records in {page}", as_json)
+    say(f"{len(entries)} records in {page}", as_json)
     if as_json:
-        unread = [{"place": place, "reason": reason} for place, reason in board.unread]
-        print_json({"schema_version": 1, "page": page, "records": len(board.entries), "unread": unread})
-    if board.unread:
+        print_json({"schema_version": 1, "page": page, "records": len(entries), "unread": dict(unread)})
+    if unread:
         raise typer.Exit(1)

@@ -90,7 +90,7 @@ def compare(
             warnings.append(f"forced: {other.name} differs from {first.name} in {fit.quality}; nothing is tested")
         else:
             warnings += fit.warnings
-    chosen = _chosen(runs)
+    chosen = labelled_rows(runs)
     people = [{row["label"]: row for row in record.rows_for_people()} for record, _ in runs]
     results = [
         {**people[position][result.label], "label": label, "run": bases[position].name} for label, position, result in chosen
@@ -139,7 +139,7 @@ def _told(record: Record) -> list[str]:
     return [*record.data.warnings, *([early] if status != "complete" else []), *([unknown] if absent else [])]
 
 
-def _chosen(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, int, Result]]:
+def labelled_rows(runs: Sequence[tuple[Record, str | None]]) -> list[tuple[str, int, Result]]:
     """(label, which run, result) of every row; a label is the row's own where it is the only one, else with its run's folder.
 
     A label says which options the decoder was given, its checkpoint aside: `diffusion@steps=4`.
@@ -171,7 +171,7 @@ def _asked(row: Result) -> str:
 def read_rows(runs: Sequence[tuple[Record, str | None]], opened: Sequence[Run], bases: Sequence[Basis]) -> list[Row]:
     """Every row of runs, with its values."""
     found = []
-    for label, position, result in _chosen(runs):
+    for label, position, result in labelled_rows(runs):
         details = opened[position].record.data.decoders[result.label]
         measured = read_measured(opened[position], result.label, label)
         found.append(Row(label, position, bases[position], result, details, measured, frozenset([label])))

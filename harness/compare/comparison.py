@@ -233,6 +233,12 @@ class Comparison:
 
         return pd.DataFrame([asdict(one) for one in self.comparisons], columns=[one.name for one in fields(Compared)])
 
+    @property
+    def demo_sets(self) -> tuple[str, ...]:
+        """Names of the demo sets among the rows."""
+        demo = (record for record in self.records if record.data.dataset.info.demo)
+        return tuple(sorted({row.dataset for record in demo for row in record.data.results}))
+
     def table_rows(self) -> list[dict[str, Any]]:
         """The rows as tables show them, their label marked where the comparison was forced."""
         mark = " [forced]" if self.forced else ""

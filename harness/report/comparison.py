@@ -10,9 +10,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from harness.compare.comparison import Compared, Comparison, CostRatio, SeedSpread
+from harness.metrics.registry import METRICS
 from harness.record.marks import other_rate
-from harness.report.results import metric_title
-from harness.report.table import MISSING, Cell, Column, Table, listing, number
+from harness.report.results import figures, metric_title
+from harness.report.table import MISSING, Cell, Column, Table, listing, number, visible
 
 
 def digits(value: float, like: float) -> str:
@@ -42,6 +43,66 @@ def ratio_text(one: CostRatio) -> str:
     """A ratio with its interval, where it has one."""
     ends = f" [{_times(one.ci[0])}, {_times(one.ci[1])}]" if one.ci and math.isfinite(one.ci[0]) else ""
     return _times(one.value) + ends
+
+
+_WORDS = {"better": "better in", "worse": "worse in", "no difference shown": "not shown to differ in"}
+_TOLD = 4  # rows that a sentence names
+
+
+def sentence(comparison: Comparison) -> list[str]:
+    """The headline metrics in one sentence: text, and at odd places the names of rows.
+
+    Rows whose rate differs from their baseline's, or is unknown beside known ones, are named alone: neither better nor worse.
+    """
+    parts = [""]
+
+    def add(*texts: str) -> None:
+        """Text, name, text, …"""
+        parts[-1] += texts[0]
+        parts.extend(map(visible, texts[1:]))
+
+    rows, rated = comparison.results, any(row.get("rate") for row in comparison.results)
+    told: dict[str, list[Compared]] = {}
+    for one in comparison.comparisons:
+        if METRICS[one.metric].headline:
+            told.setdefault(one.decoder, []).append(one)
+    unequal = {
+        name: found[0].rate_ratio
+        for name, found in told.items()
+        if other_rate(found[0].rate_ratio) or (rated and found[0].rate_ratio is None)
+    }
+    add(f"On {rows[0]['n']:,} images of {rows[0]['dataset']}")
+    if not told:
+        shown = [one for one in figures(rows[:1]) if one.key in METRICS and METRICS[one.key].headline]
+        values = ", ".join(f"{one.title} {one.text(one.value(rows[0]) or 0.0)}" for one in shown)
+        add(
+            ", ",
+            str(rows[0]["label"]),
+            f" has {values}; no other row is compared with it" if len(rows) == 1 else " is compared with no other row",
+        )
+    bases = {found[0].baseline for found in told.values()}
+    if len(bases) == 1:
+        add(", held against ", *bases, " by paired differences")
+    equal = [name for name in told if name not in unequal]
+    for place, name in enumerate(equal[:_TOLD]):
+        add("; " if place else ": ", name, " is" if len(bases) == 1 else " against ")
+        if len(bases) > 1:
+            add("", told[name][0].baseline, " is")
+        by_verdict: dict[str, list[str]] = {}
+        for one in told[name]:
+            by_verdict.setdefault(_WORDS.get(one.verdict, "no worse than its margin in"), []).append(METRICS[one.metric].title)
+        add(" " + ", ".join(f"{words} {_joined(titles)}" for words, titles in by_verdict.items()))
+    if more := len(equal[_TOLD:]):
+        add(f"; {more} more under Differences")
+    for place, (name, ratio) in enumerate(unequal.items()):
+        lead = ("; " if equal else ": ") + "of another rate and so not ranked: "
+        add(", " if place else lead, name, f" ({ratio:.3g}× the bits)" if ratio else " (unknown)")
+    add(" (margins chosen after the runs)" * comparison.margins_after + ".")
+    return parts
+
+
+def _joined(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:

@@ -10,7 +10,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,115 +20,102 @@ from harness.errors import MsbenchError, plugin_boundary
 from harness.files import sha256_file, write_text
 from harness.record.marks import with_ratios
 from harness.record.record import RECORD, Record, read_record
-from harness.report.page import render, table_document
+from harness.report.page import provenance_tables, render, table_document
 from harness.report.published import published_rows, published_table
 from harness.report.results import results_table, shown_dataset
-from harness.report.table import Cell, Column, listing, visible
+from harness.report.table import Cell, Column, Table, listing, visible
 
-PAGE = "index.html"
-VERIFIED = "verify.json"
-"""beside a record: what `msbench verify RUN --json` printed of it"""
+PAGE, VERIFIED = "index.html", "verify.json"
+"""what is written; and, beside a record, what `msbench verify RUN --json` printed of it"""
 _CHECKS = {"verified": "self-consistent", "disagrees": "disagrees with itself"}
+Unread = list[tuple[str, str]]
+"""place and reason of each record that could not be read"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """One record."""
 
     record: Record
-    """its content"""
+    """its content, of the data set's place the last part alone"""
     basis: Basis
     """what its figures rest on"""
-    number: int
-    """its place among the entries of a board"""
     place: str
     """its folder, from the name of the folder that was searched on"""
-    sha256: str
-    """of its record.json"""
     check: str
     """what `msbench verify` said of this very file: "self-consistent", "disagrees with itself" or "not checked\""""
+    provenance: tuple[Table, ...]
+    """where its rows come from"""
 
 
-@dataclass(frozen=True, slots=True)
-class Board:
-    """What the page shows."""
-
-    entries: tuple[Entry, ...]
-    """in the order of their places"""
-    unread: tuple[tuple[str, str], ...]
-    """place and reason of each record that could not be read"""
-
-
-def read_board(folders: Sequence[Path]) -> Board:
-    """Every record below the folders, each once.
+def read_entries(folders: Sequence[Path]) -> tuple[list[Entry], Unread]:
+    """Every record below the folders, each once, and those that could not be read.
 
     Raises:
         MsbenchError: one is no folder, or there is no record at all.
     """
-    found: dict[Path, str] = {}
-    unread: list[tuple[str, str]] = []
+    found, entries, unread = dict[Path, str](), list[Entry](), Unread()
     for folder in folders:
         if not folder.is_dir():
             raise MsbenchError(f"{folder} is no folder: give folders with records of `msbench run` in them")
-
-        def told(error: OSError) -> None:
-            unread.append((str(error.filename), error.strerror or str(error)))
-
-        for root, names, _ in os.walk(folder, onerror=told):
+        for root, names, _ in os.walk(folder, onerror=lambda error: unread.append((str(error.filename), str(error.strerror)))):
             names.sort()
-            path = Path(root) / RECORD
+            path = Path(root, RECORD)
             if path.is_file() and not path.is_symlink():
                 found.setdefault(path.resolve(), str(Path(folder.resolve().name) / path.parent.relative_to(folder)))
-    entries = []
     for path, place in found.items():
         try:
             with plugin_boundary(place, "reading it"):
-                entries.append(_entry(path, len(entries), place))
+                entries.append(_entry(path, place))
         except MsbenchError as error:
             unread.append((place, str(error).replace(str(path.parent), place)))
     if not (entries or unread):
         raise MsbenchError(
             f"no {RECORD} below {', '.join(map(str, folders))}: give folders with records of `msbench run` in them"
         )
-    return Board(tuple(entries), tuple(unread))
+    return entries, unread
 
 
-def _entry(path: Path, number: int, place: str) -> Entry:
+def _entry(path: Path, place: str) -> Entry:
     """Read one; whatever the page takes from it is taken once here, since an environment may hold anything."""
     record, sha256 = read_record(path), sha256_file(path)
-    if record.data.status != "complete":
-        raise MsbenchError(f"{place}: its status is {record.data.status}, not complete")
-    entry = Entry(record, basis(record), number, place, sha256, _check(path.with_name(VERIFIED), sha256))
-    _facts(entry)
-    _table([entry])
+    data = record.data
+    if data.status != "complete":
+        raise MsbenchError(f"{place}: its status is {data.status}, not complete")
+    name = shown_dataset(data.dataset.info.name)
+    facts = replace(data.dataset, info=replace(data.dataset.info, name=name))
+    results = tuple(replace(row, dataset=name) for row in data.results)
+    record = replace(record, data=replace(data, dataset=facts, results=results))
+    check = _check(path.with_name(VERIFIED), sha256)
+    own = listing(("fact", "value"), [("folder", place), ("record.json, SHA-256", sha256), ("check", check)], "Record")
+    tables = provenance_tables([(record, None)], [(row.label, 0, row) for row in results])
+    entry = Entry(record, basis(record), place, check, (own, *tables))
+    _table([entry], [entry])
     return entry
 
 
 def _check(path: Path, sha256: str) -> str:
-    try:
-        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not path.is_symlink() else None
-    except (OSError, ValueError, RecursionError):
-        told = None
+    told: Any = None
+    with suppress(OSError, ValueError, RecursionError):  # no output of `verify`: nothing was checked
+        told = json.loads(path.read_bytes()) if path.is_file() and not path.is_symlink() else None
     of_this = isinstance(told, dict) and told.get("record_sha256") == sha256
-    return _CHECKS.get(str(told["status"]) if of_this and "status" in told else "", "not checked")
+    return _CHECKS.get(str(told.get("status")) if of_this else "", "not checked")
 
 
-def write_board(board: Board, folder: Path) -> Path:
+def write_page(entries: Sequence[Entry], unread: Unread, folder: Path) -> Path:
     """Write the page, replacing an earlier one at once; nothing else in the folder is touched. Returns its path."""
     groups: list[list[Entry]] = []
-    for entry in board.entries:
-        fitting = (group for group in groups if _fits(group[0].basis, entry.basis))
-        if (group := next(fitting, None)) is None:
-            groups.append([entry])
-        else:
-            group.append(entry)
+    for entry in entries:
+        if (home := next((group for group in groups if _fits(group[0].basis, entry.basis)), None)) is None:
+            groups.append(home := [])
+        home.append(entry)
     groups.sort(key=lambda group: -group[0].record.data.dataset.n_samples.effective)
-    unread = listing(("record", "reason"), board.unread, "Records that could not be read", wrap=("reason",))
+    left_out = listing(("record", "reason"), unread, "Records that could not be read", wrap=("reason",))
     data = {
-        "tables": [_table(group) for group in groups],
-        "records": [{"place": visible(entry.place), "facts": _facts(entry)} for entry in board.entries],
+        "tables": [_table(group, entries) for group in groups],
+        "records": [[table_document(table) for table in entry.provenance] for entry in entries],
         "published": table_document(published_table(published_rows())),
-        "unread": table_document(unread) if board.unread else None,
+        "unread": table_document(left_out) if unread else None,
     }
     write_text(folder / PAGE, render("Leaderboard", data, ("table.js", "leaderboard.js")))
     return folder / PAGE
@@ -138,53 +126,24 @@ def _fits(one: Basis, other: Basis) -> bool:
     return one.protocol_hash == other.protocol_hash and not (fit.quality or fit.warnings)
 
 
-def _table(group: Sequence[Entry]) -> dict[str, Any]:
-    """The rows of records that compare, and of each the record, device and rate that the page filters by."""
-    facts, first = group[0].record.data, group[0].basis
-    name = shown_dataset(facts.dataset.info.name)
+def _table(group: Sequence[Entry], entries: Sequence[Entry]) -> dict[str, Any]:
+    """The rows of records that compare, and what the page filters each by; `entries` are those it numbers."""
+    data, info = group[0].record.data, group[0].record.data.dataset.info
     labels = Counter(row.label for entry in group for row in entry.record.data.results)
-    apart = any(side_by_side(first, entry.basis).times for entry in group)
-    rows, of_rows = [], []
+    apart = any(side_by_side(group[0].basis, entry.basis).times for entry in group)
+    times: dict[str, Any] = {"ms_per_image": {}, "peak_memory_mb": None} if apart else {}
+    title = f"{info.name}, {info.resolution} px, n = {data.dataset.n_samples.effective:,}, protocol {data.protocol_hash}"
+    rows, filters = list[dict[str, Any]](), list[dict[str, Any]]()
     for entry in group:
-        device = f"{entry.basis.timing['device']}: {entry.basis.timing['processor']}"
+        device = visible(f"{entry.basis.timing['device']}: {entry.basis.timing['processor']}")
         for row in entry.record.rows_for_people():
             own = f"{row['label']} ({entry.place})" if labels[row["label"]] > 1 else row["label"]
-            times = {"ms_per_image": {}, "peak_memory_mb": None} if apart else {}
-            rows.append({**row, "label": own, "dataset": name, **times})
-            rate = row["rate"] and f"{row['rate']['bits_per_pixel']:.3g} bits/pixel, {row['rate']['kind']}"
-            of_rows.append((entry, device, rate or "no code"))
-    rows = with_ratios(rows, next((row for row in rows if row["rate"]), None))
-    title = f"{name}, {facts.protocol.resolution} px, n = {facts.dataset.n_samples.effective:,}, protocol {facts.protocol_hash}"
-    table = results_table(rows, title, (name,) if facts.dataset.info.demo else ())
-    name_, *others = table.columns
-    columns = [name_, Column("check", "check"), *others, Column("device", "on"), Column("record", "record")]
-    cells = [
-        [row[0], Cell(of.check), *row[1:], Cell(device, tuple(device.split(": ", 1))), Cell(of.place)]
-        for row, (of, device, _) in zip(table.rows, of_rows, strict=True)
-    ]
+            rate = f"{row['rate']['bits_per_pixel']:.3g} bits/pixel, {row['rate']['kind']}" if row["rate"] else "no code"
+            rows.append({**row, "label": own, "check": entry.check, **times})
+            filters.append({"protocol": visible(title), "record": entries.index(entry), "device": device, "rate": rate})
+    table = results_table(with_ratios(rows, next((row for row in rows if row["rate"]), None)), title, (info.name,) * info.demo)
+    columns = [table.columns[0], Column("check", "check"), *table.columns[1:]]
+    checks = [Cell(row["check"], (row["check"], f"{row['device']} {row['dtype']}")) for row in rows]
+    cells = [(row[0], check, *row[1:]) for row, check in zip(table.rows, checks, strict=True)]
     notes = [*table.notes, *["Times and memory are left out: of several machines or settings."] * apart]
-    table = replace(table, columns=columns, rows=cells, notes=notes)
-    filters = [{"record": of.number, "device": visible(device), "rate": rate} for of, device, rate in of_rows]
-    return {"table": table_document(table), "protocol": visible(title), "rows": filters}
-
-
-def _facts(entry: Entry) -> list[tuple[str, str]]:
-    """Where a record's rows come from: name and text."""
-    record, setting = entry.record, asdict(entry.record.data.setting)
-    packages = record.data.environment.get("packages")
-    versions = packages.items() if isinstance(packages, dict) else ()
-    facts = [
-        ("check", entry.check),
-        ("SHA-256 of record.json", entry.sha256),
-        ("made by", record.provenance().replace("`", "")),
-        ("setting", ", ".join(f"{name} {value}" for name, value in setting.items())),
-        ("libraries", ", ".join(f"{name} {version}" for name, version in versions if version)),
-        ("source files", record.data.dataset.source_sha256),
-        ("reference pixels", record.data.dataset.reference_sha256),
-    ]
-    for label, details in record.data.decoders.items():
-        spec = details.spec
-        hashes = {"weights": spec.weights_sha256, "encoder": spec.encoder_sha256, "code": details.source_sha256}
-        known = [f"{name} {value}" for name, value in hashes.items() if value]
-        facts.append((f"row {label}", "; ".join([*known, f"trained on {spec.trained_on}"])))
-    return [(visible(name), visible(value)) for name, value in facts]
+    return {"table": table_document(replace(table, columns=columns, rows=cells, notes=notes)), "rows": filters}

@@ -25,29 +25,23 @@ def model_index(comparison: Comparison) -> str:
         if why := "runs of several protocols" if comparison.forced else _part(record):
             raise MsbenchError(f"{folder}: {why}: a model card states finished runs of one whole data set alone")
     try:
-        from huggingface_hub import CardData, EvalResult
-        from huggingface_hub.repocard_data import eval_results_to_model_index
+        from huggingface_hub.repocard_data import CardData, EvalResult, eval_results_to_model_index
     except ImportError as error:
         raise MsbenchError("--format model-index: huggingface_hub is not installed: pip install 'msbench[data]'") from error
-    models = []
+    card: dict[str, Any] = {"model-index": []}
     for row in comparison.results:
         data = records[row["run"]].data
-        protocol = data.protocol
-        about = {
-            **_TASK,
-            "dataset_type": visible(protocol.dataset),
-            "dataset_name": visible(f"{shown_dataset(row['dataset'])}, {protocol.resolution} px"),
-            "dataset_split": protocol.split,
-            "dataset_args": {"n": row["n"], "protocol_hash": data.protocol_hash, "resolution": protocol.resolution},
-        }
-        values: dict[str, Any] = {name: row.get(name) for name in data.metrics}
+        side = data.protocol.resolution
+        about: dict[str, Any] = {"dataset_type": visible(data.protocol.dataset), **_TASK}
+        about |= {"dataset_name": visible(f"{shown_dataset(row['dataset'])}, {side} px"), "dataset_split": data.protocol.split}
+        about |= {"dataset_args": {"n": row["n"], "protocol_hash": data.protocol_hash, "resolution": side}}
         results = [
-            EvalResult(**about, metric_type=name, metric_value=value, metric_args={"definition": data.metrics[name].definition})
-            for name, value in values.items()
-            if value is not None and math.isfinite(value)
+            EvalResult(**about, metric_type=name, metric_value=row[name], metric_args={"definition": facts.definition})
+            for name, facts in data.metrics.items()
+            if row.get(name) is not None and math.isfinite(row[name])
         ]
-        models += eval_results_to_model_index(visible(shown_name(row)), results)
-    return str(CardData(**{"model-index": models}).to_yaml()) + "\n"
+        card["model-index"] += eval_results_to_model_index(visible(shown_name(row)), results)
+    return f"{CardData(**card).to_yaml()}\n"
 
 
 def _part(record: Record) -> str:
