@@ -87,7 +87,8 @@ def _entry(path: Path, place: str) -> Entry:
     results = tuple(replace(row, dataset=name) for row in data.results)
     record = replace(record, data=replace(data, dataset=facts, results=results))
     check = _check(path.with_name(VERIFIED), sha256)
-    own = listing(("fact", "value"), [("folder", place), ("record.json, SHA-256", sha256), ("check", check)], "Record")
+    told = [("check", check), ("record.json, SHA-256", sha256), ("made by", record.provenance().replace("`", ""))]
+    own = listing(("fact", "value"), told, place, wrap=("value",))
     tables = provenance_tables([(record, None)], [(row.label, 0, row) for row in results])
     entry = Entry(record, basis(record), place, check, (own, *tables))
     _table([entry], [entry])

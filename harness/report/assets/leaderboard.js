@@ -5,9 +5,13 @@
 
 (() => {
   const board = JSON.parse(document.getElementById("data")?.textContent ?? "");
-  const figures = board.tables.map((/** @type {Ranked} */ { table, rows }) => {
+  const plain = (/** @type {any} */ table) => {
     const figure = makeTable(table);
-    figure.querySelector(".filter")?.remove(); // one field filters all tables
+    figure.querySelector(".filter")?.remove(); // one field filters all measured rows
+    return figure;
+  };
+  const figures = board.tables.map((/** @type {Ranked} */ { table, rows }) => {
+    const figure = plain(table);
     const lines = [...figure.querySelectorAll("tbody tr")].map((element, at) => {
       const words = (element.textContent ?? "").toLowerCase();
       const head = element.children[0];
@@ -42,7 +46,8 @@
     make("h2", {}, "Measured"), ...figures.map((/** @type {any} */ one) => one.figure),
     make("h2", {}, "Published, not measured here"), makeTable(board.published),
     ...(board.unread ? [make("h2", {}, "Not shown"), makeTable(board.unread)] : []),
-    ...board.records.map((/** @type {any[]} */ tables, /** @type {number} */ number) =>
-      make("section", { id: `record-${number}` }, make("h2", {}, `Record ${number + 1}`), ...tables.map(makeTable))));
+    make("h2", {}, "Where the rows come from"),
+    ...board.records.map((/** @type {any[]} */ [own, decoders, rest], /** @type {number} */ number) =>
+      make("section", { id: `record-${number}` }, plain(own), plain(decoders), make("details", {}, make("summary", {}, rest.title), plain(rest)))));
   show();
 })();
