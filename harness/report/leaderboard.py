@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,6 +29,7 @@ from harness.report.table import Cell, Column, Table, listing, visible
 PAGE, VERIFIED = "index.html", "verify.json"
 """what is written; and, beside a record, what `msbench verify RUN --json` printed of it"""
 _CHECKS = {"verified": "self-consistent", "disagrees": "disagrees with itself"}
+_SUMMARY = re.compile(r"\d+ numbers agree, \d+ disagree, \d+ not checked", re.ASCII)
 Unread = list[tuple[str, str]]
 """place and reason of each record that could not be read"""
 
@@ -43,7 +45,7 @@ class Entry:
     place: str
     """its folder, from the name of the folder that was searched on"""
     check: str
-    """what `msbench verify` said of this very file: "self-consistent", "disagrees with itself" or "not checked\""""
+    """what `msbench verify` said of this very file: "self-consistent" or "disagrees with itself", and counts; or "not checked""""
     provenance: tuple[Table, ...]
     """where its rows come from"""
 
@@ -89,8 +91,8 @@ def _entry(path: Path, place: str) -> Entry:
     check = _check(path.with_name(VERIFIED), sha256)
     told = [("check", check), ("record.json, SHA-256", sha256), ("made by", record.provenance().replace("`", ""))]
     own = listing(("fact", "value"), told, place, wrap=("value",))
-    tables = provenance_tables([(record, None)], [(row.label, 0, row) for row in results])
-    entry = Entry(record, basis(record), place, check, (own, *tables))
+    rows = [(row.label, 0, row) for row in results]
+    entry = Entry(record, basis(record), place, check, (own, *provenance_tables([(record, None)], rows)))
     _table([entry], [entry])
     return entry
 
@@ -99,8 +101,9 @@ def _check(path: Path, sha256: str) -> str:
     told: Any = None
     with suppress(OSError, ValueError, RecursionError):  # no output of `verify`: nothing was checked
         told = json.loads(path.read_bytes()) if path.is_file() and not path.is_symlink() else None
-    of_this = isinstance(told, dict) and told.get("record_sha256") == sha256
-    return _CHECKS.get(str(told.get("status")) if of_this else "", "not checked")
+    if not isinstance(told, dict) or told.get("record_sha256") != sha256 or str(told.get("status")) not in _CHECKS:
+        return "not checked"
+    return _CHECKS[told["status"]] + f" ({told['summary']})" * bool(_SUMMARY.fullmatch(str(told.get("summary"))))
 
 
 def write_page(entries: Sequence[Entry], unread: Unread, folder: Path) -> Path:
@@ -144,7 +147,7 @@ def _table(group: Sequence[Entry], entries: Sequence[Entry]) -> dict[str, Any]:
             filters.append({"protocol": visible(title), "record": entries.index(entry), "device": device, "rate": rate})
     table = results_table(with_ratios(rows, next((row for row in rows if row["rate"]), None)), title, (info.name,) * info.demo)
     columns = [table.columns[0], Column("check", "check"), *table.columns[1:]]
-    checks = [Cell(row["check"], (row["check"], f"{row['device']} {row['dtype']}")) for row in rows]
+    checks = [Cell(row["check"], (row["check"].partition(" (")[0], f"{row['device']} {row['dtype']}")) for row in rows]
     cells = [(row[0], check, *row[1:]) for row, check in zip(table.rows, checks, strict=True)]
     notes = [*table.notes, *["Times and memory are left out: of several machines or settings."] * apart]
     return {"table": table_document(replace(table, columns=columns, rows=cells, notes=notes)), "rows": filters}

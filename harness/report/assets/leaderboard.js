@@ -1,8 +1,6 @@
 // @ts-check
 "use strict";
 
-/** @typedef {{table: any, rows: {protocol: string, record: number, device: string, rate: string}[]}} Ranked rows of one protocol */
-
 (() => {
   const board = JSON.parse(document.getElementById("data")?.textContent ?? "");
   const plain = (/** @type {any} */ table) => {
@@ -10,7 +8,7 @@
     figure.querySelector(".filter")?.remove(); // one field filters all measured rows
     return figure;
   };
-  const figures = board.tables.map((/** @type {Ranked} */ { table, rows }) => {
+  const figures = board.tables.map((/** @type {any} */ { table, rows }) => {
     const figure = plain(table);
     const lines = [...figure.querySelectorAll("tbody tr")].map((element, at) => {
       const words = (element.textContent ?? "").toLowerCase();
@@ -20,8 +18,7 @@
     });
     return { figure, lines };
   });
-  /** @type {any[]} */
-  const lines = figures.flatMap((/** @type {any} */ one) => one.lines);
+  const lines = /** @type {any[]} */ (figures.flatMap((/** @type {any} */ one) => one.lines));
 
   const count = make("span", { class: "quiet", role: "status" });
   const choices = ["protocol", "rate", "device"].map((key) => {

@@ -138,6 +138,9 @@ def test_only_what_verify_said_of_this_very_record_counts(tmp_path: Path, make_r
     assert said(good) == {"self-consistent"}
     assert "verified" not in (site / "index.html").read_text(encoding="utf-8").lower()
     assert said({**good, "status": "disagrees"}) == {"disagrees with itself"}
+    counts = "3 numbers agree, 0 disagree, 2 not checked"
+    assert said({**good, "summary": counts}) == {"self-consistent"}
+    assert f"self-consistent ({counts})" in (site / "index.html").read_text(encoding="utf-8")
     for content in ("", "{", "[" * 10_000, [good], {}, {**good, "record_sha256": "0" * 64}, {**good, "status": ["verified"]}):
         assert said(content) == {"not checked"}
     told.unlink()
