@@ -45,7 +45,7 @@ class Entry:
     place: str
     """its folder, from the name of the folder that was searched on"""
     check: str
-    """what `msbench verify` said of this very file: "self-consistent" or "disagrees with itself", and counts; or "not checked""""
+    """what `msbench verify` said of this very file, in words and counts; "not checked" where it said nothing"""
     provenance: tuple[Table, ...]
     """where its rows come from"""
 
