@@ -30,18 +30,17 @@ def report_command(
         what = "is a folder" if output.is_dir() else f"no folder {output.parent}"
         raise MsbenchError(f"--output {output}: {what}; name a file in a folder that is there, as report.html")
     chosen = [read_run(run) for run in runs]
-    if len(images or ()) > len(chosen):
-        raise MsbenchError(f"--images is given {len(images or ())} times for {len(chosen)} runs: once a run, in their order")
+    if images and len(images) > len(chosen):
+        raise MsbenchError(f"--images is given {len(images)} times for {len(chosen)} runs: once a run, in their order")
     from harness.files import write_text
     from harness.report.page import render, report_document
 
     with progress_bar() as progress:
         document = report_document(chosen, baseline, images or (), redo, progress)
-    html = render(document["about"], document, ("table.js", "report.js"))
-    write_text(output, html)
-    pictures = document["images"]
+    write_text(output, render(document["about"], document, ("table.js", "report.js")))
+    pictures, size, verdict = document["images"], output.stat().st_size, "".join(document["verdict"])
     shown = f"{len(pictures['keys'])} of {pictures['n']:,} images" if "keys" in pictures else "no images"
-    say("".join(document["verdict"]), as_json)
-    say(f"{output}: {len(html) / 1e6:.1f} MB, {shown}", as_json)
+    say(verdict, as_json)
+    say(f"{output}: {size / 1e6:.1f} MB, {shown}", as_json)
     if as_json:
-        print_json({"output": output, "bytes": len(html), "verdict": "".join(document["verdict"]), "images": shown})
+        print_json({"output": output, "bytes": size, "verdict": verdict, "images": shown})

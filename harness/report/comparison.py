@@ -45,8 +45,13 @@ def ratio_text(one: CostRatio) -> str:
     return _times(one.value) + ends
 
 
-_WORDS = {"better": "better in", "worse": "worse in", "no difference shown": "not shown to differ in"}
-_TOLD = 4  # rows that a sentence names
+_WORDS = {
+    "better": "better in",
+    "worse": "worse in",
+    "non-inferior within the margin": "no worse than its margin in",
+    "no difference shown": "not shown to differ in",
+}
+_TOLD = 4  # rows that a sentence tells of
 
 
 def sentence(comparison: Comparison) -> list[str]:
@@ -54,55 +59,38 @@ def sentence(comparison: Comparison) -> list[str]:
 
     Rows whose rate differs from their baseline's, or is unknown beside known ones, are named alone: neither better nor worse.
     """
-    parts = [""]
-
-    def add(*texts: str) -> None:
-        """Text, name, text, …"""
-        parts[-1] += texts[0]
-        parts.extend(map(visible, texts[1:]))
-
-    rows, rated = comparison.results, any(row.get("rate") for row in comparison.results)
-    told: dict[str, list[Compared]] = {}
+    told: dict[tuple[str, str], list[Compared]] = {}
     for one in comparison.comparisons:
         if METRICS[one.metric].headline:
-            told.setdefault(one.decoder, []).append(one)
-    unequal = {
-        name: found[0].rate_ratio
-        for name, found in told.items()
-        if other_rate(found[0].rate_ratio) or (rated and found[0].rate_ratio is None)
-    }
-    add(f"On {rows[0]['n']:,} images of {rows[0]['dataset']}")
-    if not told:
-        shown = [one for one in figures(rows[:1]) if one.key in METRICS and METRICS[one.key].headline]
-        values = ", ".join(f"{one.title} {one.text(one.value(rows[0]) or 0.0)}" for one in shown)
-        add(
-            ", ",
-            str(rows[0]["label"]),
-            f" has {values}; no other row is compared with it" if len(rows) == 1 else " is compared with no other row",
-        )
-    bases = {found[0].baseline for found in told.values()}
-    if len(bases) == 1:
-        add(", held against ", *bases, " by paired differences")
-    equal = [name for name in told if name not in unequal]
-    for place, name in enumerate(equal[:_TOLD]):
-        add("; " if place else ": ", name, " is" if len(bases) == 1 else " against ")
-        if len(bases) > 1:
-            add("", told[name][0].baseline, " is")
-        by_verdict: dict[str, list[str]] = {}
-        for one in told[name]:
-            by_verdict.setdefault(_WORDS.get(one.verdict, "no worse than its margin in"), []).append(METRICS[one.metric].title)
-        add(" " + ", ".join(f"{words} {_joined(titles)}" for words, titles in by_verdict.items()))
-    if more := len(equal[_TOLD:]):
-        add(f"; {more} more under Differences")
-    for place, (name, ratio) in enumerate(unequal.items()):
-        lead = ("; " if equal else ": ") + "of another rate and so not ranked: "
-        add(", " if place else lead, name, f" ({ratio:.3g}× the bits)" if ratio else " (unknown)")
-    add(" (margins chosen after the runs)" * comparison.margins_after + ".")
-    return parts
+            told.setdefault((one.decoder, one.baseline), []).append(one)
+    first, rated = comparison.results[0], any(row.get("rate") for row in comparison.results)
+    bases, equal, unequal = {base for _, base in told}, [], []
+    for (name, base), found in told.items():
+        ratio, titles = found[0].rate_ratio, {verdict: _titles(found, verdict) for verdict in _WORDS}
+        if other_rate(ratio) or (rated and ratio is None):
+            unequal.append(_named(name) + (f" ({ratio:.3g}× the bits)" if ratio else " (unknown)"))
+        else:
+            against = f" against {_named(base)}" * (len(bases) > 1)
+            said = ", ".join(f"{words} {titles[verdict]}" for verdict, words in _WORDS.items() if titles[verdict])
+            equal.append(f"{_named(name)}{against} is {said}")
+    clauses = equal[:_TOLD] + [f"{len(equal) - _TOLD} more stand below"] * (len(equal) > _TOLD)
+    clauses += [f"of another rate and so not ranked: {', '.join(unequal)}"] * bool(unequal)
+    if not clauses:
+        shown = [one for one in figures([first]) if one.key in METRICS and METRICS[one.key].headline]
+        values = ", ".join(f"{one.title} {one.text(value)}" for one in shown if (value := one.value(first)) is not None)
+        clauses = [f"{_named(first['label'])} has {values}; it is held against no other row"]
+    base = f", held against {_named(*bases)} by paired differences" if len(bases) == 1 else ""
+    late = " (margins chosen after the runs)" * comparison.margins_after
+    return f"On {first['n']:,} images of {visible(first['dataset'])}{base}: {'; '.join(clauses)}{late}.".split("\0")
 
 
-def _joined(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+def _named(label: str) -> str:
+    return f"\0{visible(label)}\0"
+
+
+def _titles(found: Sequence[Compared], verdict: str) -> str:
+    *most, last = [METRICS[one.metric].title for one in found if one.verdict == verdict] or [""]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:

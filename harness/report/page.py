@@ -24,7 +24,7 @@ from harness.record.run import open_run
 from harness.record.schema import Result
 from harness.report.comparison import comparison_tables, sentence
 from harness.report.results import results_table
-from harness.report.table import Cell, Table, listing, visible
+from harness.report.table import MISSING, Cell, Table, listing, visible
 from harness.report.tiles import Row, image_document
 from harness.stopwatch import Progress
 
@@ -36,7 +36,7 @@ Labelled = tuple[str, int, Result]
 def table_document(table: Table) -> dict[str, Any]:
     """A table as `makeTable` of assets/table.js takes it: every text on one line, infinities as the largest finite number.
 
-    Columns that a terminal leaves out have no header, as those of the CSV alone: they are data, not shown.
+    Columns that a terminal leaves out, or that hold no value, have no header, as those of the CSV alone: data, not shown.
     """
 
     def value(held: str | float | None) -> str | float | None:
@@ -47,9 +47,12 @@ def table_document(table: Table) -> dict[str, Any]:
         return min(max(held, -sys.float_info.max), sys.float_info.max)
 
     columns = [
-        {"header": "" if one.block is None else visible(one.header.replace("\n", " ")), "key": visible(one.key)}
+        {
+            "header": visible(one.header.replace("\n", " ")) * (one.block is not None and _filled(table, at)),
+            "key": visible(one.key),
+        }
         | {name: getattr(one, name) for name in ("numeric", "code", "wrap")}
-        for one in table.columns
+        for at, one in enumerate(table.columns)
     ]
     rows = [
         [{"value": value(one.value), "shown": [visible(part) for part in one.parts()], "bold": one.bold} for one in row]
@@ -102,19 +105,17 @@ def report_document(
     """
     comparison = compare(runs, baseline=baseline, progress=progress)
     results, rows = comparison.table_rows(), labelled_rows(runs)
-    table = results_table(results, "Results", comparison.demo_sets)
+    table = results_table(results, "Quality, rate and cost", comparison.demo_sets)
     axes = [one.key for at, one in enumerate(table.columns) if one.numeric and one.block and _filled(table, at)]
-    points = []
+    points, told = [], "\n".join(comparison.warnings)
     for (label, place, result), row in zip(rows, results, strict=True):
         spec, ratio = runs[place][0].data.decoders[result.label].spec, row["rate_ratio"]
         ranked = row["psnr"] != math.inf and not other_rate(ratio) and (ratio is not None or row["rate_baseline"] is None)
-        points.append(
-            {"name": visible(label), "family": visible(result.decoder), "ranked": ranked, "K": spec.scales, "N": spec.steps}
-        )
-    first, folders = runs[0][0].data, {str(record.folder): record.folder.name for record in comparison.records}
-    warnings = list(comparison.warnings)
-    for folder, name in folders.items():
-        warnings = [visible(line.replace(folder, name)) for line in warnings]
+        names = {"name": visible(label), "family": visible(result.decoder)}
+        points.append({**names, "ranked": ranked, "K": spec.scales, "N": spec.steps})
+    for record in comparison.records:
+        told = told.replace(str(record.folder), record.folder.name)  # where a run lies is nobody else's matter
+    first = comparison.records[0].data
     return {
         "about": visible(f"msbench report · {first.dataset.info.name} · {first.protocol_hash} · {first.date[:10]}"),
         "verdict": sentence(comparison),
@@ -123,7 +124,7 @@ def report_document(
         "quality": [key for key in axes if key in METRICS],
         "cost": [key for key in axes if key not in (*METRICS, "rfid_infinity", "top_octave_db")],
         "images": _images(runs, rows, images, redo, progress),
-        "warnings": warnings,
+        "warnings": [visible(line) for line in told.splitlines()],
         "provenance": [table_document(one) for one in provenance_tables(runs, rows)],
         "made": f"msbench {msbench_version() or 'unknown'}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
@@ -154,13 +155,13 @@ def provenance_tables(runs: Sequence[tuple[Record, str | None]], rows: Sequence[
     """What the figures rest on: the decoders' weights; then how to run again, protocol, images, machine, a column a run."""
     records = [record for record, _ in runs]
     facts = []
-    for record in records:
-        whole = record.as_json()
-        parts = {
-            name: whole[name] for name in ("protocol_hash", "date", "seconds", "protocol", "dataset", "setting", "environment")
-        }
-        facts.append({"again": record.provenance().replace("`", ""), **dict(_flat("", parts))})
-    keys = list(dict.fromkeys(key for one in facts for key in one))
+    for whole in (record.as_json() for record in records):
+        own = {key: value for key, value in whole["dataset"].items() if key not in whole["protocol"]}
+        parts = {key: whole[key] for key in ("protocol_hash", "date", "seconds", "protocol", "setting", "environment")}
+        facts.append(dict(_flat("", {**parts, "dataset": own})))
+    keys = dict.fromkeys(key for one in facts for key in one)
+    lines = [["again", *(record.provenance().replace("`", "") for record in records)]]
+    lines += [[key, *(one.get(key, MISSING) for one in facts)] for key in keys]
     headers = ("decoder", "parameters", "scales K", "steps N", "weights SHA-256", "encoder SHA-256", "trained on")
     weights: list[list[str | Cell | None]] = []
     for label, place, result in rows:
@@ -170,9 +171,7 @@ def provenance_tables(runs: Sequence[tuple[Record, str | None]], rows: Sequence[
     named = [record.folder.name + f" ({place})" * (len(records) > 1) for place, record in enumerate(records, 1)]
     return [
         listing(headers, weights, "Decoders", wrap=headers[4:]),
-        listing(
-            ("fact", *named), [[key, *(one.get(key) for one in facts)] for key in keys], "Protocol, images, machine", wrap=named
-        ),
+        listing(("fact", *named), lines, "Protocol, images, machine", wrap=named),
     ]
 
 
@@ -182,7 +181,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
         for key, item in value.items():
             yield from _flat(f"{name}.{key}" if name else key, item)
     elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        yield from _flat(name, dict(enumerate(value)))
+        yield from _flat(name, dict(enumerate(value[:8])))
     elif value not in (None, "", []):
         yield name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 

@@ -170,7 +170,7 @@ def _redone(row: Row, keys: Sequence[str]) -> dict[str, Any]:
         for key in keys:
             original = row.picture(key, REFERENCE)
             with seeded(row.seed, [key], torch.device("cpu")):
-                latents.append(encode(torch.from_numpy(original).permute(2, 0, 1)[None])[0].float())
+                latents.append(encode(torch.tensor(original).permute(2, 0, 1)[None])[0].float())
                 if scales is not None and built.spec.scales > 1:
                     strips.append(_ends(scales, latents[-1][None].clone(), SampleNoise.for_samples(row.seed, [key]), original))
     if any(one.ndim != 3 for one in latents):

@@ -2,12 +2,13 @@
 "use strict";
 
 /**
- * @typedef {{title: string, values: (number | null)[], texts: string[], low: (number | null)[], high: (number | null)[], better: number}} Axis
- * better: 1 higher, -1 lower, 0 neither
- * @typedef {{names: string[], x: Axis, y: Axis, front: boolean[] | null, lines: number[][], labels: (string | null)[]}} Chart
- * front: rows that compete for the Pareto front, null for a plot without one; lines: rows joined in order; labels: what stands beside a point
+ * @typedef {{title: string, values: (number | null)[], texts: string[], low: (number | null)[], high: (number | null)[]}} Axis
+ * @typedef {{x: Axis, y: Axis, front: boolean[] | null, lines: number[][], labels: (string | null)[]}} Chart
+ * front: rows that compete for the Pareto front, null without one; lines: rows joined in order; labels: what stands beside a mark
+ * @typedef {{x: number, y: number}} Point
  */
 
+/** Made by `report_document` in page.py. @type {any} */
 const data = JSON.parse(/** @type {HTMLElement} */ (document.getElementById("data")).textContent || "");
 
 /** @param {string} label @param {[string | number, string][]} options @param {string | number} chosen @param {(value: string) => void} change */
@@ -18,237 +19,194 @@ const choice = (label, options, chosen, change) =>
 /** @param {string} id @param {string} title @param {...(Node | string | null)} content */
 const section = (id, title, ...content) => make("section", { id, "aria-labelledby": `${id}-title` }, make("h2", { id: `${id}-title` }, title), ...content);
 
-/** @param {number} value */
-const short = (value) => value.toLocaleString("en", { maximumSignificantDigits: 3 });
-
 // Plots
 
-/** @param {string} key of a column of the results @returns {Axis} */
+/** A column of the results. @param {string} key @returns {Axis} */
 function axisOf(key) {
-  const { columns, rows } = data.tables[0];
-  /** @param {string} name */
-  const cells = (name) => {
+  const [{ columns, rows }] = data.tables;
+  const cells = (/** @type {string} */ name) => {
     const at = columns.findIndex((/** @type {Column} */ column) => column.key === name);
-    return rows.map((/** @type {Cell[]} */ row) => (at < 0 ? null : row[at]));
+    return rows.map((/** @type {Cell[]} */ row) => row[at] || { value: null });
   };
-  /** @param {string} name */
-  const numbers = (name) => cells(name).map((/** @type {Cell | null} */ cell) => (cell ? cell.value : null));
-  const title = columns.find((/** @type {Column} */ column) => column.key === key).header;
-  const texts = cells(key).map((/** @type {Cell} */ cell) => cell.shown.join(" "));
-  return { title, values: numbers(key), texts, low: numbers(`${key}_low`), high: numbers(`${key}_high`), better: title.includes("↑") ? 1 : title.includes("↓") ? -1 : 0 };
+  const values = (/** @type {string} */ name) => cells(name).map((/** @type {Cell} */ cell) => cell.value);
+  const { header } = columns.find((/** @type {Column} */ column) => column.key === key);
+  return { title: header, values: values(key), texts: cells(key).map((/** @type {Cell} */ cell) => cell.shown.join(" ")), low: values(`${key}_low`), high: values(`${key}_high`) };
 }
 
-/** @param {"K" | "N"} name @returns {Axis} */
-function countAxis(name) {
-  const values = data.points.map((/** @type {any} */ point) => point[name]);
-  const title = name === "K" ? "K, scales: resolutions that decoding passes through" : "N, steps: network calls an image over all scales (NFE)";
-  return { title, values, texts: values.map(String), low: values.map(() => null), high: values.map(() => null), better: 0 };
-}
-
-/**
- * Values to pixels; logarithmic where the largest is 20 times the smallest.
- * @param {number[]} values @param {number} from @param {number} to
- */
+/** Values to pixels, logarithmic where the largest is 20 times the smallest. @param {number[]} values @param {number} from @param {number} to */
 function scaleOf(values, from, to) {
   const [least, most] = [Math.min(...values), Math.max(...values)];
   const log = least > 0 && most / least > 20;
-  const [into, back] = log ? [Math.log10, (/** @type {number} */ v) => 10 ** v] : [(/** @type {number} */ v) => v, (/** @type {number} */ v) => v];
+  const into = (/** @type {number} */ value) => (log ? Math.log10(value) : value);
   const margin = (into(most) - into(least)) * 0.08 || Math.abs(into(most)) * 0.1 || 1;
   const [low, high] = [into(least) - margin, into(most) + margin];
-  const step = [1, 2, 5, 10].map((factor) => factor * 10 ** Math.floor(Math.log10((high - low) / 5))).find((size) => (high - low) / size <= 6) || 1;
-  const steps = Array.from({ length: 8 }, (_, place) => (Math.ceil(low / step) + place) * step);
-  const decades = Array.from({ length: 24 }, (_, place) => (Math.floor(low) + Math.floor(place / 3)) + Math.log10([1, 2, 5][place % 3]));
-  const ticks = (log && high - low < 7 ? decades : steps).filter((tick) => tick >= low && tick <= high);
-  const sparse = log && ticks.length > 9 ? ticks.filter((tick) => Number.isInteger(tick)) : ticks;
-  return { at: (/** @type {number} */ value) => from + ((into(value) - low) / (high - low)) * (to - from), ticks: sparse.map(back) };
+  const size = 10 ** Math.floor(Math.log10((high - low) / 5));
+  const step = size * ([1, 2, 5].find((factor) => (high - low) / (factor * size) <= 6) || 10);
+  const even = Array.from({ length: 8 }, (_, place) => (Math.ceil(low / step) + place) * step);
+  const decades = Array.from({ length: 24 }, (_, place) => Math.floor(low) + Math.floor(place / 3) + Math.log10([1, 2, 5][place % 3]));
+  const ticks = (log && high - low < 7 ? decades : even).filter((tick) => tick >= low && tick <= high);
+  const few = log && ticks.length > 9 ? ticks.filter(Number.isInteger) : ticks;
+  return { at: (/** @type {number} */ value) => from + ((into(value) - low) / (high - low)) * (to - from), ticks: few.map((tick) => (log ? 10 ** tick : tick)) };
+}
+
+/** Where a text of a mark at (x, y) stands free of those taken; null where nowhere. @param {number[]} place @param {number} long @param {number[][]} taken @param {number[]} room */
+function freeSpot([x, y], long, taken, [width, height]) {
+  const spots = [10, -10 - long].flatMap((dx) => [4, -10, 18].map((dy) => [x + dx, y + dy, x + dx + long]));
+  return spots.find(([left, base, right]) => left > 64 && right < width && base > 12 && base < height && !taken.some(([l, t, r, b]) => left < r && right > l && base - 11 < b && base + 3 > t));
 }
 
 /**
- * A plot that is drawn again when its width or its axes change.
- * @param {string} label @param {() => Chart} chart
- * @returns {{element: HTMLElement, draw: () => void}}
+ * A section with a plot and the fields that choose what is drawn, drawn again where its width changes.
+ * @param {string} id @param {string} title @param {string} text
+ * @param {Record<string, [string, string][]>} fields name -> options, the first of them chosen
+ * @param {(chosen: Record<string, string>) => Chart} chart
  */
-function makePlot(label, chart) {
+function plotSection(id, title, text, fields, chart) {
+  const chosen = Object.fromEntries(Object.entries(fields).map(([name, options]) => [name, options[0][0]]));
   const host = make("div", { class: "plot" });
-  const hint = "Point at a mark, or move to it by the Tab key, to read its values.";
-  const readout = make("p", { class: "readout quiet" }, hint);
+  const readout = make("p", { class: "readout quiet" });
   const draw = () => {
-    const { names, x, y, front, lines, labels } = chart();
+    const { x, y, front, lines, labels } = chart(chosen);
     const width = host.clientWidth;
-    const shown = names.map((_, row) => row).filter((row) => x.values[row] !== null && y.values[row] !== null);
-    if (!width || !shown.length) return host.replaceChildren(shown.length ? "" : "No row has both values.");
     const height = Math.min(460, Math.max(300, width * 0.5));
-    const number = (/** @type {number | null} */ value) => /** @type {number} */ (value);
-    const across = scaleOf(shown.map((row) => number(x.values[row])), 64, width - 16);
-    const ends = shown.flatMap((row) => [y.values[row], y.low[row], y.high[row]]).filter((value) => value !== null);
-    const up = scaleOf(ends.map(number), height - 56, 12);
-    const place = (/** @type {number} */ row) => [across.at(number(x.values[row])), up.at(number(y.values[row]))];
-    const svg = make("svg:svg", { width, height, role: "group", "aria-label": `${label}: ${y.title} against ${x.title}` });
-    /** @param {Record<string, unknown>} where @param {string} text */
-    const write = (where, text) => svg.append(make("svg:text", where, text));
+    const marks = data.points.map((/** @type {any} */ point, /** @type {number} */ row) => ({
+      row, name: point.name, apart: front && !front[row], x: x.values[row], y: y.values[row], low: y.low[row], high: y.high[row], at: [0, 0] })).filter((/** @type {any} */ mark) => mark.x !== null && mark.y !== null);
+    readout.textContent = marks.length ? "Point at a mark, or move to it by the Tab key, to read its values." : "No row has both values.";
+    if (!width || !marks.length) return host.replaceChildren();
+    const across = scaleOf(marks.map((/** @type {any} */ mark) => mark.x), 64, width - 16);
+    const up = scaleOf(marks.flatMap((/** @type {any} */ mark) => [mark.y, mark.low ?? mark.y, mark.high ?? mark.y]), height - 56, 12);
+    for (const mark of marks) mark.at = [across.at(mark.x), up.at(mark.y)];
+    const svg = make("svg:svg", { width, height, role: "group", "aria-label": `${title}: ${y.title} against ${x.title}` });
+    const draws = (/** @type {string} */ tag, /** @type {Record<string, unknown>} */ attributes, /** @type {(string | Node)[]} */ ...content) => svg.append(make(`svg:${tag}`, attributes, ...content));
+    const short = (/** @type {number} */ value) => value.toLocaleString("en", { maximumSignificantDigits: 3 });
     for (const tick of up.ticks) {
-      svg.append(make("svg:line", { class: "grid", x1: 64, x2: width - 16, y1: up.at(tick), y2: up.at(tick) }));
-      write({ x: 56, y: up.at(tick) + 4, "text-anchor": "end" }, short(tick));
+      draws("line", { class: "grid", x1: 64, x2: width - 16, y1: up.at(tick), y2: up.at(tick) });
+      draws("text", { x: 56, y: up.at(tick) + 4, "text-anchor": "end" }, short(tick));
     }
-    for (const tick of across.ticks) write({ x: across.at(tick), y: height - 36, "text-anchor": "middle" }, short(tick));
-    write({ x: (width + 48) / 2, y: height - 8, "text-anchor": "middle", class: "title" }, x.title);
-    write({ transform: `translate(14 ${(height - 44) / 2}) rotate(-90)`, "text-anchor": "middle", class: "title" }, y.title);
-    const rivals = front ? shown.filter((row) => front[row]) : [];
-    const beaten = (/** @type {number} */ row) => rivals.some((other) => {
-      const [dx, dy] = [number(x.values[other]) - number(x.values[row]), y.better * (number(y.values[other]) - number(y.values[row]))];
-      return dx <= 0 && dy >= 0 && (dx < 0 || dy > 0);
-    });
-    const best = y.better ? rivals.filter((row) => !beaten(row)).sort((one, other) => number(x.values[one]) - number(x.values[other])) : [];
-    const steps = best.map((row, index) => `${index ? `H${place(row)[0]}V` : `M${place(row)[0]} `}${place(row)[1]}`).join("");
-    svg.append(make("svg:path", { class: "front", d: steps }));
-    for (const line of lines) svg.append(make("svg:path", { class: "line", d: line.filter((row) => shown.includes(row)).map((row, index) => `${index ? "L" : "M"}${place(row)}`).join("") }));
-    /** @type {number[][]} */
-    const taken = shown.map((row) => [place(row)[0] - 6, place(row)[1] - 6, place(row)[0] + 6, place(row)[1] + 6]);
-    for (const row of shown) {
-      const [cx, cy] = place(row);
-      const apart = front && !front[row];
-      const text = `${names[row]}: ${y.title} ${y.texts[row]}, ${x.title} ${x.texts[row]}${apart ? "; of another rate, or exact: not ranked" : ""}`;
-      const read = () => { readout.textContent = text; readout.classList.remove("quiet"); };
-      const [low, high] = [y.low[row], y.high[row]];
-      const whisker = low !== null && high !== null ? make("svg:line", { x1: cx, x2: cx, y1: up.at(low), y2: up.at(high) }) : null;
-      svg.append(make("svg:g", { class: apart ? "mark apart" : "mark", tabindex: 0, role: "img", "aria-label": text, focus: read, pointerenter: read, click: read },
-        whisker, make("svg:circle", { cx, cy, r: 14, class: "target" }), make("svg:circle", { cx, cy, r: 5 })));
-      const name = labels[row];
-      if (!name) continue;
-      const long = name.length * 6.8;
-      const spots = [[cx + 10, cy + 4], [cx - 10 - long, cy + 4], [cx + 10, cy - 10], [cx + 10, cy + 18], [cx - 10 - long, cy - 10], [cx - 10 - long, cy + 18]];
-      const free = spots.find(([left, base]) => left > 64 && left + long < width && base > 12 && base < height - 56 &&
-        !taken.some(([l, t, r, b]) => left < r && left + long > l && base - 11 < b && base + 3 > t));
-      if (!free) continue;
-      taken.push([free[0], free[1] - 11, free[0] + long, free[1] + 3]);
-      write({ x: free[0], y: free[1], class: "name" }, name);
+    for (const tick of across.ticks) draws("text", { x: across.at(tick), y: height - 36, "text-anchor": "middle" }, short(tick));
+    draws("text", { x: (width + 48) / 2, y: height - 8, "text-anchor": "middle", class: "title" }, x.title);
+    draws("text", { transform: `translate(14 ${(height - 44) / 2}) rotate(-90)`, "text-anchor": "middle", class: "title" }, y.title);
+    const sign = y.title.includes("↑") ? 1 : -1;
+    const rivals = front ? marks.filter((/** @type {any} */ mark) => !mark.apart).sort((/** @type {any} */ a, /** @type {any} */ b) => a.x - b.x || sign * (b.y - a.y)) : [];
+    const best = rivals.filter((/** @type {any} */ mark, /** @type {number} */ at) => rivals.slice(0, at).every((/** @type {any} */ other) => sign * (mark.y - other.y) > 0));
+    draws("path", { class: "line", d: best.map((/** @type {any} */ { at }, /** @type {number} */ index) => (index ? `H${at[0]}V${at[1]}` : `M${at}`)).join("") });
+    for (const line of lines) draws("path", { class: "line", d: marks.filter((/** @type {any} */ mark) => line.includes(mark.row)).sort((/** @type {any} */ a, /** @type {any} */ b) => a.x - b.x).map((/** @type {any} */ { at }, /** @type {number} */ index) => `${index ? "L" : "M"}${at}`).join("") });
+    const taken = marks.map((/** @type {any} */ { at: [cx, cy] }) => [cx - 6, cy - 6, cx + 6, cy + 6]);
+    for (const { row, name, apart, low, high, at } of marks) {
+      const told = `${name}: ${y.title} ${y.texts[row]}, ${x.title} ${x.texts[row]}${apart ? "; of another rate, or exact: not ranked" : ""}`;
+      const read = () => { readout.textContent = told; };
+      const circle = (/** @type {number} */ r, /** @type {string} */ look) => make("svg:circle", { cx: at[0], cy: at[1], r, class: look });
+      draws("g", { class: apart ? "mark apart" : "mark", tabindex: 0, role: "img", "aria-label": told, focus: read, pointerenter: read, click: read },
+        ...(low !== null && high !== null ? [make("svg:line", { x1: at[0], x2: at[0], y1: up.at(low), y2: up.at(high) })] : []), circle(14, "target"), circle(5, "dot"));
+      const label = labels[row];
+      const spot = label && freeSpot(at, label.length * 6.8, taken, [width, height - 56]);
+      if (!spot) continue;
+      taken.push([spot[0], spot[1] - 11, spot[2], spot[1] + 3]);
+      draws("text", { x: spot[0], y: spot[1], class: "name" }, label);
     }
     host.replaceChildren(svg);
-    readout.textContent = hint;
-    readout.classList.add("quiet");
   };
   new ResizeObserver(draw).observe(host);
-  return { element: make("div", {}, readout, host), draw };
+  const controls = Object.entries(fields).map(([name, options]) => choice(name, options, chosen[name], (value) => { chosen[name] = value; draw(); }));
+  return section(id, title, make("p", {}, text), make("div", { class: "controls" }, ...controls), readout, host);
 }
 
-/** Quality against cost, with the front. */
-function pareto() {
-  if (!data.quality.length || !data.cost.length) return null;
-  const names = data.points.map((/** @type {any} */ point) => point.name);
-  const front = data.points.map((/** @type {any} */ point) => point.ranked);
-  let [quality, cost] = [data.quality.includes("lpips") ? "lpips" : data.quality[0], data.cost[0]];
-  const plot = makePlot("Quality against cost", () => {
-    const x = axisOf(cost);
-    return { names, x, y: axisOf(quality), front: /bits/.test(cost) ? names.map(() => true) : front, lines: [], labels: names };
-  });
+/** Quality against cost, and figures over K and N where a decoder is there with several. */
+function plots() {
+  const quality = [...data.quality].sort((one, other) => Number(other === "lpips") - Number(one === "lpips"));
   const options = (/** @type {string[]} */ keys) => keys.map((key) => /** @type {[string, string]} */ ([key, axisOf(key).title]));
-  return section("cost", "Quality against cost",
-    make("p", {}, "The line joins the rows that no other row of their rate beats in both; bars are 95 % intervals over images, and rows whose bars overlap may not differ. Hollow marks are of another rate, or exact, and not ranked."),
-    make("div", { class: "controls" }, choice("Quality", options(data.quality), quality, (key) => { quality = key; plot.draw(); }), choice("Cost", options(data.cost), cost, (key) => { cost = key; plot.draw(); })),
-    plot.element);
-}
-
-/** Quality or cost over scales or steps, where a decoder is there with several. */
-function overScales() {
-  /** @param {"K" | "N"} name @returns {number[][]} rows of one decoder that differ in it alone, in order */
-  const series = (name) => {
-    /** @type {Map<string, number[]>} */
-    const groups = new Map();
-    data.points.forEach((/** @type {any} */ point, /** @type {number} */ row) => {
-      const key = JSON.stringify([point.family, name === "K" ? point.N : point.K]);
-      groups.set(key, [...(groups.get(key) || []), row]);
-    });
-    return [...groups.values()].filter((rows) => new Set(rows.map((row) => data.points[row][name])).size > 1)
-      .map((rows) => rows.sort((one, other) => data.points[one][name] - data.points[other][name]));
+  const of = (/** @type {string} */ name) => data.points.map((/** @type {any} */ point) => point[name]);
+  const found = [];
+  if (quality.length && data.cost.length) {
+    found.push(plotSection("cost", "Quality against cost",
+      "The line joins the rows that no other row beats in both figures; bars are 95 % intervals over images, and where they overlap the order may be chance. Hollow marks are of another rate, or exact, and not ranked.",
+      { Quality: options(quality), Cost: options(data.cost) },
+      ({ Quality, Cost }) => ({ x: axisOf(Cost), y: axisOf(Quality), front: Cost.includes("bits") ? of("ranked").map(() => true) : of("ranked"), lines: [], labels: of("name") })));
+  }
+  /** Rows of one decoder that differ in K or N alone. @param {string} name @param {string} other @returns {number[][]} */
+  const series = (name, other) => {
+    const groups = data.points.map((/** @type {any} */ one) => data.points.flatMap((/** @type {any} */ two, /** @type {number} */ row) => (one.family === two.family && one[other] === two[other] ? [row] : [])));
+    return groups.filter((/** @type {number[]} */ rows, /** @type {number} */ at) => rows[0] === at && new Set(rows.map((row) => data.points[row][name])).size > 1);
   };
-  const ways = /** @type {("K" | "N")[]} */ (["K", "N"]).filter((name) => series(name).length);
-  if (!ways.length || !data.quality.length) return null;
-  const titles = { K: "K, scales", N: "N, steps (NFE)" };
-  let [name, figure] = [ways[0], data.quality.includes("lpips") ? "lpips" : data.quality[0]];
-  const plot = makePlot("Over scales and steps", () => {
-    const lines = series(name);
-    const labels = data.points.map((/** @type {any} */ point, /** @type {number} */ row) => {
-      const line = lines.find((rows) => rows.includes(row));
-      if (!line) return point.N ? point.name : null;
-      return row === line[line.length - 1] ? `${point.family}, ${name === "K" ? `N = ${point.N}` : `K = ${point.K}`}` : null;
-    });
-    const axis = countAxis(name);
-    const x = { ...axis, values: axis.values.map((value, row) => (data.points[row].N ? value : null)) };
-    return { names: data.points.map((/** @type {any} */ point) => point.name), x, y: axisOf(figure), front: null, lines, labels };
-  });
-  return section("scales", "Over scales and steps",
-    make("p", {}, "Lines join rows of one decoder that differ in the number shown alone. A decoder of K scales goes from a coarse image to the full one through K resolutions; N counts the network calls an image over all of them."),
-    make("div", { class: "controls" },
-      choice("Figure", [...data.quality, ...data.cost].map((key) => [key, axisOf(key).title]), figure, (key) => { figure = key; plot.draw(); }),
-      choice("Over", ways.map((key) => [key, titles[key]]), name, (key) => { name = /** @type {"K" | "N"} */ (key); plot.draw(); })),
-    plot.element);
+  const ways = [["K", "N", "K, scales: resolutions that decoding passes through"], ["N", "K", "N, steps: network calls an image over all scales (NFE)"]].filter(([name, other]) => series(name, other).length);
+  if (quality.length && ways.length) {
+    found.push(plotSection("scales", "Over scales and steps",
+      "Lines join rows of one decoder that differ in the number shown alone. A decoder of K scales goes from a coarse image to the full one through K resolutions; N counts its network calls an image over all of them.",
+      { Figure: options([...quality, ...data.cost]), Over: ways.map(([name, , title]) => [name, title]) },
+      ({ Figure, Over }) => {
+        const [[name, other, title]] = ways.filter(([one]) => one === Over);
+        const lines = series(name, other);
+        const ends = lines.map((rows) => rows.reduce((one, two) => (of(name)[two] > of(name)[one] ? two : one)));
+        const labels = data.points.map((/** @type {any} */ point, /** @type {number} */ row) => (ends.includes(row) ? `${point.family}, ${other} = ${point[other]}` : lines.flat().includes(row) ? null : point.name));
+        const x = { title, values: data.points.map((/** @type {any} */ point) => (point.N ? point[name] : null)), texts: of(name).map(String), low: [], high: [] };
+        return { x, y: axisOf(Figure), front: null, lines, labels };
+      }));
+  }
+  return found;
 }
 
 // Images
 
 /** @param {any} images of `image_document` in tiles.py */
 function browser(images) {
-  const lpips = images.metrics.findIndex((/** @type {any} */ metric) => metric.title.startsWith("LPIPS"));
-  const state = { metric: Math.max(lpips, 0), row: Math.min(1, images.rows.length - 1), list: "worst", image: 0, sides: [-1, 0], view: "slider", gain: 8, split: 50, zoom: 1, x: 0, y: 0 };
-  state.sides[1] = state.row;
+  const row = Math.min(1, images.rows.length - 1);
+  const state = { metric: Math.max(0, images.metrics.findIndex((/** @type {any} */ { title }) => title.startsWith("LPIPS"))), row, list: "worst", image: 0, sides: [-1, row], view: "slider", gain: 8, split: 50, zoom: 1, x: 0, y: 0 };
   /** @type {any[]} */
   let frames = [];
-  const name = (/** @type {number} */ row) => (row < 0 ? "original" : images.rows[row]);
-  const tile = (/** @type {number} */ row) => images.tiles[state.image][row + 1];
-  const picture = (/** @type {string} */ src, /** @type {string} */ alt) => make("img", { src, alt, class: "moving", draggable: "false" });
+  const name = (/** @type {number} */ at) => (at < 0 ? "original" : images.rows[at]);
+  const tile = (/** @type {number} */ at) => images.tiles[state.image][at + 1];
+  const picture = (/** @type {number} */ at) => make("img", { src: tile(at), alt: `${images.keys[state.image]}, ${name(at)}`, class: "moving", draggable: "false" });
+  const pressed = (/** @type {Element} */ group, /** @type {number} */ chosen) => [...group.children].forEach((one, at) => one.setAttribute("aria-pressed", String(at === chosen)));
 
-  /** @param {number} factor @param {number} px @param {number} py the point that stays, in shares of the frame */
-  const zoomAt = (factor, px, py) => {
-    const zoom = Math.min(16, Math.max(1, state.zoom * factor));
-    [state.x, state.y] = [px - ((px - state.x) * zoom) / state.zoom, py - ((py - state.y) * zoom) / state.zoom];
-    state.zoom = zoom;
-    move(0, 0);
-  };
-  /** @param {number} dx @param {number} dy in shares of the frame */
-  const move = (dx, dy) => {
+  const move = (/** @type {number} */ dx, /** @type {number} */ dy) => { // in shares of a frame
     [state.x, state.y] = [state.x + dx, state.y + dy].map((value) => Math.min(0, Math.max(1 - state.zoom, value)));
     for (const frame of frames) {
       frame.classList.toggle("zoomed", state.zoom > 1);
       for (const one of frame.querySelectorAll(".moving")) one.style.transform = `translate(${100 * state.x}%, ${100 * state.y}%) scale(${state.zoom})`;
     }
   };
+  const zoomAt = (/** @type {number} */ factor, /** @type {Point} */ { x, y }) => { // the point that stays, in shares of a frame
+    const zoom = Math.min(16, Math.max(1, state.zoom * factor));
+    [state.x, state.y] = [x - ((x - state.x) * zoom) / state.zoom, y - ((y - state.y) * zoom) / state.zoom];
+    state.zoom = zoom;
+    move(0, 0);
+  };
+  const middle = { x: 0.5, y: 0.5 };
   /** @type {Record<string, () => void>} */
   const keys = {
-    "+": () => zoomAt(1.5, 0.5, 0.5), "=": () => zoomAt(1.5, 0.5, 0.5), "-": () => zoomAt(1 / 1.5, 0.5, 0.5), 0: () => zoomAt(0, 0, 0),
+    "+": () => zoomAt(1.5, middle), "=": () => zoomAt(1.5, middle), "-": () => zoomAt(1 / 1.5, middle), 0: () => zoomAt(0, middle),
     ArrowLeft: () => move(0.1, 0), ArrowRight: () => move(-0.1, 0), ArrowUp: () => move(0, 0.1), ArrowDown: () => move(0, -0.1),
   };
 
   /** A frame that zooms and moves with all others. @param {string} label @param {...Node} content */
   const makeFrame = (label, ...content) => {
-    /** @type {Map<number, {x: number, y: number}>} */
+    /** @type {Map<number, Point>} */
     const down = new Map();
+    const place = (/** @type {MouseEvent} */ event) => {
+      const box = frame.getBoundingClientRect();
+      return { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height };
+    };
     const release = (/** @type {PointerEvent} */ event) => down.delete(event.pointerId);
     const frame = make("div", {
       class: "frame", tabindex: 0, role: "group", "aria-label": `${label}: plus and minus zoom, arrows move, 0 resets`,
       keydown: (/** @type {KeyboardEvent} */ event) => {
-        if (event.target !== frame || event.ctrlKey || event.metaKey || !keys[event.key]) return;
+        if (event.ctrlKey || event.metaKey || !keys[event.key]) return;
         event.preventDefault();
         keys[event.key]();
       },
       wheel: (/** @type {WheelEvent} */ event) => {
         if (!event.ctrlKey && frame !== document.activeElement) return; // the page scrolls until a frame is chosen
         event.preventDefault();
-        const box = frame.getBoundingClientRect();
-        zoomAt(Math.exp(-event.deltaY / 400), (event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+        zoomAt(Math.exp(-event.deltaY / 400), place(event));
       },
-      pointerdown: (/** @type {PointerEvent} */ event) => { down.set(event.pointerId, { x: event.clientX, y: event.clientY }); frame.setPointerCapture(event.pointerId); },
+      pointerdown: (/** @type {PointerEvent} */ event) => { down.set(event.pointerId, place(event)); frame.setPointerCapture(event.pointerId); },
       pointermove: (/** @type {PointerEvent} */ event) => {
-        const before = down.get(event.pointerId);
+        const [before, now, other] = [down.get(event.pointerId), place(event), [...down].find(([id]) => id !== event.pointerId)?.[1]];
         if (!before) return;
-        const box = frame.getBoundingClientRect();
-        const now = { x: event.clientX, y: event.clientY };
-        const other = [...down].find(([id]) => id !== event.pointerId);
         down.set(event.pointerId, now);
-        if (other) {
-          const spread = (/** @type {{x: number, y: number}} */ one) => Math.hypot(one.x - other[1].x, one.y - other[1].y) || 1;
-          zoomAt(spread(now) / spread(before), ((now.x + other[1].x) / 2 - box.left) / box.width, ((now.y + other[1].y) / 2 - box.top) / box.height);
-        } else if (state.zoom > 1) move((now.x - before.x) / box.width, (now.y - before.y) / box.height);
-        else if (state.view === "slider") split((100 * (now.x - box.left)) / box.width);
+        if (other) zoomAt(Math.hypot(now.x - other.x, now.y - other.y) / Math.hypot(before.x - other.x, before.y - other.y), { x: (now.x + other.x) / 2, y: (now.y + other.y) / 2 });
+        else if (state.zoom > 1) move(now.x - before.x, now.y - before.y);
+        else if (state.view === "slider") split(100 * now.x);
       },
       pointerup: release, pointercancel: release,
     }, ...content);
@@ -256,136 +214,117 @@ function browser(images) {
     return frame;
   };
 
-  const slider = make("input", { type: "range", min: 0, max: 100, step: 0.5, "aria-label": "Where the first image ends and the second begins", input: () => split(Number(slider.value)) });
-  /** @param {number} share */
-  const split = (share) => {
+  const slider = make("input", { type: "range", min: 0, max: 100, step: 0.5, "aria-label": "Where A ends and B begins", input: () => split(Number(slider.value)) });
+  const split = (/** @type {number} */ share) => {
     state.split = Math.min(100, Math.max(0, share));
     slider.value = String(state.split);
     stage.querySelectorAll(".over").forEach((/** @type {any} */ over) => { over.style.clipPath = `inset(0 0 0 ${state.split}%)`; });
     stage.querySelectorAll(".seam").forEach((/** @type {any} */ seam) => { seam.style.left = `${state.split}%`; });
   };
 
-  /** The difference to the original, times the gain. @param {number} row */
-  const difference = (row) => {
-    const canvas = make("canvas", { class: "moving", role: "img", "aria-label": `Difference of ${name(row)} to the original` });
-    const sources = [tile(-1), tile(row)].map((src) => Object.assign(new Image(), { src }));
+  /** The difference to the original, times the gain. @param {number} at */
+  const difference = (at) => {
+    const canvas = make("canvas", { class: "moving", role: "img", "aria-label": `difference of ${name(at)} to the original` });
+    const sources = [tile(-1), tile(at)].map((src) => Object.assign(new Image(), { src }));
     Promise.all(sources.map((one) => one.decode())).then(() => {
       [canvas.width, canvas.height] = [sources[0].naturalWidth, sources[0].naturalHeight];
       const context = canvas.getContext("2d", { willReadFrequently: true });
       const [one, other] = sources.map((source) => { context.drawImage(source, 0, 0); return context.getImageData(0, 0, canvas.width, canvas.height); });
-      for (let at = 0; at < one.data.length; at += 1) if (at % 4 < 3) one.data[at] = state.gain * Math.abs(one.data[at] - other.data[at]);
+      one.data.forEach((/** @type {number} */ value, /** @type {number} */ place) => { if (place % 4 < 3) one.data[place] = state.gain * Math.abs(value - other.data[place]); });
       context.putImageData(one, 0, 0);
     });
     return canvas;
   };
 
-  /** @param {number} row @param {Node} frame @param {string} [before] */
-  const captioned = (row, frame, before = "") => {
-    const figures = row < 0 ? [] : images.metrics.map((/** @type {any} */ metric) => ({ title: metric.title, own: metric.rows[row] })).filter((/** @type {any} */ one) => one.own);
-    const text = figures.map((/** @type {any} */ one) => `${one.title} ${one.own.texts[state.image]} (rank ${one.own.ranks[state.image]})`).join(", ");
-    return make("figure", {}, frame, make("figcaption", {}, make("span", {}, before, make("b", {}, name(row)), make("small", {}, text || " "))));
-  };
-  const unique = () => [...new Set(state.sides)];
+  /** @param {number} at @param {Node | string} frame @param {string} [before] */
+  const captioned = (at, frame, before = "") => make("figure", {}, frame, make("figcaption", {}, make("span", {}, before, make("b", {}, name(at)),
+    ...images.metrics.map((/** @type {any} */ { title, rows }) => at >= 0 && rows[at] ? make("small", {}, `${title} ${rows[at].texts[state.image]}, rank ${rows[at].ranks[state.image]}`) : null))));
+  const decoders = () => [...new Set(state.sides)].filter((at) => at >= 0);
+  /** @type {Record<string, () => Node[]>} */
   const panels = {
-    slider: () => {
-      const [one, two] = state.sides;
-      const frame = makeFrame(`${name(one)} and ${name(two)}`, picture(tile(one), name(one)), make("div", { class: "over" }, picture(tile(two), name(two))), make("div", { class: "seam" }));
-      return [make("div", { class: "wide" }, frame, slider, make("div", { class: "pair" }, captioned(one, ""), captioned(two, "")))];
-    },
-    side: () => [...new Set([-1, ...state.sides])].map((row) => captioned(row, makeFrame(name(row), picture(tile(row), name(row))))),
-    difference: () => unique().filter((row) => row >= 0).map((row) => captioned(row, makeFrame(`difference of ${name(row)}`, difference(row)), "original − ")),
+    slider: () => [make("div", {},
+      makeFrame(state.sides.map(name).join(" and "), picture(state.sides[0]), make("div", { class: "over" }, picture(state.sides[1])), make("div", { class: "seam" })),
+      slider, make("div", { class: "pair" }, ...state.sides.map((at) => captioned(at, ""))))],
+    side: () => [...new Set([-1, ...state.sides])].map((at) => captioned(at, makeFrame(name(at), picture(at)))),
+    difference: () => decoders().map((at) => captioned(at, makeFrame(`difference of ${name(at)}`, difference(at)), "|original − decoder| × gain: ")),
+  };
+  /** Latents and ends of scales. @param {number} at */
+  const onTheWay = (at) => {
+    const { latents, scales, reason } = images.redone[at];
+    const strip = (/** @type {string} */ title, /** @type {string[]} */ parts) => make("figure", {}, make("figcaption", {}, title), make("div", { class: "strip" }, ...parts.map((src) => make("img", { src, alt: "" }))));
+    return make("div", {}, make("h3", {}, name(at)),
+      latents ? strip("Latents: three principal components as red, green, blue", [latents[state.image]]) : make("p", { class: "quiet" }, `Latents and scales: ${reason}.`),
+      scales ? strip("Coarse to fine: the end of each scale", [...scales[state.image], tile(at)]) : null);
   };
 
-  const stage = make("div", { class: "stage" });
+  const stage = make("div");
+  const below = make("div", { class: "below" });
   const thumbs = make("div", { class: "thumbs", role: "group", "aria-label": "Images of the list" });
   const status = make("p", { class: "quiet", role: "status" });
-  const below = make("div", { class: "below" });
   const gain = make("label", {}, "Gain", make("input", { type: "range", min: 1, max: 32, value: state.gain, input: (/** @type {any} */ event) => { state.gain = Number(event.target.value); show(); } }));
-
-  /** The images of the list. @returns {number[]} */
-  const listed = () => {
-    const own = images.metrics[state.metric].rows[state.row];
-    if (state.list === "random" || !own) return images.drawn;
-    const all = own.ranks.map((/** @type {number} */ rank, /** @type {number} */ image) => ({ rank: state.list === "worst" ? rank : images.n + 1 - rank, image }));
-    return all.filter((/** @type {any} */ one) => one.rank <= images.each).sort((/** @type {any} */ one, /** @type {any} */ other) => one.rank - other.rank).map((/** @type {any} */ one) => one.image);
-  };
+  /** @type {number[]} */
+  let listed = [];
   const list = () => {
-    const found = listed();
-    const own = images.metrics[state.metric].rows[state.row];
-    if (!found.includes(state.image)) state.image = found[0] || 0;
-    const by = own ? ` by ${images.metrics[state.metric].title} of ${name(state.row)}` : `: ${name(state.row)} has no ${images.metrics[state.metric].title}`;
+    const { title, rows } = images.metrics[state.metric];
+    const own = rows[state.row];
+    const drawn = state.list === "random" || !own;
+    const places = drawn ? [] : own.ranks.map((/** @type {number} */ rank) => (state.list === "worst" ? rank : images.n + 1 - rank));
+    listed = drawn ? images.drawn : [...places.keys()].filter((at) => places[at] <= images.each).sort((one, other) => places[one] - places[other]);
     const wanted = Math.min(images.each, images.n);
-    status.textContent = state.list === "random" || !own ? `${found.length} of ${images.n} images, drawn at random (seed 0)${own ? "" : by}` :
-      `The ${found.length < wanted ? `${found.length} in this page of the ` : ""}${wanted} ${state.list} of ${images.n} images${by}`;
-    thumbs.replaceChildren(...found.map((image) => make("button", { type: "button", "aria-pressed": String(image === state.image), click: () => { state.image = image; show(); } },
-      make("img", { src: images.tiles[image][0], alt: images.keys[image], loading: "lazy" }), make("small", {}, own ? own.texts[image] : " "))));
+    status.textContent = drawn ? `${listed.length} of ${images.n} images drawn at random${own ? "" : `; ${name(state.row)} has no ${title}`}.` :
+      `${listed.length < wanted ? `${listed.length} of the` : "The"} ${wanted} ${state.list} of ${images.n} images by ${title} of ${name(state.row)}.`;
+    thumbs.replaceChildren(...listed.map((image) => make("button", { type: "button", click: () => { state.image = image; show(); } },
+      make("img", { src: images.tiles[image][0], alt: images.keys[image] }), make("small", {}, own ? own.texts[image] : " "))));
+    [state.image] = listed;
     show();
   };
   const show = () => {
     frames = [];
     gain.hidden = state.view !== "difference";
     stage.className = `stage ${state.view}`;
-    stage.replaceChildren(...panels[/** @type {"slider" | "side" | "difference"} */ (state.view)]());
-    const [first] = frames;
-    const size = Object.assign(new Image(), { src: tile(-1) });
-    size.decode().then(() => frames.forEach((frame) => { frame.style.aspectRatio = `${size.naturalWidth} / ${size.naturalHeight}`; }));
-    if (!first) stage.append(make("p", {}, "Choose a decoder as A or B: the original does not differ from itself."));
-    [...thumbs.children].forEach((one, at) => one.setAttribute("aria-pressed", String(listed()[at] === state.image)));
+    stage.replaceChildren(...panels[state.view]());
+    if (!frames.length) stage.append("Choose a decoder as A or B: the original does not differ from itself.");
+    const whole = Object.assign(new Image(), { src: tile(-1) });
+    const shown = frames;
+    whole.decode().then(() => shown.forEach((frame) => { frame.style.aspectRatio = `${whole.naturalWidth} / ${whole.naturalHeight}`; }));
+    pressed(thumbs, listed.indexOf(state.image));
+    below.replaceChildren(...decoders().map(onTheWay));
     split(state.split);
     move(0, 0);
-    below.replaceChildren(...unique().filter((row) => row >= 0).map(onTheWay));
-  };
-  /** Latents and ends of scales. @param {number} row */
-  const onTheWay = (row) => {
-    const { latents, scales, reason } = images.redone[row];
-    const strip = (/** @type {string} */ title, /** @type {string[]} */ parts) => make("div", {}, make("h3", {}, title), make("div", { class: "strip" }, ...parts.map((src) => make("img", { src, alt: "" }))));
-    return make("div", {},
-      latents ? strip(`${name(row)}: latents, three principal components as red, green, blue`, [latents[state.image]]) : make("p", { class: "quiet" }, `${name(row)}, latents and scales: ${reason}.`),
-      scales ? strip(`${name(row)}: the end of each scale, coarse to fine`, [...scales[state.image], tile(row)]) : null);
   };
 
-  const rows = /** @type {[number, string][]} */ (images.rows.map((/** @type {string} */ label, /** @type {number} */ row) => [row, label]));
-  const sides = ["A", "B"].map((label, at) => choice(label, [[-1, "original"], ...rows], state.sides[at], (value) => { state.sides[at] = Number(value); show(); }));
-  const views = make("div", { class: "buttons", role: "group", "aria-label": "View" }, ...[["slider", "Slider"], ["side", "Side by side"], ["difference", "Difference"]].map(([view, text]) =>
-    make("button", { type: "button", "aria-pressed": String(view === state.view), click: (/** @type {any} */ event) => {
-      state.view = view;
-      for (const one of views.children) one.setAttribute("aria-pressed", String(one === event.target));
-      show();
-    } }, text)));
-  const content = [
-    make("p", {}, `${images.keys.length} of ${images.n} images are in this page${images.keys.length < images.n ? `: ${images.drawn.length} drawn at random, and the worst and best by every metric and decoder in turn` : ""}. They are lossy here (JPEG, quality ${images.quality}), the figures are of the exact ones.`),
+  const rows = images.rows.map((/** @type {string} */ label, /** @type {number} */ at) => [at, label]);
+  const sides = ["A", "B"].map((label, side) => choice(label, [[-1, "original"], ...rows], state.sides[side], (value) => { state.sides[side] = Number(value); show(); }));
+  const names = Object.keys(panels);
+  const views = make("div", { class: "buttons", role: "group", "aria-label": "View" }, ...["Slider", "Side by side", "Difference"].map((text, at) =>
+    make("button", { type: "button", click: () => { state.view = names[at]; pressed(views, at); show(); } }, text)));
+  pressed(views, 0);
+  list();
+  const all = images.keys.length === images.n;
+  return [
+    make("p", {}, `${all ? "All" : `${images.keys.length} of`} ${images.n} images are in this page${all ? "" : `: ${images.drawn.length} drawn at random, and the worst and the best by every metric and decoder in turn`}. They are lossy here (JPEG, quality ${images.quality}); the figures are of the exact ones. Rank 1 is the worst.`),
     make("div", { class: "controls" },
-      choice("Show the", [["worst", "worst"], ["best", "best"], ["random", "random"]], state.list, (value) => { state.list = value; list(); }),
-      choice("by", images.metrics.map((/** @type {any} */ metric, /** @type {number} */ at) => [at, metric.title]), state.metric, (value) => { state.metric = Number(value); list(); }),
-      choice("of", rows, state.row, (value) => {
-        state.row = Number(value);
-        state.sides[1] = state.row;
-        sides[1].querySelector("select").value = value;
-        list();
-      })),
+      choice("Show the", ["worst", "best", "random"].map((one) => [one, one]), state.list, (value) => { state.list = value; list(); }),
+      choice("by", images.metrics.map((/** @type {any} */ { title }, /** @type {number} */ at) => [at, title]), state.metric, (value) => { state.metric = Number(value); list(); }),
+      choice("of", rows, state.row, (value) => { state.row = state.sides[1] = Number(value); sides[1].querySelector("select").value = value; list(); })),
     status, thumbs,
     make("div", { class: "controls" }, ...sides, views, gain),
-    stage,
-    make("p", { class: "quiet" }, "Choose an image by click or Tab, then zoom by wheel, pinch, + and −, move by dragging or the arrows, 0 resets. All images move together. Ranks: 1 is the worst."),
-    below,
+    make("p", { class: "quiet small" }, "Click an image or move to it by Tab; then wheel, pinch, + and − zoom, dragging and arrows move, 0 resets; all images move together."),
+    make("div", { class: "viewer" }, stage, below),
   ];
-  list();
-  return content;
 }
 
 // The page
 
 const sections = [
   section("results", "Results", ...data.tables.map(makeTable)),
-  pareto(),
-  overScales(),
+  ...plots(),
   section("images", "Images", ...(data.images.reason ? [make("p", {}, data.images.reason)] : browser(data.images))),
   section("provenance", "Environment and provenance",
-    data.warnings.length ? make("h3", {}, "Warnings") : null,
-    make("ul", { class: "notes" }, ...data.warnings.map((/** @type {string} */ line) => make("li", {}, line))),
+    ...(data.warnings.length ? [make("h3", {}, "Warnings"), make("ul", { class: "notes" }, ...data.warnings.map((/** @type {string} */ line) => make("li", {}, line)))] : []),
     ...data.provenance.map(makeTable),
-    make("p", { class: "quiet" }, `Made by ${data.made}. This file is whole: it fetches nothing.`)),
-].filter((one) => one !== null);
+    make("p", { class: "quiet" }, `Made by ${data.made}. The file is whole: it fetches nothing.`)),
+];
 
 /** @type {HTMLElement} */ (document.getElementById("page")).append(
   make("header", {},
