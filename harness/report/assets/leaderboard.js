@@ -1,5 +1,4 @@
 // @ts-check
-"use strict";
 
 (() => {
   const board = JSON.parse(document.getElementById("data")?.textContent ?? "");
