@@ -77,6 +77,12 @@ def test_holds_the_regression_references(wheel: Path) -> None:
     assert {f"harness/regression/{name}" for name in references} <= content(wheel)
 
 
+def test_holds_what_pages_are_made_of(wheel: Path) -> None:
+    assets = files_below(ROOT / "harness" / "report" / "assets")
+    assert {"report.html.jinja", "report.js", "table.js", "page.css"} <= assets
+    assert {f"harness/report/assets/{name}" for name in assets} <= content(wheel)
+
+
 @pytest.mark.parametrize("package", ["decoders", "baselines"])
 def test_holds_the_checkpoints(wheel: Path, package: str) -> None:
     shipped = files_below(ROOT / package / "checkpoints")

@@ -11,23 +11,9 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import (
-    check,
-    claim,
-    compare,
-    doctor,
-    explain,
-    leaderboard,
-    maintain,
-    merge,
-    report,
-    schema,
-    score,
-    speed,
-    sweep,
-    train,
-    verify,
-)
+from harness.cli import check, claim, compare, doctor, explain, maintain, merge, schema, score, speed, sweep, train, verify
+from harness.cli import leaderboard as leaderboard_
+from harness.cli import report as report_
 from harness.cli import run as run_
 from harness.cli.command import Command
 from harness.cli.shared import DEBUG, Commands, open_streams, say
@@ -80,8 +66,8 @@ app.command("claim", cls=Command)(claim.claim_command)
 app.command("verify", cls=Command)(verify.verify_command)
 app.command("check", cls=Command)(check.check_command)
 app.command("explain", cls=Command)(explain.explain_command)
-app.command("report", cls=Command)(report.report_command)
-app.command("leaderboard", cls=Command)(leaderboard.leaderboard_command)
+app.command("report", cls=Command)(report_.report_command)
+app.command("leaderboard", cls=Command)(leaderboard_.leaderboard_command)
 app.command("speed", cls=Command)(speed.speed_command)
 app.command("sweep", cls=Command)(sweep.sweep_command)
 app.command("train-decoder", cls=Command)(train.train_command)

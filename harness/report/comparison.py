@@ -64,17 +64,19 @@ def sentence(comparison: Comparison) -> list[str]:
         if METRICS[one.metric].headline:
             told.setdefault((one.decoder, one.baseline), []).append(one)
     first, rated = comparison.results[0], any(row.get("rate") for row in comparison.results)
-    bases, equal, unequal = {base for _, base in told}, [], []
+    bases, equal = {base for _, base in told}, []
+    unequal: dict[str, list[str]] = {}
     for (name, base), found in told.items():
         ratio, titles = found[0].rate_ratio, {verdict: _titles(found, verdict) for verdict in _WORDS}
         if other_rate(ratio) or (rated and ratio is None):
-            unequal.append(_named(name) + (f" ({ratio:.3g}× the bits)" if ratio else " (unknown)"))
+            bits = f" ({ratio:.3g}× the bits)" if ratio else ""
+            unequal.setdefault("another" if ratio else "unknown", []).append(_named(name) + bits)
         else:
             against = f" against {_named(base)}" * (len(bases) > 1)
             said = ", ".join(f"{words} {titles[verdict]}" for verdict, words in _WORDS.items() if titles[verdict])
             equal.append(f"{_named(name)}{against} is {said}")
     clauses = equal[:_TOLD] + [f"{len(equal) - _TOLD} more stand below"] * (len(equal) > _TOLD)
-    clauses += [f"of another rate and so not ranked: {', '.join(unequal)}"] * bool(unequal)
+    clauses += [f"of {kind} rate and so not ranked: {', '.join(names)}" for kind, names in unequal.items()]
     if not clauses:
         shown = [one for one in figures([first]) if one.key in METRICS and METRICS[one.key].headline]
         values = ", ".join(f"{one.title} {one.text(value)}" for one in shown if (value := one.value(first)) is not None)

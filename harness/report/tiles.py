@@ -33,8 +33,8 @@ from harness.stopwatch import Progress
 
 EACH = 10
 """images of a list: the worst, the best, those drawn"""
-TILES, BYTES = 480, 10_000_000
-"""images in a page at most, originals among them, and bytes of their JPEGs"""
+TILES, BYTES = 480, 13_000_000
+"""images in a page at most, originals among them, and bytes that they take there"""
 QUALITY = 85
 REDO = "msbench report --redo builds the decoder again and shows them"
 Pixels = NDArray[np.uint8]
@@ -104,19 +104,17 @@ def image_document(rows: Sequence[Row], redo: bool, progress: Progress) -> dict[
     # The worst and the best of every order, then the second of each, and so on.
     ends = [int(order[at]) for place in range(min(EACH, len(keys))) for order in orders.values() for at in (place, -1 - place)]
     wanted = list(dict.fromkeys([*drawn, *ends]))[: max(1, TILES // (1 + len(rows)))]
-    chosen: list[int] = []
-    tiles: list[list[str]] = []
+    tiles: dict[int, list[str]] = {}
     size = 0
     for done, index in enumerate(wanted):
         progress("images", done, len(wanted))
         known = [values["psnr", place][index] for place in range(len(rows))]
-        made = [_encoded(picture, "JPEG") for picture in _checked(rows, keys[index], known)]
+        made = [_uri(picture, "jpeg") for picture in _checked(rows, keys[index], known)]
         size += sum(map(len, made))
-        if chosen and size > BYTES:
+        if tiles and size > BYTES:
             break
-        chosen.append(index)
-        tiles.append([_uri("JPEG", data) for data in made])
-    shown = [keys[index] for index in chosen]
+        tiles[index] = made
+    chosen, shown = list(tiles), [keys[index] for index in tiles]
 
     def figures(name: str, place: int) -> dict[str, Any] | None:
         if (name, place) not in values:
@@ -131,7 +129,7 @@ def image_document(rows: Sequence[Row], redo: bool, progress: Progress) -> dict[
         "drawn": [chosen.index(index) for index in drawn if index in chosen],
         "each": EACH,
         "quality": QUALITY,
-        "tiles": tiles,
+        "tiles": list(tiles.values()),
         "metrics": [
             {"title": metric_title(name), "rows": [figures(name, place) for place in range(len(rows))]}
             for name in dict.fromkeys(name for name, _ in values)
@@ -184,7 +182,7 @@ def _ends(decode_scales: Callable[..., Any], latents: Tensor, noise: SampleNoise
     decode_scales(latents, noise, lambda _, end: ends.append(to_uint8(end)[0].permute(1, 2, 0)))
     shares = [original.shape[axis] / ends[-1].shape[axis] for axis in (0, 1)]
     cut = [end[: round(end.shape[0] * shares[0]), : round(end.shape[1] * shares[1])] for end in ends[:-1]]
-    return [_uri("JPEG", _encoded(end.contiguous().numpy(), "JPEG")) for end in cut]
+    return [_uri(end.numpy(), "jpeg") for end in cut]
 
 
 def _principal(latents: Sequence[Tensor]) -> list[str]:
@@ -195,14 +193,10 @@ def _principal(latents: Sequence[Tensor]) -> list[str]:
     colours = (np.clip((parts - low) / np.maximum(high - low, 1e-12), 0.0, 1.0) * 255).round().astype(np.uint8)
     colours = colours[:, [min(place, parts.shape[1] - 1) for place in range(3)]]
     pieces = np.split(colours, np.cumsum([one[0].numel() for one in latents])[:-1])
-    return [_uri("PNG", _encoded(one.reshape(*at.shape[1:], 3), "PNG")) for one, at in zip(pieces, latents, strict=True)]
+    return [_uri(one.reshape(*at.shape[1:], 3), "png") for one, at in zip(pieces, latents, strict=True)]
 
 
-def _encoded(picture: Pixels, form: str) -> bytes:
+def _uri(picture: Pixels, form: str) -> str:
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(stream, form, quality=QUALITY, subsampling=0)
-    return stream.getvalue()
-
-
-def _uri(form: str, data: bytes) -> str:
-    return f"data:image/{form.lower()};base64,{base64.b64encode(data).decode()}"
+    return f"data:image/{form};base64,{base64.b64encode(stream.getvalue()).decode()}"

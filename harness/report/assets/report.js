@@ -13,7 +13,7 @@ const data = JSON.parse(/** @type {HTMLElement} */ (document.getElementById("dat
 
 /** @param {string} label @param {[string | number, string][]} options @param {string | number} chosen @param {(value: string) => void} change */
 const choice = (label, options, chosen, change) =>
-  make("label", {}, label, make("select", { change: (/** @type {any} */ event) => change(event.target.value) },
+  make("label", {}, label, make("select", { "aria-label": label, change: (/** @type {any} */ event) => change(event.target.value) },
     ...options.map(([value, text]) => make("option", { value, selected: String(value) === String(chosen) }, text))));
 
 /** @param {string} id @param {string} title @param {...(Node | string | null)} content */
@@ -28,15 +28,15 @@ function axisOf(key) {
     const at = columns.findIndex((/** @type {Column} */ column) => column.key === name);
     return rows.map((/** @type {Cell[]} */ row) => row[at] || { value: null });
   };
-  const values = (/** @type {string} */ name) => cells(name).map((/** @type {Cell} */ cell) => cell.value);
+  const values = (/** @type {string} */ name) => cells(name).map((/** @type {Cell} */ { value }) => (Math.abs(Number(value)) > 1e300 ? null : value)); // no place for the infinite
   const { header } = columns.find((/** @type {Column} */ column) => column.key === key);
   return { title: header, values: values(key), texts: cells(key).map((/** @type {Cell} */ cell) => cell.shown.join(" ")), low: values(`${key}_low`), high: values(`${key}_high`) };
 }
 
-/** Values to pixels, logarithmic where the largest is 20 times the smallest. @param {number[]} values @param {number} from @param {number} to */
+/** Values to pixels, logarithmic where the largest is 8 times the smallest. @param {number[]} values @param {number} from @param {number} to */
 function scaleOf(values, from, to) {
   const [least, most] = [Math.min(...values), Math.max(...values)];
-  const log = least > 0 && most / least > 20;
+  const log = least > 0 && most / least > 8;
   const into = (/** @type {number} */ value) => (log ? Math.log10(value) : value);
   const margin = (into(most) - into(least)) * 0.08 || Math.abs(into(most)) * 0.1 || 1;
   const [low, high] = [into(least) - margin, into(most) + margin];
@@ -67,8 +67,7 @@ function plotSection(id, title, text, fields, chart) {
   const readout = make("p", { class: "readout quiet" });
   const draw = () => {
     const { x, y, front, lines, labels } = chart(chosen);
-    const width = host.clientWidth;
-    const height = Math.min(460, Math.max(300, width * 0.5));
+    const [width, height] = [host.clientWidth, Math.min(460, Math.max(300, host.clientWidth * 0.5))];
     const marks = data.points.map((/** @type {any} */ point, /** @type {number} */ row) => ({
       row, name: point.name, apart: front && !front[row], x: x.values[row], y: y.values[row], low: y.low[row], high: y.high[row], at: [0, 0] })).filter((/** @type {any} */ mark) => mark.x !== null && mark.y !== null);
     readout.textContent = marks.length ? "Point at a mark, or move to it by the Tab key, to read its values." : "No row has both values.";
@@ -149,10 +148,9 @@ function plots() {
 
 /** @param {any} images of `image_document` in tiles.py */
 function browser(images) {
-  const row = Math.min(1, images.rows.length - 1);
+  const [row, most] = [Math.min(1, images.rows.length - 1), Math.min(images.each, images.n)];
   const state = { metric: Math.max(0, images.metrics.findIndex((/** @type {any} */ { title }) => title.startsWith("LPIPS"))), row, list: "worst", image: 0, sides: [-1, row], view: "slider", gain: 8, split: 50, zoom: 1, x: 0, y: 0 };
-  /** @type {any[]} */
-  let frames = [];
+  let frames = /** @type {any[]} */ ([]);
   const name = (/** @type {number} */ at) => (at < 0 ? "original" : images.rows[at]);
   const tile = (/** @type {number} */ at) => images.tiles[state.image][at + 1];
   const picture = (/** @type {number} */ at) => make("img", { src: tile(at), alt: `${images.keys[state.image]}, ${name(at)}`, class: "moving", draggable: "false" });
@@ -165,23 +163,21 @@ function browser(images) {
       for (const one of frame.querySelectorAll(".moving")) one.style.transform = `translate(${100 * state.x}%, ${100 * state.y}%) scale(${state.zoom})`;
     }
   };
-  const zoomAt = (/** @type {number} */ factor, /** @type {Point} */ { x, y }) => { // the point that stays, in shares of a frame
+  const zoomAt = (/** @type {number} */ factor, /** @type {Point} */ { x, y } = { x: 0.5, y: 0.5 }) => { // the point that stays, in shares of a frame
     const zoom = Math.min(16, Math.max(1, state.zoom * factor));
     [state.x, state.y] = [x - ((x - state.x) * zoom) / state.zoom, y - ((y - state.y) * zoom) / state.zoom];
     state.zoom = zoom;
     move(0, 0);
   };
-  const middle = { x: 0.5, y: 0.5 };
   /** @type {Record<string, () => void>} */
   const keys = {
-    "+": () => zoomAt(1.5, middle), "=": () => zoomAt(1.5, middle), "-": () => zoomAt(1 / 1.5, middle), 0: () => zoomAt(0, middle),
+    "+": () => zoomAt(1.5), "=": () => zoomAt(1.5), "-": () => zoomAt(1 / 1.5), 0: () => zoomAt(0),
     ArrowLeft: () => move(0.1, 0), ArrowRight: () => move(-0.1, 0), ArrowUp: () => move(0, 0.1), ArrowDown: () => move(0, -0.1),
   };
 
   /** A frame that zooms and moves with all others. @param {string} label @param {...Node} content */
   const makeFrame = (label, ...content) => {
-    /** @type {Map<number, Point>} */
-    const down = new Map();
+    const down = /** @type {Map<number, Point>} */ (new Map());
     const place = (/** @type {MouseEvent} */ event) => {
       const box = frame.getBoundingClientRect();
       return { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height };
@@ -246,7 +242,7 @@ function browser(images) {
       makeFrame(state.sides.map(name).join(" and "), picture(state.sides[0]), make("div", { class: "over" }, picture(state.sides[1])), make("div", { class: "seam" })),
       slider, make("div", { class: "pair" }, ...state.sides.map((at) => captioned(at, ""))))],
     side: () => [...new Set([-1, ...state.sides])].map((at) => captioned(at, makeFrame(name(at), picture(at)))),
-    difference: () => decoders().map((at) => captioned(at, makeFrame(`difference of ${name(at)}`, difference(at)), "|original − decoder| × gain: ")),
+    difference: () => decoders().map((at) => captioned(at, makeFrame(`difference of ${name(at)}`, difference(at)), `|original − decoder| × ${state.gain}: `)),
   };
   /** Latents and ends of scales. @param {number} at */
   const onTheWay = (at) => {
@@ -254,25 +250,22 @@ function browser(images) {
     const strip = (/** @type {string} */ title, /** @type {string[]} */ parts) => make("figure", {}, make("figcaption", {}, title), make("div", { class: "strip" }, ...parts.map((src) => make("img", { src, alt: "" }))));
     return make("div", {}, make("h3", {}, name(at)),
       latents ? strip("Latents: three principal components as red, green, blue", [latents[state.image]]) : make("p", { class: "quiet" }, `Latents and scales: ${reason}.`),
-      scales ? strip("Coarse to fine: the end of each scale", [...scales[state.image], tile(at)]) : null);
+      scales ? strip("Coarse to fine: the end of each scale, with the noise that its flow has there", [...scales[state.image], tile(at)]) : null);
   };
 
   const stage = make("div");
   const below = make("div", { class: "below" });
   const thumbs = make("div", { class: "thumbs", role: "group", "aria-label": "Images of the list" });
-  const status = make("p", { class: "quiet", role: "status" });
+  const status = make("p", { class: "quiet small", role: "status" });
   const gain = make("label", {}, "Gain", make("input", { type: "range", min: 1, max: 32, value: state.gain, input: (/** @type {any} */ event) => { state.gain = Number(event.target.value); show(); } }));
-  /** @type {number[]} */
-  let listed = [];
+  let listed = /** @type {number[]} */ ([]);
   const list = () => {
-    const { title, rows } = images.metrics[state.metric];
-    const own = rows[state.row];
+    const { title, rows: { [state.row]: own } } = images.metrics[state.metric];
     const drawn = state.list === "random" || !own;
     const places = drawn ? [] : own.ranks.map((/** @type {number} */ rank) => (state.list === "worst" ? rank : images.n + 1 - rank));
     listed = drawn ? images.drawn : [...places.keys()].filter((at) => places[at] <= images.each).sort((one, other) => places[one] - places[other]);
-    const wanted = Math.min(images.each, images.n);
     status.textContent = drawn ? `${listed.length} of ${images.n} images drawn at random${own ? "" : `; ${name(state.row)} has no ${title}`}.` :
-      `${listed.length < wanted ? `${listed.length} of the` : "The"} ${wanted} ${state.list} of ${images.n} images by ${title} of ${name(state.row)}.`;
+      `${listed.length < most ? `${listed.length} of the` : "The"} ${most} ${state.list} of ${images.n} images by ${title} of ${name(state.row)}.`;
     thumbs.replaceChildren(...listed.map((image) => make("button", { type: "button", click: () => { state.image = image; show(); } },
       make("img", { src: images.tiles[image][0], alt: images.keys[image] }), make("small", {}, own ? own.texts[image] : " "))));
     [state.image] = listed;
@@ -283,7 +276,7 @@ function browser(images) {
     gain.hidden = state.view !== "difference";
     stage.className = `stage ${state.view}`;
     stage.replaceChildren(...panels[state.view]());
-    if (!frames.length) stage.append("Choose a decoder as A or B: the original does not differ from itself.");
+    if (!frames.length) stage.append("Choose a decoder as A or B.");
     const whole = Object.assign(new Image(), { src: tile(-1) });
     const shown = frames;
     whole.decode().then(() => shown.forEach((frame) => { frame.style.aspectRatio = `${whole.naturalWidth} / ${whole.naturalHeight}`; }));
@@ -313,8 +306,6 @@ function browser(images) {
     make("div", { class: "viewer" }, stage, below),
   ];
 }
-
-// The page
 
 const sections = [
   section("results", "Results", ...data.tables.map(makeTable)),

@@ -48,8 +48,7 @@ function makeTable(table) {
     return { cells, order, row, words: shown.map((column) => cells[column.place].shown.join(" ")).join(" ").toLowerCase() };
   });
   const body = make("tbody", {}, ...rows.map((one) => one.row));
-  let sorted = -1;
-  let sign = 0;
+  let [sorted, sign] = [-1, 0];
 
   /** @param {number} at */
   const sortBy = (at) => {
