@@ -48,6 +48,7 @@ def named_encoder(request: DecoderRequest, device: torch.device, offline: bool) 
     Raises:
         MsbenchError: the decoder cannot be built, has random weights, or its latents are no grid of numbers.
     """
+    request = request.pinned(offline)
     decoder, name = request.build(device, torch.float32, offline), request.text()
     factor, channels = decoder.spec.down_factor, decoder.spec.latent_channels
     if channels is None or decoder.spec.trained_on == "random weights":

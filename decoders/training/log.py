@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import MsbenchError
 from harness.files import atomic_path
+from harness.report.tensorboard import FOLDER, summary_writer
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -20,7 +21,7 @@ class RunLog:
     def __init__(self, folder: Path, tensorboard: bool = False) -> None:
         """Raises `MsbenchError` where TensorBoard is asked for and not installed; nothing is written before the first row."""
         self.path = folder / "log.csv"
-        self._events = folder / "tensorboard"
+        self._events = folder / FOLDER
         self._type = summary_writer() if tensorboard else None
         self._writer: SummaryWriter | None = None
 
@@ -68,12 +69,3 @@ class RunLog:
         """Write out what TensorBoard still holds."""
         if self._writer is not None:
             self._writer.close()  # type: ignore[no-untyped-call]
-
-
-def summary_writer() -> type[SummaryWriter]:
-    """TensorBoard's writer; raises `MsbenchError` where it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MsbenchError("tensorboard is not installed: pip install msbench[train], or leave it off") from error
-    return SummaryWriter

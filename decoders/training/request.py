@@ -10,10 +10,10 @@ import torch
 from decoders.presets import AUTOENCODERS, DIFFUSION
 from decoders.settings import apply_settings, check_settings, checked
 from decoders.training.config import TrainConfig, check_config
-from decoders.training.log import summary_writer
 from decoders.training.perceptual import PerceptualConfig
 from harness.data.types import Request
 from harness.errors import MsbenchError, UnknownNameError
+from harness.report.tensorboard import summary_writer
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from harness.cli import check, claim, compare, doctor, explain, maintain, merge, schema, score, speed, sweep, train, verify
+from harness.cli import leaderboard as leaderboard_
 from harness.cli import report as report_
 from harness.cli import run as run_
 from harness.cli.command import Command
@@ -19,10 +20,10 @@ from harness.cli.shared import DEBUG, Commands, open_streams, say
 from harness.environment import keep_freed_memory, msbench_version
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 a check failed (check, compare --fail-on-regression, doctor, speed, verify, weights verify); "
-    "2 bad input, or a file, decoder or memory that fails; 3 a fault of msbench itself, its traceback in a file it names; "
-    "75 told to end (SIGTERM): started again, with --resume where a command has it, it goes on; 130 interrupted; 141 the "
-    "output's reader has gone."
+    "Exit codes: 0 done; 1 a check failed (check, compare --fail-on-regression, doctor, leaderboard, speed, verify, weights "
+    "verify); 2 bad input, or a file, decoder or memory that fails; 3 a fault of msbench itself, its traceback in a file it "
+    "names; 75 told to end (SIGTERM): started again, with --resume where a command has it, it goes on; 130 interrupted; 141 "
+    "the output's reader has gone."
 )
 
 app = typer.Typer(
@@ -66,6 +67,7 @@ app.command("verify", cls=Command)(verify.verify_command)
 app.command("check", cls=Command)(check.check_command)
 app.command("explain", cls=Command)(explain.explain_command)
 app.command("report", cls=Command)(report_.report_command)
+app.command("leaderboard", cls=Command)(leaderboard_.leaderboard_command)
 app.command("speed", cls=Command)(speed.speed_command)
 app.command("sweep", cls=Command)(sweep.sweep_command)
 app.command("train-decoder", cls=Command)(train.train_command)

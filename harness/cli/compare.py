@@ -15,7 +15,7 @@ from harness.errors import MsbenchError, UnknownNameError
 if TYPE_CHECKING:
     from harness.compare.comparison import Comparison
 
-_FORMATS = ("table", "markdown", "csv", "latex")
+_FORMATS = ("table", "markdown", "csv", "latex", "model-index")
 
 
 def compare_command(
@@ -42,6 +42,8 @@ def compare_command(
     """
     if table_format not in _FORMATS:
         raise UnknownNameError("format", table_format, _FORMATS)
+    if table_format == "model-index" and (columns or published):
+        raise MsbenchError("--format model-index states every metric of the runs: leave out --columns and --published")
     idle = {"--force": force, "--published": published, "--baseline": baseline, "--margin": margin, "--columns": columns}
     idle |= {"--same-rate": same_rate}
     _refuse_contradictions(against, fail_on_regression, update, {**idle, "--format": table_format != "table"})
@@ -50,6 +52,7 @@ def compare_command(
         raise typer.Exit(_gate(chosen, against, fail_on_regression, update, as_json))
     from harness.compare.compare import compare
     from harness.report.comparison import comparison_tables, with_differences
+    from harness.report.model_index import model_index
     from harness.report.published import published_rows, published_table
     from harness.report.results import paper_columns, results_table
     from harness.report.table import csv_text, latex, markdown, select
@@ -72,6 +75,8 @@ def compare_command(
         text += f"# {tables[-1].title}\n{csv_text(tables[-1])}" if published else ""
     elif table_format == "latex":
         text = "\n".join(map(latex, tables))
+    elif table_format == "model-index":
+        text = model_index(comparison)
     else:
         sources = dict.fromkeys(record.provenance().replace("`", "") for record in comparison.records)
         notes = [*results.notes, *(f"Warning: {line}" for line in comparison.warnings), *sources]

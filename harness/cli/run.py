@@ -47,6 +47,7 @@ def run_command(
     scales: shared.CountIfAny = None,
     output_dir: Path | None = None,
     save_images: Path | None = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard")] = False,
     cost: bool = True,
     cost_batch_sizes: str = "1,8",
     cost_seconds: shared.Seconds = 10.0,
@@ -72,6 +73,7 @@ def run_command(
     from harness.cost.cost import CostProtocol
     from harness.distributed import WORLD, start_processes
     from harness.report.results import check_columns
+    from harness.report.tensorboard import summary_writer, write_events
     from harness.run.config import RunConfig, check_config
     from harness.run.runner import evaluate
 
@@ -81,6 +83,8 @@ def run_command(
     request = RunConfig(**shared.chosen(RunConfig, {**given, **named}))
     names = shared.parse_names(columns)
     check_columns(names, request.extra_metrics, sizes)
+    if tensorboard:
+        summary_writer()  # raises before anything is measured
     if dry_run:
         _show_plan(request, as_json)
         return
@@ -91,6 +95,8 @@ def run_command(
     with shared.progress_bar() as progress:
         record = evaluate(request, progress, command_line(), partial(_show_figures, dataset) if sizes and cost else None)
     show_record(record, dataset, names, save_images, as_json)
+    if tensorboard and record.data.status == "complete" and os.environ.get("RANK", "0") == "0":
+        shared.say(f"for TensorBoard: {write_events(record)}", as_json)
 
 
 def show_record(record: Record, dataset: str, names: Sequence[str], save_images: Path | None, as_json: bool) -> None:

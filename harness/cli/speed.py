@@ -47,7 +47,7 @@ def speed_command(
     from harness.speed.run import available_cores, measure_speed
 
     start = Start()
-    contestants = parse_requests(shared.parse_names(*decoder))
+    contestants = tuple(one.pinned() for one in parse_requests(shared.parse_names(*decoder)))
     on_gpu = check_device(device).type == "cuda"
     for name in parse_list(dtype):
         parse_dtype(name)

@@ -60,6 +60,7 @@ def train_command(
     """
     given = locals()
     from harness.data.types import Request
+    from harness.request.hub import fetch
 
     data = Request(dataset, data_dir, resolution, max_samples, subset_seed, False, "train", offline)
     if decoder.startswith("pca"):
@@ -77,6 +78,9 @@ def train_command(
         "config": TrainConfig(**chosen(TrainConfig, given)),
         "start": start_from,
         "device": check_device(device),
+    }
+    made |= {
+        name: Path(fetch(str(path), offline)[0]) for name in ("vae", "teacher", "start") if (path := {**given, **made}[name])
     }
     request = TrainRequest(**chosen(TrainRequest, {**given, **made}))
     with progress_bar() as progress:

@@ -27,6 +27,7 @@ from harness.data.sources import make_keys, printable
 from harness.data.types import Entry, Request, Source
 from harness.errors import MsbenchError, plugin_boundary
 from harness.files import cache_dir
+from harness.request.hub import hub_client
 
 _LABELS = ("label", "labels", "fine_label", "cls")
 _HUB = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?(?:#([\w./-]+))?")
@@ -163,19 +164,9 @@ def _files(location: str, request: Request) -> tuple[list[Path], str]:
 
 def _fetch(location: str, repository: str, revision: str | None, wanted: list[str], offline: bool) -> Path:
     """The folder in the hub's cache that holds those files of a repository."""
-    with plugin_boundary(f"hf:{location}", "fetching it (pip install 'msbench[data]' brings what it needs)"):
-        import huggingface_hub as hub
-        from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
-
-        try:
-            fetched = hub.snapshot_download(
-                repository, repo_type="dataset", revision=revision, allow_patterns=wanted, local_files_only=offline
-            )
-            return Path(fetched)
-        except RepositoryNotFoundError as error:
-            page = f"https://huggingface.co/datasets/{repository}"
-            told = f"hf:{location} is gated, private or not there: accept its terms at {page} and set HF_TOKEN"
-            raise MsbenchError(told) from error
-        except LocalEntryNotFoundError as error:
-            told = "--offline is set" if offline else "the hub does not answer"
-            raise MsbenchError(f"hf:{location} is not in the hub's cache and {told}: give files, hf:DIR/*.parquet") from error
+    page = f"https://huggingface.co/datasets/{repository}"
+    with hub_client(f"hf:{location}", page, offline, "give files, hf:DIR/*.parquet") as hub:
+        fetched = hub.snapshot_download(
+            repository, repo_type="dataset", revision=revision, allow_patterns=wanted, local_files_only=offline
+        )
+        return Path(fetched)

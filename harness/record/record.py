@@ -42,12 +42,15 @@ class Record:
     @property
     def results(self) -> list[dict[str, Any]]:
         """One flat row per decoder, keys as in `--json`; missing numbers are None. Beside the record's own keys: `marks`, what
-        a reader must know of it, `rfid_warning`, and `rate_ratio` to the label `rate_baseline`, the first row with a rate."""
+        a reader must know of it, `rfid_warning`, `rate_ratio` to the label `rate_baseline`, the first row with a rate, and
+        under what it was measured: `protocol_hash`, `device`, `dtype`."""
         found = []
+        setting = {"protocol_hash": self.protocol_hash, "device": self.data.setting.device, "dtype": self.data.setting.dtype}
         for result in self.data.results:
             details = self.data.decoders[result.label]
             marks = row_marks(result, details, self.data.dataset)
-            found.append({**as_row(result), "marks": marks, "rfid_warning": details.rfid_warning})
+            own = {"dtype": result.options["dtype"]} if "dtype" in result.options else {}
+            found.append({**as_row(result), "marks": marks, "rfid_warning": details.rfid_warning, **setting, **own})
         return with_ratios(found, next((row for row in found if row["rate"]), None))
 
     def rows_for_people(self) -> list[dict[str, Any]]:

@@ -2,8 +2,8 @@
 
 A result is a mapping with the keys of `--json`: label, decoder, dataset, n, each metric, rfid_infinity, octaves_db {octave: dB;
 0 the finest}, ms_per_image {batch: value}, gflops, parameters, peak_memory_mb, trained_on; and, where known, intervals
-{metric: [low, high]}, marks (`harness.record.marks`) and rfid_warning. A missing or None value is shown as "–", an infinite
-PSNR as "∞".
+{metric: [low, high]}, marks (`harness.record.marks`), rfid_warning, protocol_hash, device and dtype. A missing or None value is
+shown as "–", an infinite PSNR as "∞".
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ class Figure:
     """a finite number as text"""
     cost: bool = False
     """only decoders with parameters compete, since resampling costs next to nothing"""
+
+    @property
+    def column(self) -> str:
+        """Its name in files: "ms_per_image_b8"."""
+        return "top_octave_db" if self.key == "octaves_db.0" else self.key.removeprefix("rate.").replace(".", "_b")
 
     def value(self, result: Result) -> float | None:
         """The number in `result`; None where it is missing or NaN."""
@@ -152,6 +157,12 @@ def shown_name(result: Result) -> str:
     return str(result.get("label") or result["decoder"])
 
 
+def shown_dataset(name: str) -> str:
+    """A data set as others may see it: of a place the last part, so that folder:/a/b is folder:b."""
+    kind, colon, place = name.partition(":")
+    return kind + colon + place.rstrip("/").rpartition("/")[2]
+
+
 def _interval(result: Result, key: str) -> Sequence[float] | None:
     """[low, high] of a metric, None where it has none."""
     held: Sequence[float] | None = (result.get("intervals") or {}).get(key)
@@ -193,7 +204,8 @@ def results_table(results: Sequence[Result], title: str = "", demo_datasets: Seq
     """The results for people and programs.
 
     On a terminal quality stands above cost, so that 80 columns hold either. The CSV has times in ms_per_image_b{batch},
-    intervals in {metric}_low and {metric}_high, and last a column `caveat`, which travels with the figures: small sets, marks.
+    intervals in {metric}_low and {metric}_high, and last what travels with the figures: `protocol_hash`, `device`, `dtype`
+    where they are known, and `caveat`: small sets, marks.
     """
     several = len({result.get("dataset") for result in results}) > 1
     names = [Cell(shown_name(one), (shown_name(one) + " †" * bool(_marks(one)),)) for one in results]
@@ -207,7 +219,7 @@ def results_table(results: Sequence[Result], title: str = "", demo_datasets: Seq
     last = 2 + sum(not figure.cost for figure in shown) // _IN_A_BLOCK
     for place, figure in enumerate(shown):
         block = last if figure.cost else 1 + place // _IN_A_BLOCK
-        key = "top_octave_db" if figure.key == "octaves_db.0" else figure.key.removeprefix("rate.").replace(".", "_b")
+        key = figure.column
         fields.append((Column(_arrow(figure.title, figure.better), key, True, block), figure.cells(results)))
         bounds = [_interval(one, figure.key) for one in results]
         if any(bounds):
@@ -216,6 +228,9 @@ def results_table(results: Sequence[Result], title: str = "", demo_datasets: Seq
     if any(codebooks := [_codebooks(one.get("rate")) for one in results]):
         fields.append((Column("codebook", "codebook", block=last, wrap=True), [Cell(text) for text in codebooks]))
     fields.append((Column("trained on", "trained_on", block=last, wrap=True), [Cell(one.get("trained_on")) for one in results]))
+    for key in ("protocol_hash", "device", "dtype"):
+        if any(key in one for one in results):
+            fields.append((Column(key=key), [Cell(one.get(key)) for one in results]))
     fields.append((Column(key="caveat"), [Cell(_caveat(one)) for one in results]))
     rows = list(zip(*(cells for _, cells in fields), strict=True))
     return Table([column for column, _ in fields], rows, title, caveats(results, demo_datasets))

@@ -18,6 +18,7 @@ import torch
 from harness.decoder import DTYPES, Decoder, DecoderOptions, parse_dtype
 from harness.errors import MsbenchError, UnknownNameError
 from harness.registry import FILE, KINDS, DecoderEntry, build_decoder, find_entry
+from harness.request.hub import fetch, written
 
 _OPTION = re.compile(r"@([A-Za-z_]\w*)=")
 _MOST = {"steps": 100_000, "scales": 16}
@@ -49,7 +50,7 @@ class DecoderRequest:
 
     def asked(self) -> dict[str, Any]:
         """The options that were given, as records keep them; `request_of` reads them back."""
-        common = {name: getattr(self, name) for name in _COMMON}
+        common = {name: getattr(self, name) for name in _COMMON} | {"checkpoint": written(self.checkpoint)}
         return {name: value for name, value in common.items() if value is not None} | dict(self.own)
 
     def text(self) -> str:
@@ -62,12 +63,23 @@ class DecoderRequest:
         """The same row, where it does not say these itself."""
         return replace(self, steps=self.steps or steps, scales=self.scales or scales, checkpoint=self.checkpoint or checkpoint)
 
+    def pinned(self, offline: bool = False) -> DecoderRequest:
+        """The same row, files of the hub under their commit; fetches them, and raises as `harness.request.hub.fetch`."""
+        checkpoint = self.checkpoint and Path(fetch(str(self.checkpoint), offline)[1])
+        return replace(self, checkpoint=checkpoint, own=self._own(1, offline))
+
+    def _own(self, part: int, offline: bool) -> dict[str, str]:
+        """`own`, and of an encoder of the hub that part of what `fetch` finds."""
+        return {name: fetch(value, offline)[part] if name == "encoder" else value for name, value in self.own.items()}
+
     def options(self, device: torch.device, dtype: torch.dtype, offline: bool = False, resolution: int = 0) -> DecoderOptions:
         """What its factory is given; `dtype` counts where the row names none."""
-        checkpoint = self.checkpoint and self.checkpoint.expanduser()
+        checkpoint = self.checkpoint and Path(fetch(str(self.checkpoint), offline)[0]).expanduser()
         own_dtype = dtype if self.dtype is None else DTYPES[self.dtype]
         sizes = self.steps, self.scales, self.weights or "trained", self.preset
-        return DecoderOptions(device, own_dtype, checkpoint, *sizes, own=self.own, offline=offline, resolution=resolution)
+        return DecoderOptions(
+            device, own_dtype, checkpoint, *sizes, own=self._own(0, offline), offline=offline, resolution=resolution
+        )
 
     def build(self, device: torch.device, dtype: torch.dtype, offline: bool = False, resolution: int = 0) -> Decoder:
         """The decoder; raises as `build_decoder` does."""

@@ -81,14 +81,15 @@ def evaluate(
 
 def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, on_figures: Callable[[Record], None]) -> Record:
     with current_group(check_device(config.device), PATIENCE) as group, ExitStack() as held:
-        device, stages, dataset = group.device, Stages(group.device), None
+        device, stages = group.device, Stages(group.device)
         with group.together():
             check_config(config)
-            if group.local_rank == 0:  # what is fetched or unpacked is then there for the others of this machine
-                dataset = open_dataset(dataset_request(config))
+            # What one fetches or unpacks is then there for the others of this machine.
+            dataset = open_dataset(dataset_request(config)) if group.local_rank == 0 else None
         with group.together():
             dataset = open_dataset(dataset_request(config)) if dataset is None else dataset
-            rows, folder = {row.label: row for row in config.requests()}, config.output_dir or new_run_folder(config)
+            pinned = (row.pinned(config.offline) for row in config.requests())
+            rows, folder = {row.label: row for row in pinned}, config.output_dir or new_run_folder(config)
             _check_places(config, folder, dataset)
             with stages.stage("loading decoders"):
                 decoders = {label: _built(config, row, device, dataset.info.resolution) for label, row in rows.items()}

@@ -31,9 +31,9 @@ def uncovered(record: Record, checks: Iterable[Check]) -> list[Check]:
     covered = {check.covers for check in checks}
     data = record.as_json()
     found = [("", *one) for name in ("protocol_hash", "seconds", "dataset") for one in _numbers(data[name], name)]
-    for row in record.results:
+    for row in data["results"]:
         label = row["label"]
-        own = {key: value for key, value in row.items() if key not in ("decoder", "label", "options", "dataset", "rate_ratio")}
+        own = {key: value for key, value in row.items() if key not in ("decoder", "label", "options", "dataset")}
         found += [(label, *one) for one in _numbers(own, "")]
         found += [(label, *one) for one in _numbers(data["decoders"][label], "details")]
     return [

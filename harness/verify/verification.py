@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.decoder import Decoder
+from harness.files import sha256_file
 from harness.record.images import find_images
 from harness.record.rebuilt import rebuild
+from harness.record.record import RECORD
 from harness.record.run import Run, files_sha256, open_run
 from harness.record.schema import SCHEMA_VERSION
 from harness.verify.built import built_checks, latency_checks
@@ -27,6 +29,8 @@ class Verification:
 
     checks: tuple[Check, ...]
     """one or more a number, the whole run's first, then decoder by decoder"""
+    record_sha256: str
+    """of the record.json that was checked"""
     images: Path | None
     """the folder of saved images that was used; None: image-based checks were left out"""
 
@@ -55,6 +59,7 @@ class Verification:
             "schema_version": SCHEMA_VERSION,
             "status": self.status,
             "summary": self.summary(),
+            "record_sha256": self.record_sha256,
             "images": self.images,
             "checks": [asdict(check) for check in self.checks],
         }
@@ -72,6 +77,7 @@ def verify(path: Path, images: Path | None = None, progress: Progress | None = N
         MsbenchError: no run there, or its files or the images are missing or damaged.
     """
     run = open_run(path)
+    digest = sha256_file(run.record.folder / RECORD)
     folder = find_images(run, images)
     report = progress or (lambda stage, done, total: None)
     results = run.record.data.results
@@ -88,7 +94,7 @@ def verify(path: Path, images: Path | None = None, progress: Progress | None = N
     checks += uncovered(run.record, checks)
     report("done", total, total)
     place = {label: index for index, label in enumerate(["", *built])}
-    return Verification(tuple(sorted(checks, key=lambda check: place[check.decoder])), folder)
+    return Verification(tuple(sorted(checks, key=lambda check: place[check.decoder])), digest, folder)
 
 
 def _run_checks(run: Run) -> list[Check]:

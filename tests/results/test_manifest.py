@@ -30,7 +30,7 @@ CONTENT = tomllib.loads(MANIFEST.read_text(encoding="utf-8"))
 FILES: dict[str, dict[str, Any]] = {name: entry for name, entry in CONTENT.items() if isinstance(entry, dict)}
 CSV_FILES = sorted(name for name in FILES if name.endswith(".csv"))
 BY_HAND = ("literature", "text")
-TEXTS = ("decoder", "dataset", "trained_on", "caveat")
+TEXTS = ("decoder", "dataset", "trained_on", "protocol_hash", "device", "dtype", "caveat")
 
 
 def committed() -> set[str]:

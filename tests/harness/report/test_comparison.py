@@ -91,6 +91,8 @@ def test_csv_carries_differences_beside_the_figures(comparison: Comparison) -> N
     assert frame["lpips_diff_low"][1] < frame["lpips_diff"][1] < frame["lpips_diff_high"][1]
     assert frame["lpips_verdict"][1] == "worse"
     assert "50k" in frame["caveat"][1]
+    assert list(frame["protocol_hash"]) == [record.protocol_hash for record in comparison.records] * len(frame)
+    assert (list(frame["device"]), list(frame["dtype"])) == (["cpu"] * 2, ["fp32"] * 2)
 
 
 def test_json_has_the_promised_keys(comparison: Comparison) -> None:

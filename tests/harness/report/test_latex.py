@@ -37,17 +37,87 @@ def body(text: str) -> list[list[str]]:
     return [re.split(r" (?<!\\)& ", line) for line in lines]
 
 
-def check_balanced(text: str) -> None:
-    """Braces close, mathematics ends, environments end, nothing but ASCII is left."""
-    plain = re.sub(r"\\[\\{}$]", "", text)
-    depth = 0
-    for character in plain:
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        assert depth >= 0
-    assert depth == 0
-    assert plain.count("$") % 2 == 0
-    assert re.findall(r"\\begin\{(\w+)\}", text) == re.findall(r"\\end\{(\w+)\}", text)[::-1] == ["table", "tabular"]
-    assert text.isascii()
+_COMMANDS = r"""begin end centering small caption label toprule midrule bottomrule par noindent footnotesize texttt textbf dots
+    textbackslash textasciitilde textasciicircum textasciigrave"""
+_MATHEMATICS = "uparrow downarrow rightarrow pm times cdot leq geq approx infty varepsilon Delta alpha surd dagger |"
+_LEXEME = re.compile(r"\\([A-Za-z]+|.)|([{}$&#%_^~])|[^\\{}$&#%_^~]+", re.DOTALL)
+
+
+def check_balanced(text: str, columns: int | None = None) -> None:
+    """What TeX asks of a table: environments, groups and mathematics nest, rows have one width, no special character is bare.
+
+    Commands are those that the writer means; a text that made it write another, or end its own cell, is noticed.
+    """
+    opened, mathematics, row, widths = list[str](), False, 0, list[int]()
+    inside = False  # between the first rule and the last
+    assert "".join(match[0] for match in _LEXEME.finditer(text)) == text
+    for match in _LEXEME.finditer(text):
+        command, special = match[1], match[2]
+        if command == "\\":
+            assert (inside, mathematics, opened[-1]) == (True, False, "tabular"), "a row ends within a cell"
+            widths.append(row + 1)
+            row = 0
+        elif command is not None and command.isalpha():
+            assert command in (_MATHEMATICS if mathematics else _COMMANDS).split(), match[0]
+            name = re.match(r"\{(\w+)\}", text[match.end() :])
+            if command in ("begin", "end"):
+                assert name is not None
+                assert command == "begin" or opened.pop() == name[1]
+                opened += [name[1]] * (command == "begin")
+            inside = {"toprule": True, "bottomrule": False}.get(command, inside)
+        elif command is not None:
+            assert command in ("|" if mathematics else "{}_%&#$"), match[0]
+        elif special == "$":
+            mathematics = not mathematics
+        elif special == "{":
+            opened.append("{")
+        elif special == "}":
+            assert opened.pop() == "{"
+        elif special == "&":
+            assert (inside, mathematics, opened[-1]) == (True, False, "tabular"), "a bare & outside a row"
+            row += 1
+        else:
+            assert special is None or (special == "^" and mathematics), f"a bare {special}"
+        assert not (mathematics and opened[-1:] == ["table"])
+    assert (opened, mathematics, row) == ([], False, 0)
+    (aligns,) = re.findall(r"\\begin\{tabular\}\{([lcr]*)\}", text)
+    assert set(widths) == {len(aligns) or 1}
+    assert columns is None or len(aligns) == columns
+    assert re.findall(r"\\begin\{(\w+)\}", text) == ["table", "tabular"]
+
+
+HOSTILE = [
+    r"\end{tabular}\end{table}\input{/etc/passwd}",
+    r"a & b \\ c",
+    "% gone }{ $x^2",
+    "^^5cinput ~ #1 _",
+    "<script>alert(1)</script>",
+    "\u202egnp.exe\u2066 \x1b[31m\n\\begin{document}",
+    "-- --- `id` '\"",
+    "日本語 é ∞ ‖",
+    "[0.5ex]",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_from_outside_is_text_wherever_it_stands(text: str) -> None:
+    row = awkward(text, label=text, dataset=text, trained_on=text, marks=[text], rfid_warning=text)
+    table = results_table([row, awkward("vae")], text, demo_datasets=(text,))
+    written = latex(table)
+    check_balanced(written, sum(bool(column.header) for column in table.columns))
+    check_balanced(latex(listing([text, "b"], [[text, None], ["x", text]], text, [text])), 2)
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\x00-\x09\x0b-\x1f]", written)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [r"\texttt{a & b}", "a_b", "50%", r"a & b & c \\", r"\input{x}", "{", "}", "$", r"\end{tabular}", r"\\", "#1", "~", "^2"],
+)
+def test_the_check_notices(broken: str) -> None:
+    good = latex(listing(["a", "b"], [["x", "y"]]))
+    check_balanced(good)
+    with pytest.raises((AssertionError, IndexError)):
+        check_balanced(good.replace("x &", f"{broken} &"))
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,16 @@ def test_csv_carries_the_caveat_of_small_sets_in_its_last_column() -> None:
     assert frame["caveat"][2:].isna().all()
 
 
+def test_csv_carries_protocol_device_and_dtype_in_every_row() -> None:
+    told = [{"protocol_hash": "12e4567890123456", "device": "cuda:1", "dtype": one} for one in ("fp32", "bf16")]
+    rows = [{**result("vae"), **told[0]}, {**result("x"), **told[1]}]
+    frame = pd.read_csv(io.StringIO(to_csv(rows)), dtype=str)
+    assert frame[["protocol_hash", "device", "dtype"]].to_dict("records") == told
+    assert list(frame.columns[-4:]) == ["protocol_hash", "device", "dtype", "caveat"]
+    assert "cuda" not in to_markdown(rows) + shown(rows, 160)  # the CSV's alone
+    assert "dtype" not in to_csv([VAE])  # nor where nothing is known of it
+
+
 def test_no_results_is_an_empty_table_not_an_error() -> None:
     assert to_markdown([]).startswith("| decoder | dataset |")
     assert to_csv([]).startswith("decoder,dataset,n,")

@@ -143,7 +143,7 @@ def test_record_is_complete_and_reads_back(full_run: tuple[Record, Path]) -> Non
     keys = (
         "label decoder options dataset n rfid kid psnr ssim lpips spectral latent_error intervals noise_spread octaves_db "
         "rfid_infinity ms_per_image gflops parameters peak_memory_mb trained_on disturbed time_estimated marks rfid_warning "
-        "rate rate_ratio rate_baseline"
+        "rate rate_ratio rate_baseline protocol_hash device dtype"
     )
     assert set(keys.split()) == set(document["results"][0])
     json.dumps(document, allow_nan=False)
