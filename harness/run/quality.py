@@ -348,7 +348,8 @@ class QualityPass:
         keys, encode = tuple(example.key for example in examples), encoder_of(self._decoders[label])
         if encode is not None and self._seen(label)["alone"]:
             encode = self._keyed(encode, keys, seed)
-        pairs = Batch(one.pixels, pixels, keys, tuple(example.label for example in examples), one.latents, encode)
+        labels, texts = (tuple(getattr(example, name) for example in examples) for name in ("label", "text"))
+        pairs = Batch(one.pixels, pixels, keys, labels, one.latents, encode, texts)
         columns: dict[str, Any] = {}
         for name in self._suite.names:
             with self._stages.stage(name):
