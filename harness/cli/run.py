@@ -28,7 +28,7 @@ def run_command(
     dataset: str = "photos",
     data_dir: Path | None = None,
     split: str = "val",
-    resolution: shared.SideIfAny = None,
+    resolution: shared.SideOrNative = None,
     max_samples: shared.CountIfAny = None,
     allow_upsampling: Annotated[bool, typer.Option("--allow-upsampling")] = False,
     as_given: Annotated[bool, typer.Option("--as-given")] = False,

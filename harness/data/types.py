@@ -14,6 +14,8 @@ MIN_RESOLUTION = 32
 """smallest side of an image in pixels: the metric networks halve it up to five times"""
 MAX_RESOLUTION = 8192
 """largest side of an image in pixels"""
+NATIVE = "native"
+"""in place of a resolution: every image keeps its own size"""
 
 
 @dataclass(frozen=True, slots=True)

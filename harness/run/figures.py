@@ -71,7 +71,7 @@ def quality_figures(data: schema.RunData, journal: Journal) -> dict[str, Any]:
 
 def draw_sheet(folder: Path, journal: Journal, seed: int) -> None:
     """Originals beside every decoder, with each cell's PSNR and LPIPS."""
-    if not (keys := sorted(journal.state["shown"])):
+    if not (keys := sorted(key for key, *_ in journal.state["shown"])):
         return
     captions, decoded = {}, {}
     for label in journal.state["decoders"]:
