@@ -28,7 +28,7 @@ def run_command(
     dataset: str = "photos",
     data_dir: Path | None = None,
     split: str = "val",
-    resolution: shared.SideIfAny = None,
+    resolution: shared.SideOrNative = None,
     max_samples: shared.CountIfAny = None,
     allow_upsampling: Annotated[bool, typer.Option("--allow-upsampling")] = False,
     as_given: Annotated[bool, typer.Option("--as-given")] = False,
@@ -101,7 +101,7 @@ def run_command(
 
 def show_record(record: Record, dataset: str, names: Sequence[str], save_images: Path | None, as_json: bool) -> None:
     """Print what a run found: the table (of the columns `names`, where any are), warnings, and where everything lies."""
-    from harness.report.results import results_table
+    from harness.report.results import label_tables, results_table
     from harness.stopwatch import timing_line
 
     if os.environ.get("RANK", "0") != "0":  # under torchrun one process speaks for all
@@ -114,7 +114,9 @@ def show_record(record: Record, dataset: str, names: Sequence[str], save_images:
         return
     demo = (dataset,) if record.data.dataset.info.demo else ()
     table = results_table(record.rows_for_people(), f"{dataset}, n = {record.results[0]['n']}", demo)
-    shared.show(select(table, [name for name in names if table.has(name)]) if names else table, stderr=as_json)
+    table = select(table, [name for name in names if table.has(name)]) if names else table
+    by_label = label_tables({label: one.by_label for label, one in record.data.decoders.items()})
+    shared.show(table, *by_label, stderr=as_json)
     for warning in record.data.warnings:
         shared.say(f"warning: {warning}", stderr=True)
     skipped = record.data.dataset.skipped

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION
+from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION, NATIVE
 from harness.errors import ElsewhereError, MsbenchError
 from harness.interrupt import EXIT_CODE, Terminated, terminable
 from harness.report import progress
@@ -34,6 +34,15 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is no finite number")
     return value
+
+
+def side_or_native(value: Any) -> int | str:
+    """Parser of a resolution that may be `native`."""
+    if str(value) == NATIVE:
+        return NATIVE
+    if not str(value).isdecimal() or not MIN_RESOLUTION <= int(value) <= MAX_RESOLUTION:
+        raise typer.BadParameter(f"{value}: a whole number from {MIN_RESOLUTION} to {MAX_RESOLUTION}, or {NATIVE}")
+    return int(value)
 
 
 def _keep_stdout(asked: bool) -> bool:
@@ -59,6 +68,7 @@ Seconds = Annotated[float, typer.Option(min=0.01, max=86_400.0, callback=finite)
 DecoderList = Annotated[list[str], typer.Option("--decoder")]
 Side = Annotated[int, typer.Option(min=MIN_RESOLUTION, max=MAX_RESOLUTION)]
 SideIfAny = Annotated[int | None, typer.Option(min=MIN_RESOLUTION, max=MAX_RESOLUTION)]
+SideOrNative = Annotated[Any, typer.Option(parser=side_or_native, metavar="PX|native")]
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED)]
 Resume = Annotated[bool, typer.Option("--resume")]
 Offline = Annotated[bool, typer.Option("--offline")]

@@ -40,7 +40,6 @@ def speed_command(
     from harness.environment import Start
     from harness.request.requests import parse_requests
     from harness.run.config import check_device, runs_root
-    from harness.speed.bench import open_photos
     from harness.speed.protocol import SpeedProtocol, parse_counts, parse_list
     from harness.speed.record import RECORD, document, write_speed
     from harness.speed.report import speed_tables
@@ -61,8 +60,6 @@ def speed_command(
         cell_seconds=cost_seconds,
         budget_seconds=budget_seconds,
     )
-    for side in protocol.resolutions:
-        open_photos(side)  # raises before anything is started
     folder = output_dir or runs_root() / f"{time.strftime('%Y%m%d-%H%M%S')}-speed"
     if (folder / RECORD).exists():
         raise MsbenchError(f"{folder} already holds a run; give another --output-dir")

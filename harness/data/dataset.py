@@ -97,7 +97,7 @@ class Dataset:
             image = center_crop(picture, self.info.resolution, self._allow_upsampling)
         else:
             image = native_crop(picture, *entry.corner, self.info.resolution)
-        return Example(entry.key, image, entry.label, entry.source_photo, hashlib.sha256(data).hexdigest())
+        return Example(entry.key, image, entry.label, entry.source_photo, hashlib.sha256(data).hexdigest(), entry.text)
 
 
 def build_dataset(

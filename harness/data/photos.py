@@ -108,8 +108,9 @@ def open_photos(request: Request) -> Dataset:
             size = image_size(source.read(name))
         except (ImageError, OSError) as error:
             raise MsbenchError(f"photos: {source.paths[name]} cannot be read ({error}); {_advice(photo)}") from error
-        for row, column, left, top in grid_corners(*size, resolution):
-            entries.append(Entry(f"{photo.name}-r{row}c{column}", name, None, photo.name, (left, top)))
+        tiles = [] if request.as_given else grid_corners(*size, resolution)
+        entries += [Entry(f"{photo.name}-r{r}c{c}", name, None, photo.name, (left, top)) for r, c, left, top in tiles]
+        entries += [Entry(photo.name, name, None, photo.name)] * request.as_given
     if not entries:
         raise MsbenchError(f"photos: no photograph holds a {resolution}-px crop; use a --resolution of 512 or less")
     photographs = len({entry.source_photo for entry in entries})
@@ -118,7 +119,7 @@ def open_photos(request: Request) -> Dataset:
         entries,
         source,
         preprocessing=NATIVE_CROP,
-        notes=[f"demo set: {len(entries)} crops of {photographs} photographs; its rFID is a smoke test, not a result"],
+        notes=[f"demo set: {len(entries)} images of {photographs} photographs; its rFID is a smoke test, not a result"],
         demo=True,
         stratum=lambda entry: entry.source_photo,
         strata="photograph",

@@ -12,11 +12,13 @@ from harness.data.imagenette import open_imagenette
 from harness.data.parquet import open_parquet
 from harness.data.photos import open_photos
 from harness.data.shards import open_shards
+from harness.data.text import open_text
 from harness.data.types import MAX_RESOLUTION, MIN_RESOLUTION, Request
 from harness.errors import MsbenchError, UnknownNameError
 
 _KNOWN: Mapping[str, tuple[str, Callable[[Request], Dataset]]] = {
     "photos": ("built-in demo set: 256-px crops of everyday photographs (its rFID is a smoke test)", open_photos),
+    "text": ("built-in pages of text of 8 to 32 px, with what stands on them, for --extra-metrics ocr", open_text),
     "imagenette": ("ten ImageNet classes at 224 px, 3,925 val images (--data-dir, or downloaded)", open_imagenette),
     "imagenet-val": ("the 50,000 ImageNet validation images (--data-dir: folder, tar, wds:…, hf:…)", open_imagenet_val),
     "folder:PATH": ("your own images: a folder (sub-folder = label) or an uncompressed .tar", open_folder),

@@ -14,6 +14,8 @@ MIN_RESOLUTION = 32
 """smallest side of an image in pixels: the metric networks halve it up to five times"""
 MAX_RESOLUTION = 8192
 """largest side of an image in pixels"""
+NATIVE = "native"
+"""in place of a resolution: every image keeps its own size"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Example:
     """the photograph this image was cut from (statistics cluster by it); equal to `key` where each file is one image"""
     source_sha256: str
     """SHA-256 of the source file's bytes"""
+    text: str | None = None
+    """what stands written in the image, where that is known"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,8 @@ class Entry:
     """see `Example.source_photo`"""
     corner: tuple[int, int] | None = None
     """(left, top) of an R×R crop at native resolution; None = centre crop"""
+    text: str | None = None
+    """see `Example.text`"""
 
 
 class Source(Protocol):

@@ -44,11 +44,14 @@ class Batch:
     """what the decoder decoded; None where there is no decoder"""
     encode: Callable[[Tensor], Tensor] | None = None
     """uint8 images -> latents by the decoder's own encoder; None where the code is no latent grid"""
+    texts: tuple[str | None, ...] = ()
+    """what stands written in each image; None where that is not known"""
 
     def rows(self, rows: slice) -> Batch:
         """Some of the images."""
         latents = None if self.latents is None else self.latents[rows]
-        return Batch(self.images[rows], self.references[rows], self.keys[rows], self.labels[rows], latents, self.encode)
+        told = self.keys[rows], self.labels[rows], latents, self.encode, self.texts[rows]
+        return Batch(self.images[rows], self.references[rows], *told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,10 @@ class Metric:
     """files of `harness.weights` it needs"""
     extra: bool = False
     """computed on request only (`--extra-metrics`)"""
+    needs_text: bool = False
+    """computed only where `Batch.texts` says what stands written in every image"""
+    by_label: bool = False
+    """of a per-image metric: its mean is also given for each label of the dataset"""
     load: Callable[[torch.device, bool], PerImage] | None = None
     """(device, offline) -> the per-image half"""
     at_once: int = 16

@@ -17,7 +17,7 @@ from harness.metrics import pyiqa_metrics
 from harness.metrics.metric import Metric
 
 GROUP = "msbench.metrics"
-MODULES = ("rfid", "kid", "psnr", "ssim", "lpips", "spectral", "latent_error", "token_agreement", "dists")
+MODULES = ("rfid", "kid", "psnr", "ssim", "lpips", "spectral", "latent_error", "token_agreement", "dists", "ocr")
 """files of this folder that hold a metric of the same name, in the order tables show them"""
 BUILT_IN: dict[str, Metric] = {name: import_module(f"harness.metrics.{name}").METRIC for name in MODULES}
 """Those of this package, in the order tables show them."""

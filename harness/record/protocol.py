@@ -41,6 +41,8 @@ class Protocol:
     """losses that count as none, stated before the run, for the verdict "non-inferior within the margin\""""
     quantisation: str = "clamp [-1, 1], round half to even once, uint8"
     """how reconstructions become pixels"""
+    padding: str = "edge repeated right and below to a multiple of the decoder's factor, cut off again"
+    """how a decoder gets a side that its factor does not divide"""
     subset: str = ""
     """how the subset was drawn: "stratified by class", "unlabelled", …; empty for everything"""
     partial: bool = False

@@ -6,7 +6,7 @@ Written by `harness.run`, read by everybody else through `harness.record.record.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import JsonValue
@@ -179,6 +179,8 @@ class Details:
     """of finished images: hash over keys and file hashes; null for decoders that decode"""
     notes: tuple[str, ...] = ()
     """what its values and its code showed that a reader must know, a few words each"""
+    by_label: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    """metric -> label -> mean over its images, of metrics that ask for it, where images have labels"""
 
 
 @dataclass(frozen=True, slots=True)

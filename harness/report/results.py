@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from harness.metrics.registry import METRICS
 from harness.record.marks import other_rate
-from harness.report.table import Cell, Column, Table, select, significant
+from harness.report.table import Cell, Column, Table, listing, select, significant
 
 Result = Mapping[str, Any]
 Form = Callable[[float], str]
@@ -23,7 +23,7 @@ Form = Callable[[float], str]
 SMALL_N = 10_000
 """Below this many images FID and KID are not put beside published figures."""
 NOT_COMPARABLE = "rFID and KID are not comparable with 50k figures"
-_NEVER_NEGATIVE = ("rfid", "lpips", "dists", "latent_error", "spectral")  # an estimated interval may end below 0, as KID may
+_NEVER_NEGATIVE = ("rfid", "lpips", "dists", "latent_error", "spectral", "ocr")  # their intervals may end below 0, as KID may
 _IN_A_BLOCK = 5  # metrics with intervals that 80 columns hold
 
 
@@ -234,6 +234,21 @@ def results_table(results: Sequence[Result], title: str = "", demo_datasets: Seq
     fields.append((Column(key="caveat"), [Cell(_caveat(one)) for one in results]))
     rows = list(zip(*(cells for _, cells in fields), strict=True))
     return Table([column for column, _ in fields], rows, title, caveats(results, demo_datasets))
+
+
+def label_tables(by_label: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> list[Table]:
+    """A table a metric, of its figure for each label of the dataset, from decoder -> metric -> label -> figure."""
+    found = []
+    for name in dict.fromkeys(name for one in by_label.values() for name in one):
+        rows = {decoder: one.get(name, {}) for decoder, one in by_label.items()}
+        labels = sorted({label for row in rows.values() for label in row})
+        form = _fixed(METRICS[name].digits or 3)
+        cells = [
+            [Cell(decoder), *(Cell(value, () if value is None else (form(value),)) for value in map(row.get, labels))]
+            for decoder, row in rows.items()
+        ]
+        found += [listing(["decoder", *labels], cells, f"{metric_title(name)} by label")] if labels else []
+    return found
 
 
 def check_columns(keys: Sequence[str], extra_metrics: Sequence[str], batch_sizes: Sequence[int]) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from harness.cost.cost import CostProtocol
 from harness.cost.modes import Mode, parse_mode
-from harness.data.types import Request
+from harness.data.types import NATIVE, Request
 from harness.decoder import DTYPES, parse_dtype
 from harness.errors import MsbenchError
 from harness.files import safe_name
@@ -34,13 +34,13 @@ class RunConfig:
     split: str = "val"
     """which part of it"""
     resolution: int | None = None
-    """side of every image; None = the dataset's own"""
+    """side of every image; None = the dataset's own, the text "native" sets `as_given`"""
     max_samples: int | None = None
     """size of the stratified subset; None = everything"""
     allow_upsampling: bool = False
     """enlarge images that are too small"""
     as_given: bool = False
-    """no crop: every image keeps its pixels and its own size; with folder:PATH and without cost alone"""
+    """no crop: every image keeps its pixels and its own size; without cost alone"""
     seed: int = 0
     """seeds the subset and each sample's noise"""
     noise_seeds: int = 1
@@ -94,6 +94,9 @@ class RunConfig:
         for name in ("data_dir", "checkpoint", "output_dir", "save_images"):
             if isinstance(value := getattr(self, name), str):
                 object.__setattr__(self, name, Path(value))
+        if str(self.resolution) == NATIVE:
+            object.__setattr__(self, "resolution", None)
+            object.__setattr__(self, "as_given", True)
         if isinstance(self.dtype, str):
             object.__setattr__(self, "dtype", parse_dtype(self.dtype))
 
@@ -134,9 +137,11 @@ def check_config(config: RunConfig) -> None:
     if config.dtype not in DTYPES.values():
         raise MsbenchError(f"dtype {config.dtype}: decoders run in {', '.join(DTYPES)}")
     parse_mode(config.mode)
-    cropped = config.resolution is not None or not config.dataset.startswith("folder:")
-    if config.as_given and (cropped or config.cost is not None):
-        raise MsbenchError("--as-given takes images of folder:PATH in their own sizes: no other dataset, resolution or cost")
+    if config.as_given and (config.resolution is not None or config.cost is not None or config.allow_upsampling):
+        raise MsbenchError(
+            "--resolution native (or --as-given) leaves every image its own size: add --no-cost (cost is of one size, "
+            "--resolution R), and give no other resolution and no --allow-upsampling"
+        )
     if config.resume and config.output_dir is None:
         raise MsbenchError("--resume goes on with the run in --output-dir FOLDER: name it")
     if config.shard is not None and parse_shard(config.shard) and config.effective_rate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from harness.cost.cost import Cost
 from harness.data.types import Skipped
 from harness.decoder import DecoderSpec
-from harness.metrics.metric import Whole
+from harness.metrics.metric import Column, Whole
 from harness.metrics.registry import METRICS
 from harness.metrics.spectral import OCTAVE_COLUMNS
 from harness.record import schema
@@ -23,6 +23,9 @@ from harness.record.schema import Details, Interval, IntervalNote, NoiseFacts, R
 from harness.report.sheet import write_sheet
 from harness.run.journal import PIXELS, Journal, seen_notes, seen_warnings
 from harness.run.rate import rate_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEVEL = 0.95
 """confidence of every interval in a record"""
@@ -68,7 +71,7 @@ def quality_figures(data: schema.RunData, journal: Journal) -> dict[str, Any]:
 
 def draw_sheet(folder: Path, journal: Journal, seed: int) -> None:
     """Originals beside every decoder, with each cell's PSNR and LPIPS."""
-    if not (keys := sorted(journal.state["shown"])):
+    if not (keys := sorted(key for key, *_ in journal.state["shown"])):
         return
     captions, decoded = {}, {}
     for label in journal.state["decoders"]:
@@ -156,6 +159,7 @@ def decoder_figures(
         cost=None,
         files_sha256=files_sha256(keys, rows[FILE]) if FILE in rows else None,
         notes=tuple(seen_notes(journal.state, label)),
+        by_label={name: _by_label(name, measured.per_image[name], images["label"]) for name in found if METRICS[name].by_label},
     )
     return result, details
 
@@ -167,6 +171,11 @@ def with_cost(result: Result, details: Details, cost: Cost) -> tuple[Result, Det
     disturbed, estimated = any(cell.disturbed for cell in cost.cells), any(cell.estimated for cell in cost.cells)
     row = replace(row, disturbed=disturbed, time_estimated=estimated)
     return row, replace(details, cost=cost)
+
+
+def _by_label(name: str, values: Column, labels: pd.Series[str]) -> dict[str, float]:
+    """The metric's figure over the images of each label, in the order of labels; empty where there are none."""
+    return {label: METRICS[name].mean(values[labels == label]) for label in sorted(labels.dropna().unique())}
 
 
 def _deviation(values: Sequence[float]) -> float:

@@ -194,8 +194,9 @@ class Journal:
 
     def pictures(self, name: str) -> list[NDArray[np.uint8]]:
         """The images of a tensor for the sheet, uint8 [H, W, 3] each, of any sizes, in the order of their keys."""
-        found = [image for part in self.tensors[name] for image in part.numpy()]
-        return [found[place] for place in np.argsort(self.state["shown"])]
+        found, sizes = [image for part in self.tensors[name] for image in part.numpy()], self.state["shown"]
+        cut = [image[:height, :width] for image, (_, height, width) in zip(found, sizes, strict=True)]
+        return [cut[place] for place in np.argsort([key for key, *_ in sizes])]
 
     def finish(self, folder: Path) -> None:
         """Write samples.parquet and features.safetensors, decoders in the order of the state."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from harness.cost.attempt import is_out_of_memory, one_line
 from harness.cost.modes import eager_of
 from harness.data.dataset import Dataset, prefetch
 from harness.data.types import Example
@@ -43,6 +44,8 @@ from harness.run.rate import count_code
 from harness.run.reconstruct import Reconstruction, encoder_of, join, reconstruct
 from harness.stopwatch import Progress, Stages
 
+SHEET_SIDE = 1024
+"""pixels of an image from its upper left corner that the sheet shows, at most"""
 STOP = ".stop"
 """file in a run's folder that tells all processes to end after their batch"""
 SEEN_SECONDS = 90.0
@@ -176,7 +179,7 @@ class QualityPass:
         try:
             while not told and not (group.world > 1 and stop.exists()) and (batch := self._next(batches)):
                 report("measuring images", known + done * len(rest) // len(mine), known + len(rest))
-                self._measure(batch, cache)
+                self._measure_in_memory(batch, cache)
                 done += len(batch.examples)
         except _LearntLate:
             stop.touch()
@@ -197,6 +200,19 @@ class QualityPass:
             writer.flush()
         report("measuring images", known + len(rest), known + len(rest))
         return False
+
+    def _measure_in_memory(self, batch: _Batch, cache: FeatureCache) -> None:
+        """As `_measure`; where memory runs out, an `MsbenchError` says with what."""
+        try:
+            self._measure(batch, cache)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            count, height, width, _ = batch.images.shape
+            raise MsbenchError(
+                f"out of memory with {count} images of {width}x{height} px, the first {batch.examples[0].key}: take a smaller "
+                f"--batch-size or --resolution, or leave such images out (diffusers: decoders can tile); {one_line(error)}"
+            ) from error
 
     def _measure(self, batch: _Batch, cache: FeatureCache) -> None:
         """Decode and measure a batch."""
@@ -228,8 +244,8 @@ class QualityPass:
         state["darkest"] = min(state["darkest"], int(images.min()))
         show = [index for index, place in enumerate(places) if place in self._shown]
         if show:
-            tensors["shown:"] = torch.from_numpy(images[show])
-            state["shown"] += [examples[index].key for index in show]
+            tensors["shown:"] = torch.from_numpy(images[show][:, :SHEET_SIDE, :SHEET_SIDE])
+            state["shown"] += [(examples[index].key, *tensors["shown:"].shape[1:3]) for index in show]
         self._save(REFERENCE, examples, images)
         frames = {}
         for (label, seed), one in kept.items():
@@ -244,7 +260,7 @@ class QualityPass:
                 size = pixels.shape[-2], pixels.shape[-1]
                 count_code(self._seen(label)["code"], self._decoders[label], one.latents, size)
                 if show:
-                    tensors[f"shown:{label}"] = decoded[show]
+                    tensors[f"shown:{label}"] = decoded[show][:, :SHEET_SIDE, :SHEET_SIDE]
                 wanted = 0 if label in batch.finished else self._latents
                 if self._writer.kept.get(f"latents:{label}", 0) < wanted:
                     tensors[f"latents:{label}"] = one.latents
@@ -348,7 +364,8 @@ class QualityPass:
         keys, encode = tuple(example.key for example in examples), encoder_of(self._decoders[label])
         if encode is not None and self._seen(label)["alone"]:
             encode = self._keyed(encode, keys, seed)
-        pairs = Batch(one.pixels, pixels, keys, tuple(example.label for example in examples), one.latents, encode)
+        labels, texts = (tuple(getattr(example, name) for example in examples) for name in ("label", "text"))
+        pairs = Batch(one.pixels, pixels, keys, labels, one.latents, encode, texts)
         columns: dict[str, Any] = {}
         for name in self._suite.names:
             with self._stages.stage(name):

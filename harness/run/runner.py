@@ -90,7 +90,7 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
             dataset = open_dataset(dataset_request(config)) if dataset is None else dataset
             pinned = (row.pinned(config.offline) for row in config.requests())
             rows, folder = {row.label: row for row in pinned}, config.output_dir or new_run_folder(config)
-            _check_places(config, folder, dataset)
+            _check_request(config, folder, dataset)
             with stages.stage("loading decoders"):
                 decoders = {label: _built(config, row, device, dataset.info.resolution) for label, row in rows.items()}
                 told = [*_match(decoders, dataset), *name_clashes([row.name for row in rows.values()])]
@@ -324,13 +324,19 @@ def _same_run(folder: Path, data: RunData) -> RunData:
     return earlier if earlier.status in ("complete", "shard") else replace(data, command=earlier.command, date=earlier.date)
 
 
-def _check_places(config: RunConfig, folder: Path, dataset: Dataset) -> None:
-    """Raise `MsbenchError` where what is written would become data, or replace another run."""
+def _check_request(config: RunConfig, folder: Path, dataset: Dataset) -> None:
+    """Raise `MsbenchError` where what is written would become data or replace a run, or a needed text is unknown."""
     for place, option in ((folder, "--output-dir"), (config.save_images, "--save-images")):
         if place is not None and dataset.holds(place):
             raise MsbenchError(f"{option} {place} lies in the dataset's folder: what is written there would become data")
     if not config.resume and (folder / RECORD).exists():
         raise MsbenchError(f"{folder} already holds a run; give another --output-dir, or --resume where it ended early")
+    for name in config.extra_metrics:
+        if METRICS[name].needs_text and any(entry.text is None for entry in dataset.entries):
+            raise MsbenchError(
+                f"--extra-metrics {name} needs images whose text is known, and {config.dataset} does not say it: take "
+                "--dataset text (what is read in an original is no truth)"
+            )
 
 
 def _claim_images(config: RunConfig, folder: Path) -> None:

@@ -28,16 +28,20 @@ from harness.speed.protocol import SCOPES, Scope, Setting
 
 PHOTOS = 4
 """images of the built-in demo set whose latents are decoded, in turn"""
+LARGEST = 512
+"""side in pixels up to which the demo set has crops"""
 
 
 def open_photos(resolution: int) -> Dataset:
-    """The images whose latents are decoded; raises `MsbenchError` where no built-in photograph is that large."""
-    return open_dataset(Request("photos", resolution=resolution, max_samples=PHOTOS))
+    """The images whose latents are decoded, of 256 px above `LARGEST`."""
+    return open_dataset(Request("photos", resolution=resolution if resolution <= LARGEST else None, max_samples=PHOTOS))
 
 
 def photo_pixels(resolution: int) -> Tensor:
-    """Their pixels, uint8 [PHOTOS, 3, R, R]; raises as `open_photos`."""
-    return torch.stack([torch.from_numpy(example.image).permute(2, 0, 1) for example in open_photos(resolution)])
+    """Their pixels, uint8 [PHOTOS, 3, R, R], above `LARGEST` repeated side by side; fewer images above 256 px."""
+    pixels = torch.stack([torch.from_numpy(example.image).permute(2, 0, 1) for example in open_photos(resolution)])
+    times = -(-resolution // pixels.shape[-1])
+    return pixels.repeat(1, 1, times, times)[..., :resolution, :resolution]
 
 
 class Bench:

@@ -35,6 +35,11 @@ def figure_checks(run: Run, result: Result) -> list[Check]:
         exact = mine.loc[np.isinf(mine["psnr"]), "key"].nunique()
         how = "images of infinite PSNR in samples.parquet"
         checks.append(same(label, "details.psnr_exact_images", details.psnr_exact_images, exact, how))
+    for name, figures in details.by_label.items():
+        finite = mine[~np.isinf(mine[name])] if name in METRICS and METRICS[name].skip_infinite else mine
+        for group, value in finite.groupby("label")[name].mean().items():
+            number, held = f"details.by_label.{name}.{group}", figures.get(str(group))
+            checks.append(close(label, number, held, float(value), "pandas mean of samples.parquet", **_SUMS))
     for ring, held in result.octaves_db.items():
         if (column := f"octave_{ring}_db") in mine:
             mean = float(mine[column].mean(skipna=False))

@@ -113,7 +113,7 @@ def test_max_samples_is_stratified_and_seeded(mixed):
 
 
 def test_bad_input_is_named(tmp_path):
-    assert set(dataset_names()) == {"photos", "imagenette", "imagenet-val", "folder:PATH", "wds:PATTERN", "hf:FILES"}
+    assert set(dataset_names()) == {*("photos", "text", "imagenette", "imagenet-val", "folder:PATH", "wds:PATTERN", "hf:FILES")}
     with pytest.raises(UnknownNameError, match="Did you mean 'imagenette'"):
         open_dataset(Request("imagenete"))
     with pytest.raises(UnknownNameError, match="split"):

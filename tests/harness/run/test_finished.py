@@ -271,12 +271,6 @@ def test_an_unknown_way_to_match_names_the_known(saved: Path) -> None:
         score(saved, decoders=(f"images:{saved / 'bicubic'}@match=ordr",))
 
 
-def test_own_sizes_are_for_folders_alone() -> None:
-    for dataset, options in (("photos", {}), ("folder:x", {"resolution": 32})):
-        with pytest.raises(MsbenchError, match="--as-given takes images of folder:PATH"):
-            runner.evaluate(RunConfig(("identity",), dataset, as_given=True, **options))  # type: ignore[arg-type]
-
-
 def test_features_of_both_sides_are_kept(saved: Path) -> None:
     kept = open_run(score(saved)).features("bicubic")
     assert kept is not None

@@ -14,7 +14,7 @@ from harness.decoder import DecoderOptions, DecoderSpec, NoiseSource
 from harness.errors import MsbenchError
 from harness.request import requests
 from harness.request.requests import DecoderRequest
-from harness.speed.bench import Bench
+from harness.speed.bench import Bench, photo_pixels
 from harness.speed.messages import Job, Memory, Prepared
 from harness.speed.protocol import Batch, Setting
 
@@ -149,3 +149,10 @@ def test_memory_that_ran_out_in_a_compiler_is_memory_that_ran_out() -> None:
         raise RuntimeError("backend failed") from torch.OutOfMemoryError("CUDA out of memory")
 
     assert attempt(call).status == "out of memory"
+
+
+def test_above_the_largest_crop_photographs_are_repeated() -> None:
+    pixels, crops = photo_pixels(640), photo_pixels(256)
+    assert pixels.shape == (len(crops), 3, 640, 640)
+    assert torch.equal(pixels[..., 256:512, :256], crops)
+    assert torch.equal(pixels[..., 512:, 512:], crops[..., :128, :128])

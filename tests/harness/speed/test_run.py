@@ -165,7 +165,7 @@ def test_a_run_in_which_nothing_was_measured_is_a_failure(tmp_path: Path) -> Non
         (["--decoder", "sleeper", "--cost-batch-sizes", "1,0"], "--cost-batch-sizes"),
         (["--decoder", "sleeper", "--cores", "100000"], "this process may use"),
         (["--decoder", "sleeper", "--cost-batch-sizes", "1" + "0" * 22], "--cost-batch-sizes"),
-        (["--decoder", "sleeper", "--resolution", "4096"], "4096"),
+        (["--decoder", "sleeper", "--resolution", "8193"], "at most 8,192"),
         (["--decoder", "sleeper", "--resolution", "7"], "at least 32"),
         (["--decoder", "sleeper", "--mode", ""], "unknown mode"),
         (["--decoder", "sleeper", "--dtype", "fp32,"], "unknown dtype"),
