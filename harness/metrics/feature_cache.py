@@ -22,9 +22,9 @@ from harness.files import atomic_path
 Features = NDArray[np.float32]
 MOST_ROWS = 100_000
 """images one file keeps (800 MB of Inception features); further ones are not kept"""
-_BLOCK_ROWS = 1024
 MOST_BYTES = 4 << 30
 """size of all files together; the ones longest not written go first"""
+_BLOCK_ROWS = 1024
 _LOG = logging.getLogger(__name__)
 
 
@@ -64,7 +64,8 @@ class FeatureCache:
         """A copy in a block of many rows: what lives long must not lie scattered over memory that is used again and again."""
         if not len(self._block):
             self._block = np.empty((_BLOCK_ROWS, len(row)), np.float32)
-        kept, self._block = self._block[0], self._block[1:]
+        kept: Features = self._block[0]
+        self._block = self._block[1:]
         kept[:] = row
         return kept
 
