@@ -145,8 +145,8 @@ class Group:
         try:
             yield
         except (RuntimeError, ValueError) as error:
-            line = f"process {self.rank} of {self.world}: another one has ended, so this one ends too; --resume goes on"
-            raise MsbenchError(line) from error
+            who = f"process {self.rank} of {self.world}"
+            raise MsbenchError(f"{who}: another one has ended, so this one ends too; --resume goes on") from error
 
 
 @contextmanager

@@ -49,8 +49,7 @@ def writing_to(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        raise MsbenchError(f"{folder} is full or cannot be written ({reason}): make room, then --resume") from error
+        raise MsbenchError(f"{folder} is full or not writable ({error.strerror or error}): make room, then --resume") from error
 
 
 def write_bytes(target: Path, data: bytes) -> None:

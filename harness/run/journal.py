@@ -269,7 +269,7 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for other in states[1:]:
         for label, seen in other["decoders"].items():
             mine = whole["decoders"].get(label, {})
-            if any(mine.get(part) != seen[part] for part in ("spec", "file")):
+            if mine.get("file") != seen["file"] or {**mine.get("spec", {}), "name": 0} != {**seen["spec"], "name": 0}:
                 raise MsbenchError(f"decoder {label} is another one now (its spec, weights or file): measure again")
             for name in ("noisy", "alone"):
                 mine[name] |= seen[name]
