@@ -145,7 +145,8 @@ class Group:
         try:
             yield
         except (RuntimeError, ValueError) as error:
-            raise MsbenchError(f"process {self.rank} of {self.world}: another one has ended, so this one ends too") from error
+            who = f"process {self.rank} of {self.world}"
+            raise MsbenchError(f"{who}: another one has ended, so this one ends too; --resume goes on") from error
 
 
 @contextmanager

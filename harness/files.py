@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
+
+from safetensors import SafetensorError
 
 from harness.errors import MsbenchError
 
@@ -26,15 +29,27 @@ _LONGEST_NAME = 60
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; rename it to `target` on success, remove it on any error.
 
-    The temporary name keeps the target's suffix, since many writers choose their format by it.
+    The temporary name keeps the target's suffix, since many writers choose their format by it. Where safetensors cannot
+    write, which has an error of its own, an `OSError` says so.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.{secrets.token_hex(4)}{target.suffix}")
     try:
         yield temporary
         os.replace(temporary, target)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error), str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn an `OSError` into an `MsbenchError` that names a run's folder, and says what to do where it is full."""
+    try:
+        yield
+    except OSError as error:
+        raise MsbenchError(f"{folder} is full or not writable ({error.strerror or error}): make room, then --resume") from error
 
 
 def write_bytes(target: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM, by which schedulers end a job: a command leaves with exit code 75 once what it has in hand is written."""
+"""SIGTERM, by which schedulers end a job, and Ctrl-C: a command leaves once what it has in hand is written."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ class Terminated(BaseException):
 
 
 @contextmanager
-def terminable(finish: bool = False) -> Iterator[list[int]]:
+def terminable(finish: bool = False, interrupts: bool = False) -> Iterator[list[int]]:
     """Inside, SIGTERM raises `Terminated` where the command stands, as Ctrl-C does KeyboardInterrupt.
 
-    Outside the main thread, which alone may handle signals, it does what it did before.
+    Outside the main thread, which alone may handle signals, it does what it did before; a signal that is ignored stays so.
 
     Args:
         finish: it waits: what is yielded is no longer empty, and the block raises `Terminated` as soon as it can.
+        interrupts: with `finish`, SIGINT waits too; what is yielded says which came. A third one raises
+            KeyboardInterrupt (Ctrl-C under torchrun sends two).
     """
     came: list[int] = []
 
@@ -31,11 +33,14 @@ def terminable(finish: bool = False) -> Iterator[list[int]]:
         came.append(number)
         if not finish:
             raise Terminated
+        if came.count(signal.SIGINT) > 2:
+            raise KeyboardInterrupt
 
     able = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, handle) if able else None
+    wanted = [signal.SIGTERM, *[signal.SIGINT] * interrupts] if able else []
+    before = {one: signal.signal(one, handle) for one in wanted if signal.getsignal(one) != signal.SIG_IGN}
     try:
         yield came
     finally:
-        if able:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -95,10 +95,9 @@ def boundary() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except (typer.Abort, KeyboardInterrupt):
-        _leave("interrupted", 130)
-    except Terminated as error:
-        _leave(f"told to end (SIGTERM){'; ' * bool(str(error))}{error}" * (os.environ.get("RANK", "0") == "0"), EXIT_CODE)
+    except (typer.Abort, KeyboardInterrupt, Terminated) as error:
+        what, code = ("told to end (SIGTERM)", EXIT_CODE) if isinstance(error, Terminated) else ("interrupted", 130)
+        _leave(f"{what}{'; ' * bool(str(error))}{error}" * (os.environ.get("RANK", "0") == "0"), code)
     except BrokenPipeError:
         _leave("", 141)  # as a shell reports a command whose reader has gone
     except MsbenchError as error:

@@ -73,13 +73,11 @@ class FeatureCache:
         """Write what is new, beside what another run has written meanwhile; a warning says where that cannot be done."""
         if self.path is None or not self._new:
             return
-        from safetensors import SafetensorError
-
         rows = _read(self.path) | self._rows
         try:
             _write(self.path, dict(list(rows.items())[:MOST_ROWS]))
             _prune(self.path)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             _LOG.warning("features of the reference are not kept for later runs: %s: %s", self.path.parent, error)
         self._new = 0
 

@@ -146,7 +146,7 @@ def read_record(path: Path) -> Record:
     file = folder / RECORD
     try:
         text = file.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise MsbenchError(f"{path} holds no {RECORD}: give the folder that `msbench run` printed") from error
     except (OSError, UnicodeDecodeError) as error:
         raise MsbenchError(f"{file} cannot be read ({error})") from error

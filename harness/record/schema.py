@@ -211,6 +211,8 @@ class DatasetFacts:
     """hash over keys and file hashes"""
     reference_sha256: str
     """version of its definition, and hash over keys and hashes of pixels: see `record.run.pixels_id`"""
+    keys_sha256: str = ""
+    """hash over the keys of all selected images, a line each; empty in records of earlier versions"""
 
 
 @dataclass(frozen=True, slots=True)

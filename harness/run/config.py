@@ -154,7 +154,7 @@ def check_config(config: RunConfig) -> None:
 def parse_shard(text: str) -> tuple[int, int]:
     """(place from 0, number of shards) of "3/16"; raises `MsbenchError` where it is none."""
     part, _, parts = text.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts) <= 100_000):
+    if not (text.isascii() and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts) <= 100_000):
         raise MsbenchError(f"--shard {text}: give which part of how many, from 1/16 to 16/16")
     return int(part) - 1, int(parts)
 

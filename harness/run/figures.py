@@ -57,13 +57,13 @@ def quality_figures(data: schema.RunData, journal: Journal) -> dict[str, Any]:
     return {
         "results": tuple(result for result, _ in rows),
         "decoders": {result.label: details for result, details in rows},
-        "dataset": schema.DatasetFacts(
-            info,
-            schema.SampleCounts(info.n_available, info.n_selected, len(images)),
-            skipped,
-            excluded,
-            files_sha256(images["key"], images["source_sha256"]),
-            pixels_id(images["key"], map(bytes, journal.array(PIXELS))),
+        "dataset": replace(
+            data.dataset,
+            n_samples=schema.SampleCounts(info.n_available, info.n_selected, len(images)),
+            skipped=skipped,
+            excluded=excluded,
+            source_sha256=files_sha256(images["key"], images["source_sha256"]),
+            reference_sha256=pixels_id(images["key"], map(bytes, journal.array(PIXELS))),
         ),
         "warnings": (*data.warnings, *seen_warnings(journal.state), *sorted(notices)),
     }

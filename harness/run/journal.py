@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,8 +24,8 @@ from harness.decoder import Decoder
 from harness.environment import source_sha256
 from harness.errors import MsbenchError
 from harness.files import atomic_path
-from harness.record.record import plain
-from harness.record.run import REFERENCE, feature_key, write_features, write_samples
+from harness.record.record import RECORD, SAMPLES, plain, read_record
+from harness.record.run import FEATURES, REFERENCE, feature_key, write_features, write_samples
 from harness.request.requests import DecoderRequest
 from harness.run.rate import merge_counts, new_count
 from harness.run.reconstruct import another_range, concatenate
@@ -37,6 +37,12 @@ PART_IMAGES, PART_SECONDS = 256, 30.0
 """a part is written after so many images, or so much time"""
 PLACE, PIXELS = "place", "pixels"
 """tensors of the place of each image in the dataset and of the hash of its pixels"""
+STOP = ".stop"
+"""file in a run's folder that tells all processes to end after their batch"""
+_FOLDERS = ("samples", "features")
+_WRITTEN = (*_FOLDERS, SAMPLES, FEATURES, "sheet.png", STOP)
+_SEEN: dict[str, Any] = {**dict.fromkeys(("name", "asked", "spec", "file", "code")), "noisy": False, "alone": False}
+_SEEN |= {"values": 0, "clamped": 0, "low": math.inf, "high": -math.inf, "batch_dependence": None, "depends": False}
 
 
 class Writer:
@@ -126,7 +132,10 @@ class Journal:
         for path in paths:
             try:
                 with safe_open(path, framework="pt") as file:
-                    states[path.parent, path.stem.rpartition("-")[0]] = json.loads(file.metadata()["state"])
+                    found = states[path.parent, path.stem.rpartition("-")[0]] = json.loads(file.metadata()["state"])
+                    for wanted, given in ((new_state((), {}), found), *((_SEEN, seen) for seen in found["decoders"].values())):
+                        if lacks := {*wanted} - {*given}:
+                            raise ValueError(f"its state lacks {min(lacks)}")
                     for name in file.keys():  # noqa: SIM118 - no mapping
                         tensors.setdefault(name, []).append(file.get_tensor(name))
                     rows = path.parents[1] / "samples" / f"{path.stem}.parquet"
@@ -209,25 +218,41 @@ class Journal:
         write_features(folder, self.array(REFERENCE), features)
 
 
+def check_output(folder: Path, resume: bool = False) -> None:
+    """Check that a run may write to a folder and later remove its parts.
+
+    Raises:
+        MsbenchError: it holds a run already (with `resume`: none), something else under a name that a run writes, or links to
+            folders of parts.
+    """
+    if resume:
+        read_record(folder)
+    elif (folder / RECORD).exists():
+        raise MsbenchError(f"{folder} already holds a run; give another --output-dir, or --resume where it ended early")
+    for path in (folder / name for name in (_FOLDERS if resume else _WRITTEN)):
+        if path.is_symlink() or (not resume and path.exists()):
+            raise MsbenchError(f"{path} is no run's, and a run would write there: give another --output-dir, or move it away")
+
+
 def discard(folder: Path) -> None:
-    """Remove the parts of a run."""
-    for name in ("samples", "features"):
-        if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
+    """Remove the parts of a run, half-written ones too; what else lies beside them stays."""
+    for place in (folder / name for name in _FOLDERS if (folder / name).is_dir()):
+        for path in [path for path in place.iterdir() if re.match(r"\.?part-\d{5}-\d{5}\.", path.name)]:
+            path.unlink()
+        if not any(place.iterdir()):
+            place.rmdir()
 
 
 def new_state(rows: Iterable[DecoderRequest], decoders: Mapping[str, Decoder]) -> dict[str, Any]:
     """What a writer's state is before the first image, in JSON types."""
-    seen: dict[str, Any] = {"noisy": False, "alone": False, "values": 0, "clamped": 0, "low": math.inf, "high": -math.inf}
-    seen |= {"batch_dependence": None, "depends": False}
     decoded = {
         row.label: {
+            **_SEEN,
             "name": row.name,
             "asked": plain(row.asked()),
             "spec": plain(asdict(decoders[row.label].spec)),
             "file": getattr(eager := eager_of(decoders[row.label]), "source_sha256", None) or source_sha256(eager),
             "code": new_count(),
-            **seen,
         }
         for row in rows
     }
@@ -244,7 +269,7 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for other in states[1:]:
         for label, seen in other["decoders"].items():
             mine = whole["decoders"].get(label, {})
-            if any(mine.get(part) != seen[part] for part in ("spec", "file")):
+            if mine.get("file") != seen["file"] or {**mine.get("spec", {}), "name": 0} != {**seen["spec"], "name": 0}:
                 raise MsbenchError(f"decoder {label} is another one now (its spec, weights or file): measure again")
             for name in ("noisy", "alone"):
                 mine[name] |= seen[name]

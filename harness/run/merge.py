@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,10 +10,11 @@ from pathlib import Path
 
 from harness.errors import MsbenchError
 from harness.files import folder_lock
-from harness.record.record import RECORD, Record, read_record, write_record
+from harness.record.record import Record, read_record, write_record
+from harness.record.schema import RunData
 from harness.run.config import parse_shard
 from harness.run.figures import difference, draw_sheet, quality_figures
-from harness.run.journal import Journal
+from harness.run.journal import Journal, check_output
 
 _OWN = ("shard", "save_images", "device")
 """options in which shards of one plan may differ"""
@@ -31,16 +33,17 @@ def merge(folders: Sequence[Path], output_dir: Path, command: str = "Python API"
     Raises:
         MsbenchError: a shard is not finished, missing, there twice or of another plan, or images are in no shard or in two.
     """
-    if (output_dir / RECORD).exists():
-        raise MsbenchError(f"{output_dir} already holds a run; give another --output-dir")
+    check_output(output_dir)
     records = [read_record(folder) for folder in folders]
     first = records[0].data
     for record in records:
         if record.data.status != "shard":
             raise MsbenchError(f"{record.folder} is no finished shard (status {record.data.status}): finish it with --resume")
-        if differing := difference(first, record.data, str(record.folder), _OWN):
+        if differing := difference(_anywhere(first), _anywhere(record.data), str(record.folder), _OWN):
             raise MsbenchError(f"not shards of one run: {differing}")
     given = sorted(parse_shard(str(record.data.config["shard"])) for record in records)
+    if len(counts := sorted({count for _, count in given})) > 1:
+        raise MsbenchError(f"shards of {' and of '.join(map(str, counts))} are mixed: each is wanted once, of one number")
     wanted = [(place, given[0][1]) for place in range(given[0][1])]
     for what, found in ("is missing", Counter(wanted) - Counter(given)), ("is one too many", Counter(given) - Counter(wanted)):
         if found:
@@ -66,3 +69,12 @@ def merge(folders: Sequence[Path], output_dir: Path, command: str = "Python API"
         journal.finish(output_dir)
         draw_sheet(output_dir, journal, first.protocol.noise_seed)
         return write_record(output_dir, replace(data, status="complete", **quality_figures(data, journal)))
+
+
+def _anywhere(data: RunData) -> RunData:
+    """A record with hashes in place of the folders where images and weights lie, which may have other names elsewhere."""
+    if not data.dataset.keys_sha256:
+        return data
+    names = {name: re.sub(r"[^=:@,'\"]*/", "", str(data.config[name])) for name in ("decoders", "checkpoint")}
+    facts = replace(data.dataset, info=replace(data.dataset.info, name=data.dataset.keys_sha256))
+    return replace(data, config={**data.config, **names, "dataset": None, "data_dir": None}, dataset=facts)

@@ -6,6 +6,8 @@ The reference is loaded and featured once; every decoder sees the same pixels an
 from __future__ import annotations
 
 import hashlib
+import json
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -28,7 +30,7 @@ from harness.data.types import Example
 from harness.decoder import Decoder, Finished, FinishedImage
 from harness.distributed import Group
 from harness.errors import MsbenchError, plugin_boundary
-from harness.files import atomic_path, features_dir, safe_name
+from harness.files import atomic_path, features_dir, safe_name, writing_to
 from harness.interrupt import Terminated, terminable
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.metric import Batch
@@ -38,7 +40,7 @@ from harness.record.run import FILE, REFERENCE, feature_key
 from harness.request.requests import DecoderRequest
 from harness.run.config import RunConfig, parse_shard
 from harness.run.independence import PROBED, callers_generators, largest_difference, seeded
-from harness.run.journal import PIXELS, PLACE, Journal, Writer, discard, new_state
+from harness.run.journal import PIXELS, PLACE, STOP, Journal, Writer, discard, new_state
 from harness.run.latents import Noisy
 from harness.run.rate import count_code
 from harness.run.reconstruct import Reconstruction, encoder_of, join, reconstruct
@@ -46,8 +48,6 @@ from harness.stopwatch import Progress, Stages
 
 SHEET_SIDE = 1024
 """pixels of an image from its upper left corner that the sheet shows, at most"""
-STOP = ".stop"
-"""file in a run's folder that tells all processes to end after their batch"""
 SEEN_SECONDS = 90.0
 """until what one process wrote is seen by another: network file systems remember for a while that a file was not there"""
 
@@ -93,13 +93,13 @@ class QualityPass:
         """Measure what the folder's parts lack, each process a share of it; rank 0 gets all that was measured.
 
         Raises:
-            MsbenchError: not one image was usable, or a decoder broke its contract.
-            Terminated: SIGTERM came; what was measured lies in the folder.
+            MsbenchError: not one image was usable, a decoder broke its contract, or a folder is full.
+            Terminated, KeyboardInterrupt: SIGTERM or SIGINT came; what was measured lies in the folder.
         """
         group, parts, late = self._group, list[str](), False
         with self._stages.stage("cache"):
             cache = FeatureCache(features_dir(), _cached_set(self._dataset, self._suite))
-        with callers_generators(self._device), terminable(finish=True) as told:
+        with callers_generators(self._device), terminable(finish=True, interrupts=True) as told:
             while True:
                 journal, plan = None, None
                 with group.together(), self._stages.stage("writing"):
@@ -113,11 +113,11 @@ class QualityPass:
                 self._learnt(flags)
                 self._writer = Writer(self._folder, writers + group.rank, deepcopy(self._fresh), known > 0)
                 waiting = self._stages.stage("waiting for processes") if group.world > 1 else nullcontext()
-                with waiting, group.together():
+                with waiting, group.together(), writing_to(self._folder):
                     late = self._pass(rest, known, cache, report, told)
-                found = group.gather((bool(told), late, self._writer.parts, _flags(self._writer.state)))
-                if any(ended for ended, *_ in found):
-                    raise Terminated
+                found = group.gather(([*told], late, self._writer.parts, _flags(self._writer.state)))
+                if came := [number for numbers, *_ in found for number in numbers]:
+                    raise KeyboardInterrupt if signal.SIGINT in came else Terminated
                 late, parts = any(one[1] for one in found), [name for one in found for name in one[2]]
                 for *_, flags in found:
                     self._learnt(flags)
@@ -184,8 +184,10 @@ class QualityPass:
         except _LearntLate:
             stop.touch()
             return True
-        except BaseException:
+        except BaseException as error:
             stop.touch()
+            if isinstance(error, Exception) and writer.kept:
+                writer.flush()
             raise
         finally:
             batches.close()
@@ -202,10 +204,13 @@ class QualityPass:
         return False
 
     def _measure_in_memory(self, batch: _Batch, cache: FeatureCache) -> None:
-        """As `_measure`; where memory runs out, an `MsbenchError` says with what."""
+        """As `_measure`; a batch that fails leaves no trace in the state; an `MsbenchError` says with what memory ran out."""
+        before = json.dumps(self._writer.state)
         try:
             self._measure(batch, cache)
         except Exception as error:
+            if not isinstance(error, _LearntLate):
+                self._writer.state = json.loads(before)
             if not is_out_of_memory(error):
                 raise
             count, height, width, _ = batch.images.shape
@@ -409,7 +414,7 @@ class QualityPass:
         """Write uint8 [B, H, W, 3] losslessly as group/KEY.png below the folder for images, if one was asked for."""
         if self._config.save_images is None:
             return
-        with self._stages.stage("saving images"):
+        with self._stages.stage("saving images"), writing_to(self._config.save_images):
             for example, image in zip(examples, images, strict=True):
                 with atomic_path(Path(self._config.save_images) / group / f"{example.key}.png") as temporary:
                     Image.fromarray(image).save(temporary, format="PNG")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -20,12 +21,12 @@ from harness.decoder import DTYPES, Decoder, Finished
 from harness.distributed import current_group
 from harness.environment import Start
 from harness.errors import MsbenchError, UnknownNameError, plugin_boundary
-from harness.files import folder_lock, write_text
+from harness.files import folder_lock, write_text, writing_to
 from harness.interrupt import Terminated
 from harness.metrics.registry import DEFAULT_MARGINS, METRICS
 from harness.metrics.suite import MetricSuite
 from harness.record.protocol import DECODED, FINISHED, Protocol
-from harness.record.record import RECORD, Record, plain, read_record, write_record
+from harness.record.record import Record, plain, read_record, write_record
 from harness.record.schema import SCHEMA_VERSION, DatasetFacts, MetricFacts, RunData, SampleCounts, Setting
 from harness.registry import build_by, name_clashes
 from harness.report.progress import progress_bar
@@ -33,7 +34,7 @@ from harness.request.foreign import ForeignDecoder, refuse_options
 from harness.request.requests import DecoderRequest
 from harness.run.config import RunConfig, check_config, check_device, dataset_request, new_run_folder
 from harness.run.figures import difference, draw_sheet, quality_figures, with_cost
-from harness.run.journal import Journal, discard
+from harness.run.journal import Journal, check_output, discard
 from harness.run.latents import by_channel, effective_rate, sample_latents
 from harness.run.quality import QualityPass
 from harness.run.reconstruct import concatenate
@@ -68,7 +69,7 @@ def evaluate(
     Raises:
         MsbenchError: bad input, found before anything is computed or written; or a decoder or a file failed on the way, and
             the record's status and `failure` say what of the run stands.
-        Terminated: SIGTERM came while images were measured; the record's status is "interrupted".
+        Terminated, KeyboardInterrupt: SIGTERM or SIGINT came; the record's status is "interrupted".
     """
     start = Start()
     if unknown := asked.keys() - {one.name for one in fields(RunConfig)}:
@@ -121,18 +122,18 @@ def _evaluate(config: RunConfig, report: Progress, start: Start, command: str, o
             quality.run(lambda stage, done, total: None)
             return Record(folder, data)
         try:
-            return run.measure(quality, device, report)
-        except Terminated as error:
+            with writing_to(folder):
+                return run.measure(quality, device, report)
+        except (Terminated, KeyboardInterrupt) as error:
             run.write(status="interrupted")
-            raise Terminated(f"what was measured is kept in {folder}, --resume goes on with it") from error
-        except (MsbenchError, OSError) as error:
+            raise type(error)(f"what was measured is kept in {folder}, --resume goes on with it") from error
+        except MsbenchError as error:
             line = " ".join(str(error).split())
-            if isinstance(error, OSError):
-                line = f"{folder} cannot be written ({line})"
             with suppress(OSError):  # where even this cannot be written, the line says so
                 run.write(status="failed", failure=line)
-            kept = f"; what was measured is kept in {folder}, --resume goes on with it" if run.data.results else ""
-            raise MsbenchError(line + kept) from error
+            if run.data.results and "--resume" not in line:
+                line += f"; what was measured is kept in {folder}, --resume goes on with it"
+            raise MsbenchError(line) from error
 
 
 @dataclass(slots=True)
@@ -288,6 +289,7 @@ def _plan(
     )
     measured = [one for one in METRICS.values() if not one.extra or one.name in config.extra_metrics]
     dtypes = {value: name for name, value in DTYPES.items()}
+    keys = hashlib.sha256("\n".join(entry.key for entry in dataset.entries).encode())
     asked = plain({**asdict(replace(config, decoders=config.texts())), "dtype": dtypes[config.dtype]})
     del asked["resume"]
     return RunData(
@@ -300,7 +302,7 @@ def _plan(
         higher_is_better={one.name: one.direction == "higher" for one in measured},
         results=(),
         decoders={},
-        dataset=DatasetFacts(info, SampleCounts(info.n_available, info.n_selected, 0), (), (), "", ""),
+        dataset=DatasetFacts(info, SampleCounts(info.n_available, info.n_selected, 0), (), (), "", "", keys.hexdigest()),
         setting=Setting(config.device, dtypes[config.dtype], config.mode, config.batch_size),
         config=asked,
         command=command,
@@ -329,8 +331,7 @@ def _check_request(config: RunConfig, folder: Path, dataset: Dataset) -> None:
     for place, option in ((folder, "--output-dir"), (config.save_images, "--save-images")):
         if place is not None and dataset.holds(place):
             raise MsbenchError(f"{option} {place} lies in the dataset's folder: what is written there would become data")
-    if not config.resume and (folder / RECORD).exists():
-        raise MsbenchError(f"{folder} already holds a run; give another --output-dir, or --resume where it ended early")
+    check_output(folder, config.resume)
     for name in config.extra_metrics:
         if METRICS[name].needs_text and any(entry.text is None for entry in dataset.entries):
             raise MsbenchError(

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from harness.errors import MsbenchError
-from harness.files import LOCK, cache_dir, folder_lock
+from harness.files import LOCK, atomic_path, cache_dir, folder_lock
 
 HOLD = """
 import pathlib, sys
@@ -30,6 +32,20 @@ def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert cache_dir() == tmp_path / "msbench"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_dir() == Path.home() / ".cache" / "msbench"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+def test_a_full_disk_is_an_os_error_for_safetensors_too(tmp_path: Path) -> None:
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        with pytest.raises(OSError, match="File too large"), atomic_path(tmp_path / "x.safetensors") as path:
+            save_file({"x": np.zeros(10_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_writer_is_refused_and_named(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def group(command: Callable[..., None]) -> typer.Typer:
         (OSError(errno.EXDEV, "Invalid link", "a", None, "b"), 2, "a and b: Invalid link"),
         (MemoryError(), 2, "out of memory"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("kept in run"), 130, "msbench: interrupted; kept in run"),
         (Terminated("kept in run"), 75, "msbench: told to end (SIGTERM); kept in run"),
         (ElsewhereError("process 1 of 2: no"), 2, ""),
         (SystemExit(0), 3, "unexpected SystemExit: 0"),

@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from harness.errors import MsbenchError
 from harness.record.record import Record, read_record, write_record
 from harness.record.run import open_run
+from harness.run import runner
+from harness.run.config import RunConfig
 from harness.run.merge import merge
 from harness.run.quality import cut
 from tests.harness.run.conftest import LightRun, make_images
+from tests.harness.run.test_model_file import MODEL
 from tests.harness.run.test_resume import same
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -142,7 +146,7 @@ def test_what_ends_one_process_ends_all_and_resumes_with_another_number(tmp_path
     for name in ("told", "killed", "alone"):
         same(read_record(tmp_path / name), read_record(tmp_path / "one"))
     assert [(folder, rank) for folder, rank, _ in told] == [("killed", 0), ("faulty", 0)]
-    assert "process 0 of 2: another one has ended, so" in told[0][2]
+    assert "process 0 of 2: another one has ended, so this one ends too; --resume goes on" in told[0][2]
     assert "process 1 of 2: decoder odd-bright, image n05: decode gave" in told[1][2]
     assert "not finite" in (read_record(tmp_path / "faulty").data.failure or "")
 
@@ -196,7 +200,7 @@ def test_merge_refuses_what_is_not_one_run(light: LightRun, tmp_path: Path) -> N
         ([first, third], "shard 2/3 is missing"),
         ([first, second, second, third], "shard 2/3 is one too many"),
         ([first, other, third], "not shards of one run: seed is 0, .*other has 1"),
-        ([first, fewer], "shard 2/3 is missing"),
+        ([first, fewer], "shards of 2 and of 3 are mixed"),
         ([whole], "is no finished shard"),
         ([tmp_path], "holds no record"),
     ):
@@ -209,6 +213,51 @@ def test_merge_refuses_what_is_not_one_run(light: LightRun, tmp_path: Path) -> N
     with pytest.raises(MsbenchError, match="the shards hold 6 of 10 images"):
         merge([first, second, third], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_shards_of_other_images_are_refused(light: LightRun, images: Path, tmp_path: Path) -> None:
+    first = light("jpeg", "shard-1", shard="1/2").folder
+    for path in list(images.iterdir()):
+        path.rename(path.with_name(f"other-{path.name}"))
+    second = light("jpeg", "shard-2", shard="2/2").folder
+    with pytest.raises(MsbenchError, match=r"not shards of one run: .*shard-2 is of another .* dataset"):
+        merge([first, second], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_may_have_other_names_on_each_machine(light: LightRun, images: Path, tmp_path: Path) -> None:
+    found = []
+    for part in (1, 2):
+        here = tmp_path / f"machine-{part}"
+        here.mkdir()
+        (here / "model.py").write_text(MODEL)
+        images = images.rename(here / "images")
+        config = RunConfig(("jpeg", f"{here}/model.py"), f"folder:{images}", resolution=32, cost=None, shard=f"{part}/2")
+        found.append(runner.evaluate(config, output_dir=here / "run").folder)
+    assert merge(found, tmp_path / "out").data.dataset.n_samples.effective == 10
+    (tmp_path / "machine-2" / "model.py").write_text(MODEL.replace("0.3", "0.2"))
+    again = runner.evaluate(config, output_dir=tmp_path / "again").folder
+    with pytest.raises(MsbenchError, match="decoder model is another one"):
+        merge([found[0], again], tmp_path / "out-2")
+    config = replace(config, decoders=("vae", f"{here}/model.py"), output_dir=tmp_path / "vae")
+    with pytest.raises(MsbenchError, match="not shards of one run: decoders is"):
+        merge([found[0], runner.evaluate(config).folder], tmp_path / "out-2")
+
+
+@pytest.mark.parametrize("state", ["{}", "[]", "7", '{"decoders": {"jpeg": {}}}', '{"decoders": 3}'])
+def test_a_part_whose_state_lacks_something_is_named(light: LightRun, tmp_path: Path, state: str) -> None:
+    shard = light("jpeg", shard="1/1").folder
+    (part,) = (shard / "features").iterdir()
+    save_file(load_file(part), part, {"state": state})
+    with pytest.raises(MsbenchError, match=r"part-00000-00000.safetensors or its samples cannot be read"):
+        merge([shard], tmp_path / "out")
+
+
+def test_a_file_is_no_shard(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x")
+    for name in ("a.py", "b.py"):
+        with pytest.raises(MsbenchError, match=rf"{name} holds no record\.json: give the folder"):
+            merge([tmp_path / name], tmp_path / "out")
 
 
 def relabelled(folder: Path, shard: str) -> Record:
@@ -224,7 +273,7 @@ def test_images_in_two_shards_are_refused(light: LightRun, tmp_path: Path) -> No
         merge([first, again, third], tmp_path / "out")
 
 
-@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3"])
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "١/٢"])
 def test_a_shard_is_one_of_several(light: LightRun, text: str) -> None:
     with pytest.raises(MsbenchError, match="which part of how many"):
         light("jpeg", shard=text)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from safetensors import SafetensorError
 
 from harness.cost.cost import CostProtocol
 from harness.errors import MsbenchError
 from harness.files import folder_lock
+from harness.interrupt import terminable
 from harness.record.record import Record, read_record
 from harness.record.run import open_run
-from harness.run import figures, journal, runner
+from harness.run import figures, journal, quality, runner
+from harness.run.merge import merge
 from harness.stopwatch import Timing
 from tests.harness.run.conftest import LightRun, make_images
 
@@ -95,15 +101,88 @@ def test_a_killed_run_resumes_to_the_same(tmp_path: Path, moments: list[int]) ->
         assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in (tmp_path / "whole").iterdir())
 
 
+@pytest.mark.parametrize(("size", "parts"), [(4, 2), (256, 1)])
 def test_a_decoder_that_breaks_late_keeps_what_was_measured(
-    light: LightRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    light: LightRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, parts: int
 ) -> None:
-    monkeypatch.setattr(journal, "PART_IMAGES", 4)
+    monkeypatch.setattr(journal, "PART_IMAGES", size)
     with pytest.raises(MsbenchError, match="decode broke"):
         light("odd-third")
     assert read_record(tmp_path / "run").data.status == "failed"
-    assert len(list((tmp_path / "run" / "samples").iterdir())) == 2
+    assert len(list((tmp_path / "run" / "samples").iterdir())) == parts
     same(light("odd-third", resume=True), light("odd-third", "again", batch_size=8, cost=None))
+
+
+def second_batch(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None]) -> None:
+    """`act` after the second call of a method of the pass, which each batch makes once."""
+    method, calls = getattr(quality.QualityPass, name), iter(range(100))
+
+    def counted(*arguments: object) -> Any:
+        found = method(*arguments)
+        if next(calls) == 1:
+            act()
+        return found
+
+    monkeypatch.setattr(quality.QualityPass, name, counted)
+
+
+def test_a_batch_that_fails_counts_once(light: LightRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise MsbenchError("no value")
+
+    second_batch(monkeypatch, "_columns", fail)
+    with pytest.raises(MsbenchError, match="no value"):
+        light("odd-clamped")
+    assert len(pd.read_parquet(tmp_path / "run" / "samples")) == 4
+    again, whole = light("odd-clamped", resume=True), light("odd-clamped", "whole")
+    same(again, whole)
+    assert again.data.decoders == whole.data.decoders
+
+
+def test_an_interrupt_waits_for_the_batch(light: LightRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        second_batch(patch, "_measure", lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt, match=r"kept in .*run, --resume goes on with it"):
+            light("odd-noisy,jpeg")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert read_record(tmp_path / "run").data.status == "interrupted"
+    assert sum(map(len, map(pd.read_parquet, (tmp_path / "run" / "samples").iterdir()))) == 2 * 8
+    same(light("odd-noisy,jpeg", resume=True), light("odd-noisy,jpeg", "whole"))
+
+
+def test_a_third_interrupt_does_not_wait() -> None:
+    with terminable(finish=True, interrupts=True) as came:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert came == [signal.SIGINT] * 2
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("writer", ["safetensors.torch.save_file", "pandas.DataFrame.to_parquet", "PIL.Image.Image.save"])
+def test_a_full_folder_is_named_and_the_parts_stay(
+    light: LightRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    error: Exception = OSError(errno.ENOSPC, "No space left on device")
+    if "safetensors" in writer:
+        error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(journal, "PART_IMAGES", 4)
+    options = {"save_images": tmp_path / "saved"}
+    with monkeypatch.context() as patch:
+        second_batch(patch, "_next", lambda: patch.setattr(writer, full))
+        with pytest.raises(MsbenchError) as caught:
+            light("bicubic", **options)
+    place = tmp_path / ("saved" if "PIL" in writer else "run")
+    assert str(caught.value).startswith(f"{place} is full or not writable (")
+    assert "No space left on device" in str(caught.value)
+    assert str(caught.value).endswith("): make room, then --resume")
+    assert (tmp_path / "run" / "features" / "part-00000-00000.safetensors").is_file()
+    same(light("bicubic", resume=True, **options), light("bicubic", "whole"))
 
 
 def test_failing_cost_keeps_the_quality(light: LightRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,9 +253,10 @@ def test_images_that_changed_are_not_gone_on_with(
         light("odd-third", resume=True)
 
 
-def test_there_must_be_a_run_to_resume(light: LightRun) -> None:
+def test_there_must_be_a_run_to_resume(light: LightRun, tmp_path: Path) -> None:
     with pytest.raises(MsbenchError, match=r"holds no record\.json"):
         light("jpeg", resume=True)
+    assert not (tmp_path / "run").exists()
     with pytest.raises(MsbenchError, match="--output-dir"):
         light("jpeg", resume=True, output_dir=None)
 
@@ -187,6 +267,37 @@ def test_one_folder_has_one_writer_and_one_run(light: LightRun, tmp_path: Path) 
     light("jpeg")
     with pytest.raises(MsbenchError, match="already holds a run"):
         light("jpeg")
+
+
+@pytest.mark.parametrize("name", ["samples", "features", "samples.parquet", "features.safetensors", "sheet.png"])
+def test_what_is_no_runs_is_neither_removed_nor_replaced(light: LightRun, tmp_path: Path, name: str) -> None:
+    mine = tmp_path / "run" / name / "mine.wav" if "." not in name else tmp_path / "run" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("x")
+    with pytest.raises(MsbenchError, match=f"run/{name} is no run's"):
+        light("jpeg")
+    with pytest.raises(MsbenchError, match=f"run/{name} is no run's"):
+        merge([], tmp_path / "run")
+    assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [mine]
+
+
+def test_linked_parts_are_refused(light: LightRun, tmp_path: Path) -> None:
+    light("jpeg")
+    (tmp_path / "run" / "samples").symlink_to(tmp_path)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "features").symlink_to(tmp_path / "nowhere")
+    for folder, resume, name in (("run", True, "samples"), ("new", False, "features")):
+        with pytest.raises(MsbenchError, match=f"{folder}/{name} is no run's"):
+            light("jpeg", folder, resume=resume)
+
+
+def test_parts_alone_are_discarded(tmp_path: Path) -> None:
+    names = ["samples/part-00000-00001.parquet", "samples/.part-00000-00002.12.0a1b2c3d.parquet", "samples/part-1.parquet"]
+    for name in (*names, "features/part-00000-00001.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    journal.discard(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["part-1.parquet", "samples"]
 
 
 def test_places_are_checked_before_anything_is_measured(light: LightRun, images: Path, tmp_path: Path) -> None:
