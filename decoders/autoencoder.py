@@ -11,11 +11,10 @@ from pydantic import Field, with_config
 from torch import Tensor, nn
 
 from decoders.blocks import Down, PixelNorm, ResidualBlock, Up, block_lists, set_linear, zero
-from decoders.settings import MOST_LEVELS, Width, Widths
+from decoders.settings import Depths, Width, Widths
 from harness.cells import CellPca
 
 Patch = Annotated[int, Field(ge=1, le=64)]
-Depths = Annotated[tuple[Annotated[int, Field(ge=0, le=256)], ...], Field(max_length=MOST_LEVELS)]
 START_LOG_VARIANCE = -10.0
 """of the posterior of an encoder that begins as the principal components: far below the spread of its latents, which is 1"""
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from decoders.autoencoder import Autoencoder, AutoencoderConfig
 from decoders.denoiser import Denoiser, DenoiserConfig
 from decoders.flow import FlowName
-from decoders.settings import MOST_WIDTH, Positive, first_problem
+from decoders.settings import Positive, first_problem
 from harness.errors import MsbenchError
 from harness.files import sha256_file, write_bytes
 
@@ -34,9 +34,9 @@ class NamedLatents:
 
     encoder: str
     """`NAME[@option=value]…` of that decoder"""
-    mean: Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(max_length=MOST_WIDTH)]
+    mean: Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(max_length=2**14)]
     """of each channel over the training images"""
-    std: Annotated[tuple[Positive, ...], Field(max_length=MOST_WIDTH)]
+    std: Annotated[tuple[Positive, ...], Field(max_length=2**14)]
     """standard deviation of the same"""
 
     def moments(self, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from pydantic import Field, with_config
 from torch import Tensor, nn
 
-from decoders.autoencoder import Depths, Patch
+from decoders.autoencoder import Patch
 from decoders.blocks import Down, PixelNorm, ResidualBlock, Up, block_lists, set_linear, zero
-from decoders.settings import Width, Widths
+from decoders.settings import Depths, Width, Widths
 
 Prediction = Literal["image", "velocity"]
 

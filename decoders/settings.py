@@ -18,14 +18,12 @@ ConfigT = TypeVar("ConfigT")
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 """a whole number from 1"""
-MOST_LEVELS = 16
-"""grids of a network"""
-MOST_WIDTH = 2**14
-"""channels of a layer, or of latents"""
-Width = Annotated[int, Field(ge=1, le=MOST_WIDTH)]
-"""number of channels"""
-Widths = Annotated[tuple[Width, ...], Field(max_length=MOST_LEVELS)]
+Width = Annotated[int, Field(ge=1, le=2**14)]
+"""channels of a layer"""
+Widths = Annotated[tuple[Width, ...], Field(max_length=16)]
 """channels of each grid of a network"""
+Depths = Annotated[tuple[Annotated[int, Field(ge=0, le=256)], ...], Field(max_length=16)]
+"""blocks of each grid of a network"""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 """a part of a whole, or a probability"""
 Rate = Annotated[float, Field(ge=0.0, le=10.0)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import pickle
 from pathlib import Path
 from typing import Any
@@ -41,11 +40,12 @@ def save_state(path: Path, state: dict[str, Any], identity: str, world: int) -> 
 
 
 def _save(content: dict[str, Any], path: Path) -> None:
+    """Raises `MsbenchError` where there is no room; what stood there before stays."""
     with atomic_path(path) as temporary:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:  # all that torch makes of a disk that takes no more
-            raise OSError(errno.ENOSPC, "no room for it", str(path)) from error
+            raise MsbenchError(f"{path.parent} is full: make room, then --resume") from error
 
 
 def load_state(path: Path, identity: str, world: int) -> dict[str, Any]:

@@ -98,9 +98,7 @@ def _kept(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise MsbenchError(
-            f"{folder} is full: make room, then {'--resume' if (folder / STATE).exists() else 'start again'}"
-        ) from error
+        raise MsbenchError(f"{folder} is full: make room, then --resume") from error
     finally:
         if fresh and folder.is_dir() and not [*folder.iterdir()]:
             folder.rmdir()

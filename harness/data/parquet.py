@@ -125,19 +125,17 @@ def list_parquet(location: str, request: Request) -> tuple[Source, list[Entry], 
 
 def _columns(schema: pa.Schema, path: Path) -> tuple[str, str, str]:
     """Columns of the images' bytes, of their paths and of their labels, in dotted form; the last two may be missing."""
-    found: list[tuple[str, str, str]] = []
-    for field in schema:
-        inner = {one.name: one.type for one in field.type.fields} if pa.types.is_struct(field.type) else {}
-        if inner.get("bytes", field.type) in (pa.binary(), pa.large_binary()):
-            has_path = inner.get("path") in (pa.string(), pa.large_string())
-            found.append((field.name, f"{field.name}.bytes" if inner else field.name, f"{field.name}.path" * has_path))
-    chosen = [one for one in found if one[0] == "image"] or found
-    if len(chosen) != 1:
-        several = f"several columns of images ({', '.join(name for name, *_ in chosen)}): call one image"
-        told = several if found else "no column of images"
+    found: dict[str, tuple[str, str]] = {}
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        inner = {one.name: one.type for one in kind.fields} if pa.types.is_struct(kind) else {}
+        if inner.get("bytes", kind) in (pa.binary(), pa.large_binary()):
+            # string, or large_string
+            found[name] = (f"{name}.bytes" if inner else name, f"{name}.path" * str(inner.get("path")).endswith("string"))
+    if len(found) != 1 and "image" not in found:
+        told = f"several columns of images ({', '.join(found)}): call one image" if found else "no column of images"
         raise MsbenchError(printable(f"{path} has {told}; its columns are {', '.join(schema.names)}"))
     label = next((one for one in _LABELS if one in schema.names and not pa.types.is_nested(schema.field(one).type)), "")
-    return *chosen[0][1:], label
+    return *(found.get("image") or next(iter(found.values()))), label
 
 
 def _values(table: pa.Table | pa.RecordBatch, column: str) -> list[Any]:
@@ -152,10 +150,7 @@ def _files(location: str, request: Request) -> tuple[list[Path], str]:
         location += "/*.parquet"
     hub = _HUB.fullmatch(location)
     if hub is None or location.partition("#")[0].endswith(".parquet"):
-        try:
-            return expand(location), ""
-        except MsbenchError as error:
-            raise MsbenchError(f"{error}{'; # is for repositories of the hub alone' * ('#' in location)}") from error
+        return expand(location), ""
     split = hub[3] or {"val": "validation"}.get(request.split, request.split)
     wanted = [f"{split}[-./]*parquet", f"*/{split}[-./]*parquet"]
     root = _fetch(location, hub[1], hub[2], wanted, request.offline)

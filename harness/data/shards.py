@@ -75,7 +75,8 @@ def expand(pattern: str) -> list[Path]:
     for text in texts:
         some = [text] if Path(text).exists() else sorted(glob.glob(text))
         if not some:
-            raise MsbenchError(f"no file {text}; in {pattern} write {{000..127}}, {{a,b}} or *")
+            spare = "; # is for repositories of the hub alone" * ("#" in pattern)
+            raise MsbenchError(f"no file {text}; in {pattern} write {{000..127}}, {{a,b}} or *{spare}")
         found |= dict.fromkeys(map(Path, some))
     return list(found)
 

@@ -35,10 +35,9 @@ class FolderSource:
     def read(self, name: str) -> bytes:
         """Bytes of root/name; raises OSError, also for what is no plain file (opening a FIFO would block) or too large."""
         path = self.root / name
-        facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode):
+        if not stat.S_ISREG(path.stat().st_mode):
             raise OSError("a FIFO, socket or device, not a file")
-        check_size(facts.st_size)
+        check_size(path.stat().st_size)
         return path.read_bytes()
 
 

@@ -128,11 +128,10 @@ def _fetch(infos: Sequence[WeightsInfo], *, offline: bool, report: Report) -> li
             absent.append(info)
             if offline:
                 place = next(one for one in status.path.parents if one.exists())
-                advice = "run `msbench weights fetch` where there is a network"
-                if not (place.is_dir() and os.access(place, os.W_OK)):
-                    advice = f"{place} is a file or read-only: set MSBENCH_CACHE to a folder that can be written"
                 told = f"the weights {info.name!r} are {status.state} in {status.path} ({status.detail}) and fetching is off"
-                raise MsbenchError(f"{told}; {advice}")
+                if not (place.is_dir() and os.access(place, os.W_OK)):
+                    raise MsbenchError(f"{told}; {place} is a file or read-only: set MSBENCH_CACHE to another folder")
+                raise MsbenchError(f"{told}; run `msbench weights fetch` where there is a network")
     if absent:
         with _writable(cache_dir() / "weights") as folder:
             for info in absent:
