@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -218,7 +219,7 @@ def _package(name: str, package: str) -> Any:
 def _folder(options: DecoderOptions, revision: str | None) -> Path:
     """The local folder of a model, fetched from the hub where the location is a repository's name."""
     name, (where, _, subfolder) = options.name, options.location.partition("#")
-    folder = Path(where).expanduser()
+    folder = Path(os.path.expanduser(where))
     if folder.is_dir():
         if revision is not None:
             raise MsbenchError(f"decoder {name!r}: {where} is a folder: revision={revision} goes with a repository's name")

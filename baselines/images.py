@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def images(options: DecoderOptions) -> FinishedImages:
         MsbenchError: no DIR, nothing to read there, or an option that only a network has.
         UnknownNameError: `match` is neither name nor order.
     """
-    name, path = options.name, Path(options.location).expanduser()
+    name, path = options.name, Path(os.path.expanduser(options.location))
     if not options.location:
         raise MsbenchError("name the reconstructions: images:DIR, DIR a folder, an uncompressed .tar or an .npz")
     refuse_network_options(name, options)

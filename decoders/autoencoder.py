@@ -11,11 +11,10 @@ from pydantic import Field, with_config
 from torch import Tensor, nn
 
 from decoders.blocks import Down, PixelNorm, ResidualBlock, Up, block_lists, set_linear, zero
-from decoders.settings import Width
+from decoders.settings import Depths, Width, Widths
 from harness.cells import CellPca
 
 Patch = Annotated[int, Field(ge=1, le=64)]
-Depth = Annotated[int, Field(ge=0, le=256)]
 START_LOG_VARIANCE = -10.0
 """of the posterior of an encoder that begins as the principal components: far below the spread of its latents, which is 1"""
 
@@ -29,13 +28,13 @@ class AutoencoderConfig:
     """channels of the latents"""
     patch: Patch = 4
     """space-to-depth factor of the stem and head"""
-    encoder_widths: tuple[Width, ...] = (64, 128)
+    encoder_widths: Widths = (64, 128)
     """channels of each encoder grid, finest first; the last grid is the latents'"""
-    encoder_depths: tuple[Depth, ...] = (1, 2)
+    encoder_depths: Depths = (1, 2)
     """residual blocks of each encoder grid"""
-    decoder_widths: tuple[Width, ...] = (64, 160)
+    decoder_widths: Widths = (64, 160)
     """channels of each decoder grid, finest first"""
-    decoder_depths: tuple[Depth, ...] = (2, 3)
+    decoder_depths: Depths = (2, 3)
     """residual blocks of each decoder grid"""
     linear: bool = False
     """a linear path beside both networks: cells to latents and back, started as their principal components"""

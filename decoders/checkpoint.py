@@ -34,9 +34,9 @@ class NamedLatents:
 
     encoder: str
     """`NAME[@option=value]…` of that decoder"""
-    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+    mean: Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(max_length=2**14)]
     """of each channel over the training images"""
-    std: tuple[Positive, ...]
+    std: Annotated[tuple[Positive, ...], Field(max_length=2**14)]
     """standard deviation of the same"""
 
     def moments(self, device: torch.device) -> tuple[Tensor, Tensor]:

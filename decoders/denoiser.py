@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from pydantic import Field, with_config
 from torch import Tensor, nn
 
-from decoders.autoencoder import Depth, Patch
+from decoders.autoencoder import Patch
 from decoders.blocks import Down, PixelNorm, ResidualBlock, Up, block_lists, set_linear, zero
-from decoders.settings import Width
+from decoders.settings import Depths, Width, Widths
 
 Prediction = Literal["image", "velocity"]
 
@@ -38,9 +38,9 @@ class DenoiserConfig:
     """space-to-depth factor of the stem"""
     stem: Literal[1, 3] = 3
     """kernel of the stem; what it misses of its neighbours the first block sees"""
-    widths: tuple[Width, ...] = (64, 128, 160)
+    widths: Widths = (64, 128, 160)
     """channels of each grid, finest first"""
-    depths: tuple[Depth, ...] = (1, 2, 2)
+    depths: Depths = (1, 2, 2)
     """residual blocks of each grid on the way down and again on the way up; the last grid is visited once"""
     embedding: Annotated[int, Field(ge=2, le=2**14, multiple_of=2)] = 128
     """width of the time, scale and corruption embedding"""

@@ -246,7 +246,7 @@ def encoder_path(checkpoint: Path, sha256: str | None, place: str | None = None)
         MsbenchError: no such file is the one the denoiser was trained on.
     """
     beside, shipped = checkpoint.parent / "vae.safetensors", shipped_path("vae")
-    wanted = (beside, shipped) if place is None else (Path(place).expanduser(),)
+    wanted = (beside, shipped) if place is None else (Path(place),)
     candidates = [path for path in dict.fromkeys(wanted) if path.is_file()]
     for path in candidates:
         if sha256_file(path) == sha256:

@@ -20,6 +20,10 @@ Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 """a whole number from 1"""
 Width = Annotated[int, Field(ge=1, le=2**14)]
 """channels of a layer"""
+Widths = Annotated[tuple[Width, ...], Field(max_length=16)]
+"""channels of each grid of a network"""
+Depths = Annotated[tuple[Annotated[int, Field(ge=0, le=256)], ...], Field(max_length=16)]
+"""blocks of each grid of a network"""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 """a part of a whole, or a probability"""
 Rate = Annotated[float, Field(ge=0.0, le=10.0)]
@@ -63,8 +67,8 @@ def apply_settings(group: str, config: ConfigT, settings: Sequence[str]) -> Conf
         if named != group:
             continue
         every = f"{field}s"
-        if field not in hints and get_origin(hints.get(every)) is tuple:
-            entry = _parse(get_args(hints[every])[0], value, setting)
+        if field not in hints and (kind := _tuple_in(hints.get(every))):
+            entry = _parse(get_args(kind)[0], value, setting)
             config = replace(config, **{every: (entry,) * len(getattr(config, every))})  # type: ignore[type-var]
         elif field in hints:
             config = replace(config, **{field: _parse(hints[field], value, setting)})  # type: ignore[type-var]
@@ -106,8 +110,13 @@ def _parse(hint: Any, text: str, setting: str) -> Any:
     """`text` as the type `hint`; a list is separated by commas, "none" leaves out what may be left out."""
     if NoneType in get_args(hint) and text.lower() == "none":
         return None
-    value = [part.strip() for part in text.split(",")] if get_origin(hint) is tuple else text
+    value = [part.strip() for part in text.split(",")] if _tuple_in(hint) else text
     return _validated(hint, value, f"--set {setting}", strict=False)
+
+
+def _tuple_in(hint: Any) -> Any:
+    """The type of a list, with or without a bound on its length; None of anything else."""
+    return next((one for one in (hint, *get_args(hint)[:1]) if get_origin(one) is tuple), None)
 
 
 def _validated(hint: Any, value: Any, where: str, strict: bool) -> Any:

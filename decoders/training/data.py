@@ -148,7 +148,7 @@ def encode_cached(
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             encoded = data.with_latents(lambda images: encoder.encode(images.to(device)).cpu(), encoder.down_factor)
         assert encoded.latents is not None
-        with atomic_path(path) as temporary:
+        with plugin_boundary(f"the cache file {path}", "writing it (is its disk full?)"), atomic_path(path) as temporary:
             np.save(temporary, encoded.latents.numpy())
     wait_for(path)
     return replace(data, latents=map_array(path))

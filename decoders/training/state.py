@@ -22,8 +22,7 @@ def save_snapshot(folder: Path, average: nn.Module, step: int) -> None:
     """Write the averaged weights as they are now, unless an earlier step has."""
     path = folder / SNAPSHOT
     if not path.exists():
-        with atomic_path(path) as temporary:
-            torch.save({"average": average.state_dict(), "step": step}, temporary)
+        _save({"average": average.state_dict(), "step": step}, path)
 
 
 def load_snapshot(folder: Path) -> dict[str, Tensor] | None:
@@ -37,8 +36,16 @@ def load_snapshot(folder: Path) -> dict[str, Tensor] | None:
 
 def save_state(path: Path, state: dict[str, Any], identity: str, world: int) -> None:
     """Write `state` (tensors and plain values), with whose it is and the number of processes that train it."""
+    _save({**state, "identity": identity, "world": world}, path)
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    """Raises `MsbenchError` where there is no room; what stood there before stays."""
     with atomic_path(path) as temporary:
-        torch.save({**state, "identity": identity, "world": world}, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # all that torch makes of a disk that takes no more
+            raise MsbenchError(f"{path.parent} is full: make room, then --resume") from error
 
 
 def load_state(path: Path, identity: str, world: int) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def run_training(
         check_encoder_beside(request, built)
         lpips = Lpips.load(request.perceptual.network, request.device, request.offline)
         if group.writes:
-            held.enter_context(folder_lock(request.output))
+            held.enter_context(_kept(request.output))
             check_folder(request)  # again: another process may have been at work here until a moment ago
         else:
             report, on_step = (lambda line: None), None  # the first one speaks for all
@@ -81,6 +82,26 @@ def run_training(
             report(f"{result.steps} steps in {result.seconds / 60:.1f} min -> {target}")
         group.barrier()  # the checkpoint is there when any process returns
     return target
+
+
+@contextlib.contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Be the only writer of a training's folder, which is gone again if nothing was written there.
+
+    Raises:
+        MsbenchError: another process writes there, or the disk is full; what was saved before is as it was.
+    """
+    fresh = not folder.exists()
+    try:
+        with folder_lock(folder):
+            yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise MsbenchError(f"{folder} is full: make room, then --resume") from error
+    finally:
+        if fresh and folder.is_dir() and not [*folder.iterdir()]:
+            folder.rmdir()
 
 
 def _finished(target: Path, steps: int) -> bool:

@@ -7,6 +7,7 @@ stdout is one JSON document and everything else goes to stderr. Exit codes: see 
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Annotated
 
 import typer
@@ -86,5 +87,7 @@ app.add_typer(weights_app, name="weights")
 def main() -> None:
     """Entry point of the console script."""
     open_streams()
+    # What these warn of in a file is told in our own words, or is none of the user's business.
+    warnings.filterwarnings("ignore", module=r"(PIL|numpy\.lib|numpy\._core\.memmap|torch\._weights_only_unpickler)\b")
     keep_freed_memory()
     app(prog_name="msbench")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -39,7 +40,7 @@ def open_folder(request: Request) -> Dataset:
     Raises:
         MsbenchError: no path or two, a path that is neither folder nor tar, or no image in it.
     """
-    path = Path(location_of(request, "folder:PATH, PATH a folder or an uncompressed .tar")).expanduser()
+    path = Path(os.path.expanduser(location_of(request, "folder:PATH, PATH a folder or an uncompressed .tar")))
     source, names, left_out = list_source(path, request.name)
     images = [name for name in names if is_image_name(name)]
     if not images:

@@ -109,7 +109,8 @@ def center_crop(image: Image.Image, resolution: int, allow_upsampling: bool) -> 
     """
     short = min(image.size)
     if short < resolution and not allow_upsampling:
-        raise ImageError(f"too small: {image.width}x{image.height}, the short side must be {resolution} or more")
+        advice = f" (--resolution {short} takes it)" * (short >= MIN_RESOLUTION)
+        raise ImageError(f"too small: {image.width}x{image.height}, the short side must be {resolution} or more{advice}")
     if resolution * resolution * max(image.size) / short > _MAX_PIXELS:
         raise ImageError(f"too elongated: {image.width}x{image.height}")
     while min(image.size) >= 2 * resolution:

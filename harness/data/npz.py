@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import MsbenchError
+from harness.data.sources import check_size
+from harness.errors import MsbenchError, plugin_boundary
 
 ARRAY = "arr_0"
 
@@ -29,8 +29,9 @@ class NpzSource:
         return [f"{index:0{digits}}.ppm" for index in range(len(self.pixels))]
 
     def read(self, name: str) -> bytes:
-        """One image as a PPM file."""
+        """One image as a PPM file; raises OSError where it is too large."""
         image = self.pixels[int(name.partition(".")[0])]
+        check_size(image.nbytes)
         header = f"P6 {image.shape[1]} {image.shape[0]} 255\n".encode()
         return header + bytes(image.data)
 
@@ -41,24 +42,23 @@ def open_npz(path: Path) -> NpzSource:
     Raises:
         MsbenchError: not an `.npz`, no `arr_0` in it, or that is not uint8 [N, H, W, 3].
     """
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{ARRAY}.npy") as stream:
-            stored = archive.getinfo(f"{ARRAY}.npy")
-            version = np.lib.format.read_magic(stream)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(stream)
-            header = stream.tell()
-        if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or not all(shape):
-            raise MsbenchError(f"{path}: {ARRAY} is {dtype} {list(shape)}, wanted uint8 [N, H, W, 3]")
-        if fortran or stored.compress_type != zipfile.ZIP_STORED:
-            with np.load(path, allow_pickle=False) as arrays:
-                return NpzSource(arrays[ARRAY])
-        with path.open("rb") as file:
-            file.seek(stored.header_offset + 26)  # where a local header holds the lengths of its name and its extra field
-            lengths = np.frombuffer(file.read(4), "<u2")
-        start = stored.header_offset + 30 + int(lengths.sum()) + header
-        return NpzSource(np.memmap(path, np.uint8, "r", start, shape))
-    except KeyError as error:
-        raise MsbenchError(f"{path} holds no array {ARRAY}: save the samples by np.savez(path, samples)") from error
-    except (OSError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise MsbenchError(f"{path} cannot be read as .npz ({error}): write it again") from error
+    with plugin_boundary(str(path), "reading it as .npz (write it again)"):
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open(f"{ARRAY}.npy") as stream:
+                stored = archive.getinfo(f"{ARRAY}.npy")
+                version = np.lib.format.read_magic(stream)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, fortran, dtype = read(stream)
+                header = stream.tell()
+            if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or not all(shape):
+                raise MsbenchError(f"{path}: {ARRAY} is {dtype} {list(shape)}, wanted uint8 [N, H, W, 3]")
+            if fortran or stored.compress_type != zipfile.ZIP_STORED:
+                with np.load(path, allow_pickle=False) as arrays:
+                    return NpzSource(arrays[ARRAY])
+            with path.open("rb") as file:
+                file.seek(stored.header_offset + 26)  # where a local header holds the lengths of its name and its extra field
+                lengths = np.frombuffer(file.read(4), "<u2")
+            start = stored.header_offset + 30 + int(lengths.sum()) + header
+            return NpzSource(np.memmap(path, np.uint8, "r", start, shape))
+        except KeyError as error:
+            raise MsbenchError(f"{path} holds no array {ARRAY}: save the samples by np.savez(path, samples)") from error

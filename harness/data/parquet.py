@@ -7,12 +7,11 @@ own, else the number of the row. Nothing is opened by that path: an image is the
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -23,7 +22,7 @@ from pyarrow import compute, parquet
 from harness.data.dataset import Dataset, build_dataset
 from harness.data.folder import location_of
 from harness.data.shards import expand
-from harness.data.sources import make_keys, printable
+from harness.data.sources import MAX_BYTES, check_size, make_keys, printable
 from harness.data.types import Entry, Request, Source
 from harness.errors import MsbenchError, plugin_boundary
 from harness.files import cache_dir
@@ -49,7 +48,7 @@ class ParquetSource:
         self._spool: IO[bytes] | None = None
 
     def read(self, name: str) -> bytes:
-        """The image's bytes; raises OSError where its row group is damaged or the row holds none, MsbenchError without room."""
+        """Its bytes; raises OSError where it has none or too many, or its group is damaged, MsbenchError without room."""
         path, column, group, row = self._rows[name]
         with self._lock:
             if (path, group) not in self._places:
@@ -57,6 +56,7 @@ class ParquetSource:
             start, size = self._places[path, group][row]
             if size < 0 or self._spool is None:
                 raise OSError("the row holds no bytes of an image")
+            check_size(size)
             self._spool.seek(start)
             return self._spool.read(size)
 
@@ -64,26 +64,28 @@ class ParquetSource:
         """(start, size) in the spool of every image of a row group; size -1 where there is none."""
         places = []
         try:
-            with parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(32, row_groups=[group], columns=[column]):
-                    places += self._keep(_values(batch, column), path)
-        except pa.ArrowException as error:
+            # Page by page and row by row, so that memory holds one image however large the group is.
+            with parquet.ParquetFile(path, buffer_size=1 << 20) as file:
+                for batch in file.iter_batches(1, row_groups=[group], columns=[column]):
+                    places += [self._keep(image, path) for image in _values(batch, column)]
+        except (pa.ArrowException, LookupError) as error:
             raise OSError(f"row group {group} is damaged ({' '.join(str(error).split())})") from error
         return places
 
-    def _keep(self, images: Sequence[bytes | None], path: Path) -> list[tuple[int, int]]:
+    def _keep(self, image: bytes | None, path: Path) -> tuple[int, int]:
+        size = -1 if image is None else len(image)
         try:
             if self._spool is None:
                 cache_dir().mkdir(parents=True, exist_ok=True)
                 self._spool = tempfile.TemporaryFile(dir=cache_dir())  # noqa: SIM115 (as long as the source)
             end = self._spool.seek(0, os.SEEK_END)
-            self._spool.write(b"".join(filter(None, images)))
-            self._spool.flush()
+            if image and size <= MAX_BYTES:
+                self._spool.write(image)
+                self._spool.flush()
         except OSError as error:
             told = f"cannot keep the images of {path.name} in {cache_dir()} ({error.strerror or error})"
             raise MsbenchError(f"{told}: set MSBENCH_CACHE to a disk with room for the set, or unpack it") from error
-        sizes = [-1 if image is None else len(image) for image in images]
-        return list(zip(itertools.accumulate((max(0, size) for size in sizes), initial=end), sizes, strict=False))
+        return end, size
 
 
 def open_parquet(request: Request) -> Dataset:
@@ -106,8 +108,8 @@ def list_parquet(location: str, request: Request) -> tuple[Source, list[Entry], 
         with plugin_boundary(str(path), "reading it (copy or download it again)"), parquet.ParquetFile(path) as file:
             column, *others = _columns(file.schema_arrow, path)
             table, facts = file.read([one for one in others if one]), file.metadata
-        names += [PurePosixPath(one or "").name for one in _values(table, others[0])]
-        labels += _values(table, others[1])
+            names += [PurePosixPath(one or "").name for one in _values(table, others[0])]
+            labels += _values(table, others[1])
         for group in range(facts.num_row_groups):
             places += [(path, column, group, row) for row in range(facts.row_group(group).num_rows)]
     named = all(names) and len({PurePosixPath(name).stem.casefold() for name in names}) == len(names)
@@ -124,10 +126,11 @@ def list_parquet(location: str, request: Request) -> tuple[Source, list[Entry], 
 def _columns(schema: pa.Schema, path: Path) -> tuple[str, str, str]:
     """Columns of the images' bytes, of their paths and of their labels, in dotted form; the last two may be missing."""
     found: dict[str, tuple[str, str]] = {}
-    for field in schema:
-        inner = {one.name: one.type for one in field.type.fields} if pa.types.is_struct(field.type) else {}
-        if inner.get("bytes", field.type) in (pa.binary(), pa.large_binary()):
-            found[field.name] = (f"{field.name}.bytes", f"{field.name}.path" * ("path" in inner)) if inner else (field.name, "")
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        inner = {one.name: one.type for one in kind.fields} if pa.types.is_struct(kind) else {}
+        if inner.get("bytes", kind) in (pa.binary(), pa.large_binary()):
+            # string, or large_string
+            found[name] = (f"{name}.bytes" if inner else name, f"{name}.path" * str(inner.get("path")).endswith("string"))
     if len(found) != 1 and "image" not in found:
         told = f"several columns of images ({', '.join(found)}): call one image" if found else "no column of images"
         raise MsbenchError(printable(f"{path} has {told}; its columns are {', '.join(schema.names)}"))
@@ -136,17 +139,17 @@ def _columns(schema: pa.Schema, path: Path) -> tuple[str, str, str]:
 
 
 def _values(table: pa.Table | pa.RecordBatch, column: str) -> list[Any]:
-    name, _, inner = column.partition(".")
+    name, _, inner = (column, "", "") if column in table.schema.names else column.rpartition(".")
     values = table.column(name) if name else pa.nulls(table.num_rows)
     return list((compute.struct_field(values, inner) if inner else values).to_pylist())
 
 
 def _files(location: str, request: Request) -> tuple[list[Path], str]:
     """Parquet files that are on this machine now, and where they come from."""
-    if Path(location).expanduser().is_dir():
+    if os.path.isdir(os.path.expanduser(location)):
         location += "/*.parquet"
     hub = _HUB.fullmatch(location)
-    if hub is None or location.endswith(".parquet"):
+    if hub is None or location.partition("#")[0].endswith(".parquet"):
         return expand(location), ""
     split = hub[3] or {"val": "validation"}.get(request.split, request.split)
     wanted = [f"{split}[-./]*parquet", f"*/{split}[-./]*parquet"]

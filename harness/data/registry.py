@@ -53,7 +53,7 @@ def open_dataset(request: Request) -> Dataset:
     kinds = {known.partition(":")[0]: known for known in _KNOWN if ":" in known}
     known = _KNOWN.get(kinds.get(name.partition(":")[0], name) if ":" in name else name)
     if known is None:
-        if "/" in name and Path(name).expanduser().exists():
+        if "/" in name and Path(name).exists():
             raise MsbenchError(f"unknown dataset {name!r}. For the images there write --dataset folder:{name}")
         raise UnknownNameError("dataset", name, _KNOWN)
     return known[1](request)

@@ -7,6 +7,7 @@ several, `#` names one: `wds:DIR/*.tar#input.jpg`), and `.cls` holds the class; 
 from __future__ import annotations
 
 import glob
+import os
 import re
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def expand(pattern: str) -> list[Path]:
     Raises:
         MsbenchError: too many, or one that does not exist.
     """
-    texts = [str(Path(pattern).expanduser())]
+    texts = [os.path.expanduser(pattern)]
     while (brace := re.search(r"\{([^{}]*)\}", texts[0])) and not Path(texts[0]).exists():
         parts = brace[1].split(",")
         if ends := re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", brace[1]):
@@ -74,7 +75,8 @@ def expand(pattern: str) -> list[Path]:
     for text in texts:
         some = [text] if Path(text).exists() else sorted(glob.glob(text))
         if not some:
-            raise MsbenchError(f"no file {text}; in {pattern} write {{000..127}}, {{a,b}} or *")
+            spare = "; # is for repositories of the hub alone" * ("#" in pattern)
+            raise MsbenchError(f"no file {text}; in {pattern} write {{000..127}}, {{a,b}} or *{spare}")
         found |= dict.fromkeys(map(Path, some))
     return list(found)
 

@@ -20,6 +20,8 @@ SAVED_IMAGES = ".msbench-images"
 """file that marks a folder of images saved by msbench"""
 OUTPUT_MARKERS = frozenset({SAVED_IMAGES, "record.json", "sweep.parquet", "state.pt"})
 """files that mark a folder as an output of msbench: saved images, a run, a sweep, a training"""
+MAX_BYTES = 1 << 30
+"""largest file of one image that is read; pixels of 16 bits at the largest resolution take less than half of it"""
 _MAX_KEY = 120  # leaves room for suffixes below the 255 bytes of common file systems
 
 
@@ -31,10 +33,11 @@ class FolderSource:
     """the folder that names are relative to"""
 
     def read(self, name: str) -> bytes:
-        """Bytes of root/name; raises OSError, also for what is no plain file: opening a FIFO would block."""
+        """Bytes of root/name; raises OSError, also for what is no plain file (opening a FIFO would block) or too large."""
         path = self.root / name
         if not stat.S_ISREG(path.stat().st_mode):
             raise OSError("a FIFO, socket or device, not a file")
+        check_size(path.stat().st_size)
         return path.read_bytes()
 
 
@@ -46,17 +49,24 @@ class TarSource:
     """member name -> (its tar, offset of its data, size), or why it has no data"""
 
     def read(self, name: str) -> bytes:
-        """Bytes of one member; raises OSError where it is a link or device, or the tar has shrunk or gone."""
+        """Bytes of one member; raises OSError where it is a link, a device or too large, or the tar has shrunk or gone."""
         member = self.members[name]
         if isinstance(member, str):
             raise OSError(member)
         path, offset, size = member
+        check_size(size)
         with path.open("rb") as stream:
             stream.seek(offset)
             data = stream.read(size)
         if len(data) != size:
             raise OSError(f"{path} ends inside {name}")
         return data
+
+
+def check_size(size: int) -> None:
+    """Raise OSError for the file of an image that has too many bytes to be read into memory."""
+    if size > MAX_BYTES:
+        raise OSError(f"{size:,} bytes, and of an image at most {MAX_BYTES:,} are read")
 
 
 def printable(text: str) -> str:

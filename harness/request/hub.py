@@ -6,6 +6,7 @@ reading them runs no code.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,13 +25,15 @@ def written(place: Path | None) -> Path | str | None:
 
 
 def fetch(place: str, offline: bool = False) -> tuple[str, str]:
-    """Where a file lies on this machine now, and its place with the commit as revision; a path is both itself.
+    """Where a file lies on this machine now, and its place with the commit as revision.
+
+    A path is both itself, in the first its `~` written out.
 
     Raises:
         MsbenchError: of the hub, and not to be had: the message says why, and what to do.
     """
     if not _HUB.match(place):
-        return place, place
+        return os.path.expanduser(place), place
     parts = _FILE.fullmatch(_HUB.sub("", place))
     place = _HUB.sub("hf://", place)
     if parts is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -54,7 +55,7 @@ def build(options: DecoderOptions) -> Decoder:
 def find_file(location: str) -> tuple[Path, str]:
     """The file of FILE.py or FILE.py:ATTRIBUTE, and the attribute or ""; raises `MsbenchError` where it is not there."""
     place, _, attribute = (location, "", "") if location.endswith(".py") else location.rpartition(":")
-    path = Path(place).expanduser()
+    path = Path(os.path.expanduser(place))
     if not path.is_file():
         raise MsbenchError(f"decoder {location}: there is no file {path}")
     return path, attribute

@@ -74,7 +74,7 @@ class DecoderRequest:
 
     def options(self, device: torch.device, dtype: torch.dtype, offline: bool = False, resolution: int = 0) -> DecoderOptions:
         """What its factory is given; `dtype` counts where the row names none."""
-        checkpoint = self.checkpoint and Path(fetch(str(self.checkpoint), offline)[0]).expanduser()
+        checkpoint = self.checkpoint and Path(fetch(str(self.checkpoint), offline)[0])
         own_dtype = dtype if self.dtype is None else DTYPES[self.dtype]
         sizes = self.steps, self.scales, self.weights or "trained", self.preset
         return DecoderOptions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -126,10 +127,11 @@ def _fetch(infos: Sequence[WeightsInfo], *, offline: bool, report: Report) -> li
         if status.state != "ok":
             absent.append(info)
             if offline:
-                raise MsbenchError(
-                    f"the weights {info.name!r} are {status.state} in {status.path} ({status.detail}) and fetching is off; "
-                    f"run `msbench weights fetch` where there is a network"
-                )
+                place = next(one for one in status.path.parents if one.exists())
+                told = f"the weights {info.name!r} are {status.state} in {status.path} ({status.detail}) and fetching is off"
+                if not (place.is_dir() and os.access(place, os.W_OK)):
+                    raise MsbenchError(f"{told}; {place} is a file or read-only: set MSBENCH_CACHE to another folder")
+                raise MsbenchError(f"{told}; run `msbench weights fetch` where there is a network")
     if absent:
         with _writable(cache_dir() / "weights") as folder:
             for info in absent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import re
@@ -27,7 +28,7 @@ from decoders.training.train import run_training
 from harness.cli import app
 from harness.errors import MsbenchError
 from harness.files import LOCK, folder_lock, sha256_file
-from tests.decoders.test_train import Lab, lab, refused, silent  # noqa: F401 (a fixture)
+from tests.decoders.test_train import TINY, Lab, StubLpips, lab, refused, silent  # noqa: F401 (a fixture)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -152,6 +153,47 @@ def test_finished_and_unfinished_work_is_never_replaced(lab: Lab) -> None:  # no
     target.write_bytes(b"that of three steps")
     run_training(again(request, steps=4), silent, None)
     assert sha256_file(target) == longer[target.name]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("[enforce fail at inline_container.cc:672] ."), OSError(errno.ENOSPC, "full")])
+def test_a_full_disk_is_one_line_and_keeps_what_was_saved(
+    lab: Lab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    def full(content: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise error
+
+    request = lab.request("vae")
+    monkeypatch.setattr(torch, "save", full)
+    words = rf"{request.output} is full: make room, then --resume$"
+    fresh = replace(request, config=replace(request.config, log_every=99))
+    with pytest.raises(MsbenchError, match=words):
+        run_training(fresh, silent, None)
+    assert not request.output.exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(train_module, "Lpips", StubLpips)
+    monkeypatch.setattr(build_module, "size_preset", lambda name: TINY)
+    run_training(stopped(request), silent, None)
+    before = contents(request.output)[STATE]
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(MsbenchError, match=words):
+        run_training(again(request), silent, None)
+    assert contents(request.output)[STATE] == before
+    assert not [path for path in request.output.iterdir() if path.name.startswith(".")]
+
+
+def test_too_few_images_leave_no_folder(lab: Lab) -> None:  # noqa: F811
+    request = lab.request("vae")
+    few = replace(request, data=replace(request.data, max_samples=3))
+    with pytest.raises(MsbenchError, match="3 usable images"):
+        run_training(few, silent, None)
+    assert not few.output.exists()
+    few.output.mkdir(parents=True)
+    with pytest.raises(MsbenchError, match="3 usable images"):
+        run_training(few, silent, None)
+    assert not [*few.output.iterdir()]  # one that was there before stays
 
 
 def test_two_trainings_do_not_share_a_folder(lab: Lab) -> None:  # noqa: F811

@@ -63,6 +63,9 @@ def test_later_settings_win_and_all_are_applied() -> None:
 
 def test_real_configs_take_settings() -> None:
     assert apply_settings("denoiser", DenoiserConfig(), ["denoiser.width=96"]).widths == (96, 96, 96)
+    assert apply_settings("denoiser", DenoiserConfig(), ["denoiser.widths=96,8"]).widths == (96, 8)
+    with pytest.raises(MsbenchError, match="at most 16 items"):
+        apply_settings("denoiser", DenoiserConfig(), [f"denoiser.depths={','.join('1' * 17)}"])
     assert apply_settings("train", TrainConfig(), ["train.learning_rate=1e-3"]).learning_rate == 1e-3
 
 

@@ -19,6 +19,8 @@ import pickle
 import struct
 import tarfile
 import time
+import warnings
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -33,8 +35,11 @@ from PIL import Image
 from pyarrow import parquet
 from typer.testing import CliRunner
 
+import harness.cli
 from decoders.training.data import load_training_images, map_array
+from decoders.training.state import load_state
 from harness.cli import app
+from harness.data.images import image_size
 from harness.data.registry import open_dataset
 from harness.data.types import Request
 from harness.environment import Start
@@ -91,7 +96,7 @@ CONTENTS: dict[str, tuple[bytes, str]] = {
     "bomb of 10 gigapixels": (png(100_000, 100_000), "too large"),
     "rows that are not there": (png(64, 64), "damaged"),
     "no pixel at all": (png(0, 48), "damaged|not an image"),
-    "too small": (saved(photo(31)), "too small: 31x31"),
+    "too small": (saved(photo(31)), "too small: 31x31, the short side must be 32 or more"),
     "one row of pixels": (saved(Image.new("RGB", (5000, 1))), "too small"),
     "floating-point pixels": (saved(FLOAT, "TIFF"), "white"),
     "32-bit pixels": (saved(WIDE, "TIFF"), "white"),
@@ -124,6 +129,7 @@ SPECIAL: dict[str, tuple[Build, str]] = {
     "link to nothing": (lambda p: p.symlink_to("nowhere"), "No such file"),
     "link to itself": (lambda p: p.symlink_to(p.name), "symbolic links"),
     "FIFO": (os.mkfifo, "FIFO"),
+    "hole of 100 GiB": (lambda p: (p.touch(), os.truncate(p, 100 << 30)), "107,374,182,400 bytes"),
     "link to a device": (lambda p: p.symlink_to("/dev/zero"), "device"),
     "link to a file of the system": (lambda p: p.symlink_to("/etc/passwd"), "not an image"),
     "hard link": (lambda p: (p.parent / "n00.png").write_bytes(PNG) and p.hardlink_to(p.parent / "n00.png"), USED),
@@ -164,6 +170,56 @@ def test_what_is_no_plain_file(images: Path, name: str) -> None:  # noqa: F811
     build, reason = SPECIAL[name]
     build(images / "odd.png")
     counted(images, reason, 10)
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "wds", "parquet", "npz"])
+def test_an_image_of_too_many_bytes_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    big = saved(photo(200))
+    for module in ("sources", "parquet"):
+        monkeypatch.setattr(f"harness.data.{module}.MAX_BYTES", len(big) - 1)
+    members = [("0.png", PNG), ("1.png", big), ("2.png", PNG)]
+    if kind == "folder":
+        for name, data in members:
+            written(tmp_path / name, data)
+    builds: dict[str, Callable[[], str]] = {
+        "folder": lambda: f"folder:{tmp_path}",
+        "tar": lambda: f"folder:{tar(tmp_path / 'x.tar', *members)}",
+        "wds": lambda: f"wds:{tar(tmp_path / 'x.tar', *members)}",
+        "parquet": lambda: f"hf:{rows(tmp_path / 'x.parquet', [data for _, data in members])}",
+        "npz": lambda: f"folder:{array(tmp_path / 'x.npz', np.zeros((3, 200, 201, 3), np.uint8))}",
+    }
+    dataset = open_dataset(Request(builds[kind](), resolution=32))
+    every = kind == "npz"
+    assert len(list(dataset)) == (0 if every else 2)
+    size = 200 * 201 * 3 if every else len(big)
+    assert {one.reason for one in dataset.skipped} == {
+        f"cannot be read: {size:,} bytes, and of an image at most {len(big) - 1:,} are read"
+    }
+
+
+@pytest.mark.parametrize("path", [7, b"a/b.png", b"\xff.png", "a/b.png", None])
+@pytest.mark.parametrize("name", ["image", "my.image", "my.own.image"])
+def test_columns_of_any_name_with_paths_of_any_kind(tmp_path: Path, name: str, path: Any) -> None:
+    column = pa.array([{"bytes": PNG, "path": path}])
+    dataset = open_dataset(Request(f"hf:{rows(tmp_path / 'x.parquet', column, name)}", resolution=32))
+    assert [example.key for example in dataset] == ["b" if path == "a/b.png" else "000000"]
+
+
+def test_libraries_do_not_warn_on_stderr(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def command(prog_name: str) -> None:
+        image_size(png(10_000, 10_000))  # more pixels than Pillow likes
+        with pytest.raises(MsbenchError, match="not a readable run state"):
+            load_state(tmp_path / "state.pt", "", 1)
+        warnings.warn("of a decoder", stacklevel=1)
+
+    (tmp_path / "state.pt").write_bytes(pickle.dumps({}))
+    for name in ("open_streams", "keep_freed_memory"):
+        monkeypatch.setattr(harness.cli, name, lambda: None)
+    monkeypatch.setattr(harness.cli, "app", command)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        harness.cli.main()
+    assert [str(one.message) for one in found] == ["of a decoder"]
 
 
 # --- the command line ------------------------------------------------------------------------------------------------------
@@ -236,6 +292,30 @@ def written(path: Path, data: bytes) -> str:
     return str(path)
 
 
+def npy(path: Path, says: str) -> str:
+    """Samples whose header says this."""
+    text = says.encode() + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("arr_0.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(4096))
+    return str(path)
+
+
+def twice(path: Path) -> str:
+    """Two columns of one name."""
+    parquet.write_table(pa.table([[PNG], [PNG]], names=["image", "image"]), path)
+    return str(path)
+
+
+def not_utf8(path: Path, name: str) -> str:
+    """A column of text that is none, beside images."""
+    text = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
+    columns = {"image": pa.StructArray.from_arrays([pa.array([PNG]), text], ["bytes", "path"])}
+    parquet.write_table(pa.table(columns if name == "path" else {"image": [PNG], name: text}), path)
+    return str(path)
+
+
+BRACKET = "{'descr': ((("
+SHAPED = "{'descr': '|u1', 'fortran_order': False, 'shape': (%s, 32, 32, 3)}"
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 DATASETS: dict[str, tuple[Callable[[Path], str], str]] = {
     "no such folder": (lambda p: f"folder:{p / 'no'}", "does not exist"),
@@ -248,8 +328,20 @@ DATASETS: dict[str, tuple[Callable[[Path], str], str]] = {
     "samples that are pickles": (lambda p: f"folder:{array(p / 'x.npz', np.array([Evil(p / 'ran')]))}", "arr_0 is object"),
     "samples cut": (
         lambda p: f"folder:{array(p / 'x.npz', np.zeros((9, 32, 32, 3), np.uint8), 999)}",
-        "cannot be read as .npz",
+        "reading it as .npz (write it again) raised BadZipFile",
     ),
+    "samples of an open bracket": (lambda p: f"folder:{npy(p / 'x.npz', BRACKET)}", "raised TokenError"),
+    "samples of a negative number": (lambda p: f"folder:{npy(p / 'x.npz', SHAPED % '-1')}", "raised OverflowError"),
+    "samples beyond count": (lambda p: f"folder:{npy(p / 'x.npz', SHAPED % (2**63 - 1))}", "reading it as .npz"),
+    "samples of a truth": (lambda p: f"folder:{npy(p / 'x.npz', SHAPED % True)}", "raised TypeError"),
+    "a home of nobody": (lambda p: "folder:~nosuchuser/x", "~nosuchuser/x does not exist"),
+    "shards of nobody": (lambda p: "wds:~nosuchuser/x.tar", "no file ~nosuchuser/x.tar"),
+    "parquet of nobody": (lambda p: "hf:~nosuchuser/x.parquet", "no file ~nosuchuser/x.parquet"),
+    "two columns of images": (lambda p: f"hf:{twice(p / 'x.parquet')}", 'image" exists 2 times'),
+    "labels that are no text": (lambda p: f"hf:{not_utf8(p / 'x.parquet', 'label')}", "raised UnicodeDecodeError"),
+    "paths that are no text": (lambda p: f"hf:{not_utf8(p / 'x.parquet', 'path')}", "raised UnicodeDecodeError"),
+    "a split of files": (lambda p: f"hf:{p}/*.parquet#validation", "# is for repositories of the hub alone"),
+    "a split of one file": (lambda p: "hf:data/x.parquet#validation", "# is for repositories of the hub alone"),
     "no tar of the pattern": (lambda p: f"wds:{p}/*.tar", "no file"),
     "a shard that is missing": (lambda p: f"wds:{tar(p / 'x-0.tar', ('a.png', PNG))[:-5]}{{0..1}}.tar", "no file"),
     "a shard cut": (
@@ -298,6 +390,19 @@ def test_a_set_that_cannot_be_read_is_refused(tmp_path: Path, name: str) -> None
     place.mkdir()
     refused(tmp_path, words, "--decoder", "identity", "--dataset", build(place))
     assert not (place / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("decoder", "words"),
+    [
+        ("vae@checkpoint=~nosuchuser/x.safetensors", "no checkpoint at ~nosuchuser/x.safetensors"),
+        ("direct@encoder=~nosuchuser/x.safetensors", "~nosuchuser/x.safetensors"),
+        ("~nosuchuser/x.py", "there is no file ~nosuchuser/x.py"),
+        ("images:~nosuchuser/x", "~nosuchuser/x does not exist"),
+    ],
+)
+def test_a_decoder_in_the_home_of_nobody_is_refused(images: Path, tmp_path: Path, decoder: str, words: str) -> None:  # noqa: F811
+    refused(tmp_path, words, "--decoder", decoder, "--dataset", f"folder:{images}")
 
 
 def test_paths_in_archives_are_names_and_nothing_more(tmp_path: Path) -> None:

@@ -102,6 +102,10 @@ def test_a_cache_that_cannot_be_written_is_one_line(
     with pytest.raises(MsbenchError, match=r"^cannot keep weights in .*cache.*MSBENCH_CACHE[^\n]*$"):
         weights.fetch(["lpips-alex"])
     assert {status.state for status in weights.verify()} == {"missing"}
+    if fault != "full":
+        monkeypatch.setattr(os, "access", lambda path, mode: fault != "read-only")
+        with pytest.raises(MsbenchError, match=r"is a file or read-only: set MSBENCH_CACHE[^\n]*$"):
+            weights.load("lpips-alex", offline=True)
 
 
 @pytest.mark.parametrize("damage", ["flipped bit", "cut short"])

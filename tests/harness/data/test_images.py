@@ -221,8 +221,10 @@ def test_halving_then_bicubic():
 
 
 def test_upsampling_is_refused_unless_allowed(picture):
-    with pytest.raises(ImageError, match="too small: 40x20"):
+    with pytest.raises(ImageError, match=r"too small: 40x20, the short side must be 32 or more$"):
         center_crop(picture(40, 20), 32, False)
+    with pytest.raises(ImageError, match=r"too small: 60x40, the short side must be 48 or more \(--resolution 40 takes it\)$"):
+        center_crop(picture(60, 40), 48, False)
     assert center_crop(picture(40, 20), 32, True).shape == (32, 32, 3)
     with pytest.raises(ImageError, match="elongated"):
         center_crop(Image.new("RGB", (60000, 1)), 256, True)
