@@ -151,4 +151,4 @@ def features_dir() -> Path | None:
     chosen = os.environ.get("MSBENCH_FEATURES")
     if chosen == "off":
         return None
-    return Path(chosen).expanduser() if chosen else cache_dir() / "features"
+    return Path(os.path.expanduser(chosen)) if chosen else cache_dir() / "features"
