@@ -40,6 +40,8 @@ def report_command(
     write_text(output, render(document["about"], document, ("table.js", "report.js")))
     pictures, size, verdict = document["images"], output.stat().st_size, "".join(document["verdict"])
     shown = f"{len(pictures['keys'])} of {pictures['n']:,} images" if "keys" in pictures else "no images"
+    for warning in document["warnings"]:
+        say(f"warning: {warning}", stderr=True)
     say(verdict, as_json)
     say(f"{output}: {size / 1e6:.1f} MB, {shown}", as_json)
     if as_json:

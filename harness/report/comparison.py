@@ -81,7 +81,7 @@ def sentence(comparison: Comparison) -> list[str]:
         shown = [one for one in figures([first]) if one.key in METRICS and METRICS[one.key].headline]
         values = ", ".join(f"{one.title} {one.text(value)}" for one in shown if (value := one.value(first)) is not None)
         clauses = [f"{_named(first['label'])} has {values}; it is held against no other row"]
-    base = f", held against {_named(*bases)} by paired differences" if len(bases) == 1 else ""
+    base = f", held against {_named(*bases)} by paired differences" if len(bases) == 1 and equal else ""
     late = " (margins chosen after the runs)" * comparison.margins_after
     return f"On {first['n']:,} images of {visible(first['dataset'])}{base}: {'; '.join(clauses)}{late}.".split("\0")
 

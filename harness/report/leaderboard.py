@@ -48,6 +48,8 @@ class Entry:
     """what `msbench verify` said of this very file, in words and counts; "not checked" where it said nothing"""
     provenance: tuple[Table, ...]
     """where its rows come from"""
+    sha256: str
+    """of its file"""
 
 
 def read_entries(folders: Sequence[Path]) -> tuple[list[Entry], Unread]:
@@ -68,7 +70,10 @@ def read_entries(folders: Sequence[Path]) -> tuple[list[Entry], Unread]:
     for path, place in found.items():
         try:
             with plugin_boundary(place, "reading it"):
-                entries.append(_entry(path, place))
+                entry = _entry(path, place)
+                if same := next((one.place for one in entries if one.sha256 == entry.sha256), None):
+                    raise MsbenchError(f"{place} is the same record as {same}")
+                entries.append(entry)
         except MsbenchError as error:
             unread.append((place, str(error).replace(str(path.parent), place)))
     if not (entries or unread):
@@ -84,6 +89,10 @@ def _entry(path: Path, place: str) -> Entry:
     data = record.data
     if data.status != "complete":
         raise MsbenchError(f"{place}: its status is {data.status}, not complete")
+    for one, name in ((row, metric) for row in data.results for metric in row.intervals):
+        (low, high), value = one.intervals[name], one.metrics[name]
+        if value is None or not low - 1e-6 <= value <= high + 1e-6:
+            raise MsbenchError(f"{place}: {name} of {one.label} lies outside its own interval: the record was edited")
     name = shown_dataset(data.dataset.info.name)
     facts = replace(data.dataset, info=replace(data.dataset.info, name=name))
     results = tuple(replace(row, dataset=name) for row in data.results)
@@ -92,7 +101,7 @@ def _entry(path: Path, place: str) -> Entry:
     told = [("check", check), ("record.json, SHA-256", sha256), ("made by", record.provenance().replace("`", ""))]
     own = listing(("fact", "value"), told, place, wrap=("value",))
     rows = [(row.label, 0, row) for row in results]
-    entry = Entry(record, basis(record), place, check, (own, *provenance_tables([(record, None)], rows)))
+    entry = Entry(record, basis(record), place, check, (own, *provenance_tables([(record, None)], rows)), sha256)
     _table([entry], [entry])
     return entry
 
@@ -136,7 +145,8 @@ def _table(group: Sequence[Entry], entries: Sequence[Entry]) -> dict[str, Any]:
     labels = Counter(row.label for entry in group for row in entry.record.data.results)
     apart = any(side_by_side(group[0].basis, entry.basis).times for entry in group)
     times: dict[str, Any] = {"ms_per_image": {}, "peak_memory_mb": None} if apart else {}
-    title = f"{info.name}, {info.resolution} px, n = {data.dataset.n_samples.effective:,}, protocol {data.protocol_hash}"
+    size = f"{info.resolution} px" if info.resolution else "native sizes"
+    title = f"{info.name}, {size}, n = {data.dataset.n_samples.effective:,}, protocol {data.protocol_hash}"
     rows, filters = list[dict[str, Any]](), list[dict[str, Any]]()
     for entry in group:
         device = visible(f"{entry.basis.timing['device']}: {entry.basis.timing['processor']}")

@@ -74,7 +74,7 @@ class Row:
         """
         folder = self.images / group if group else image_folder(self.images, self.run, self.result.label, self.seed)
         if not (path := folder / f"{key}.png").is_file():
-            raise MsbenchError(f"no saved image {path}: run again with --save-images")
+            raise MsbenchError(f"no saved image {path}: --images names another run's folder, or run again with --save-images")
         return read_png(path)
 
 

@@ -376,7 +376,6 @@ const sections = [
   ...plots(),
   section("images", "Images", ...(data.images.reason ? [make("p", {}, data.images.reason)] : browser(data.images))),
   section("provenance", "Environment and provenance",
-    ...(data.warnings.length ? [make("h3", {}, "Warnings"), make("ul", { class: "notes" }, ...data.warnings.map(line => make("li", {}, line)))] : []),
     ...data.provenance.map(makeTable),
     make("p", { class: "quiet" }, `Made by ${data.made}. The file is whole: it fetches nothing.`)),
 ];
@@ -385,5 +384,6 @@ const sections = [
   make("header", {},
     make("h1", {}, data.about),
     make("p", { class: "verdict" }, ...data.verdict.map((text, at) => (at % 2 ? make("b", {}, text) : text))),
+    data.warnings.length ? make("ul", { class: "notes", "aria-label": "Warnings" }, ...data.warnings.map(line => make("li", {}, line))) : null,
     make("nav", { "aria-label": "Sections" }, ...sections.map(one => make("a", { href: `#${one.id}` }, one.querySelector("h2").textContent)))),
   ...sections);

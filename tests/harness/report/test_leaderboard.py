@@ -209,6 +209,11 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path, make
     spoilt(runs / "odd machine", record, environment={**record.data.environment, "git": "main"})
     spoilt(runs / "no details", record, decoders={})
     spoilt(runs / "no protocol", record, protocol=None)
+    spoilt(runs / "other hash", record, protocol_hash="deadbeefdeadbeef")
+    (runs / "twice").mkdir()
+    (runs / "twice" / "record.json").write_bytes((runs / "good" / "record.json").read_bytes())
+    praised = replace(record.data.results[0], metrics={"psnr": 99.0}, intervals={"psnr": (20.0, 22.0)})
+    write_record(runs / "praised", replace(record.data, results=(praised,)))
     (runs / "bytes").mkdir()
     (runs / "bytes" / "record.json").write_bytes(b"\xff\xfe")
     (runs / "linked").mkdir()
@@ -222,8 +227,15 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path, make
     reasons = document["unread"]
     assert document["records"] == 1
     assert set(reasons) == {
-        f"runs/{name}" for name in ("running", "shard", "no machine", "odd machine", "no details", "no protocol", "bytes")
+        f"runs/{name}"
+        for name in (
+            *("running", "shard", "no machine", "odd machine", "no details", "no protocol", "bytes"),
+            *("other hash", "twice", "praised"),
+        )
     }
+    assert "is the same record as runs/good" in reasons["runs/twice"]
+    assert "psnr of vae lies outside its own interval" in reasons["runs/praised"]
+    assert "protocol_hash is not that of its protocol" in reasons["runs/other hash"]
     assert "its status is running" in reasons["runs/running"]
     assert "protocol: Field required" in reasons["runs/no protocol"]
     assert all(f"warning: {place} is left out: " in done.stderr for place in reasons)

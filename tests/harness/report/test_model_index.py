@@ -78,7 +78,10 @@ def test_a_hostile_label_stays_one_text(tmp_path: Path, make_run: MakeRun) -> No
         ({"partial": True}, "60 images of a set of more"),
         ({"changes": {"status": "shard"}}, "its status is shard"),
         ({"changes": {"status": "quality"}}, "its status is quality"),
-        ({"changes": {"protocol": Protocol(latent_noise=0.1)}}, "noise was added to its latents"),
+        (
+            {"changes": {"protocol": (noisy := Protocol(latent_noise=0.1)), "protocol_hash": noisy.hash()}},
+            "noise was added to its latents",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
