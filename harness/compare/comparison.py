@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UnknownNameError
+from harness.errors import MsbenchError, UnknownNameError
 from harness.record.protocol import FINISHED
 from harness.record.record import Record, plain
 from harness.record.run import other_version
@@ -56,8 +56,10 @@ class Fit:
 
 
 def basis(record: Record) -> Basis:
-    """What a run's figures rest on."""
+    """What a run's figures rest on; raises `MsbenchError` where the protocol is not the one that its hash is of."""
     data, facts = record.data, record.data.environment
+    if data.protocol_hash != data.protocol.hash():
+        raise MsbenchError(f"{record.folder}: protocol_hash is not that of its protocol: the record was edited; run it again")
     on_gpu = data.setting.device.startswith("cuda")
     # mps names no GPU, and its chip is the processor
     processor = [gpu["name"] for gpu in facts["gpus"]] if on_gpu else facts["cpu_model"]  # type: ignore[union-attr,call-overload,index]

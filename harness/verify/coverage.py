@@ -19,7 +19,7 @@ _REASONS = (
     (r"noise\.seeds", "no run opens whose samples have other seeds"),
     (r"details\.source_sha256", "the decoder's own file, which may have changed since"),
     (r"\.cost\.|memory|seconds|timing|\.noise\.|clamped|batch_dependence", _OF_ITS_MOMENT),
-    (r"original|classes|n_available|selected|label|resolution|source_sha256", "needs the dataset"),
+    (r"original|classes|n_available|selected|label|resolution|source_sha256|keys_sha256", "needs the dataset"),
     (r"^rate|codebook", "needs the code of each image, which no run keeps"),
     (r"reference_sha256", "needs the saved reference images"),
 )
