@@ -23,8 +23,8 @@ from harness.environment import keep_freed_memory, msbench_version
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a check failed (check, compare --fail-on-regression, doctor, leaderboard, speed, verify, weights "
     "verify); 2 bad input, or a file, decoder or memory that fails; 3 a fault of msbench itself, its traceback in a file it "
-    "names; 75 told to end (SIGTERM): started again, with --resume where a command has it, it goes on; 130 interrupted; 141 "
-    "the output's reader has gone."
+    "names; 75 told to end (SIGTERM), 130 interrupted: with --resume, where there is one, it goes on; 141 the output's reader "
+    "has gone."
 )
 
 app = typer.Typer(
