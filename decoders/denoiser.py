@@ -7,9 +7,10 @@ the second grid, the latents' own (f = 8). Latents are projected once per image 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,15 @@ def _sinusoid(value: Tensor, width: int) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
+class Condition(NamedTuple):
+    """What one scale sees of the latents, made once per image."""
+
+    features: Tensor
+    """added to the first block's input, [B, width, h/2^j, w/2^j] with j = K-1-k"""
+    image: Tensor | None
+    """the scale's linear image, [B, 3, f·h/2^j, f·w/2^j]; None without a linear path"""
+
+
 class Denoiser(nn.Module):
     """Predicts the clean image of a scale, or the velocity towards it, from a noisy one."""
 
@@ -103,31 +113,23 @@ class Denoiser(nn.Module):
         set_linear(self.linear, weight, bias)
         zero(self.head)
 
-    def project(self, latents: Tensor) -> list[Tensor]:
-        """The once-per-image part: latents [B, C, h, w] -> one condition per scale, coarse to fine.
+    def project(self, latents: Tensor) -> list[Condition]:
+        """The once-per-image part: latents [B, C, h, w], sides multiples of 2^(K-1) -> a condition a scale, coarse to fine."""
+        return self._conditions(latents, range(self.config.scales))
 
-        Entry k is [B, width, h/2^j, w/2^j], j = K-1-k; h and w must be multiples of 2^(K-1). With a linear path its last 3f²
-        channels are the cells of the scale's linear image.
-        """
-        features = self.latent_block(self.latent_stem(latents))
-        return [self._condition(latents, features, scale) for scale in range(self.config.scales)]
-
-    def project_scale(self, latents: Tensor, scale: int) -> Tensor:
+    def project_scale(self, latents: Tensor, scale: int) -> Condition:
         """Entry `scale` of `project` alone, for training one scale."""
-        return self._condition(latents, self.latent_block(self.latent_stem(latents)), scale)
+        return self._conditions(latents, [scale])[0]
 
-    def linear_image(self, latents: Tensor, scale: int) -> Tensor:
-        """What the linear path makes of latents [B, C, h, w] at a scale: [B, 3, f·h/2^j, f·w/2^j], 2×2 means of the finest."""
-        assert self.linear is not None
-        image = F.pixel_shuffle(self.linear(latents), self.config.down_factor)
+    def _conditions(self, latents: Tensor, scales: Sequence[int]) -> list[Condition]:
+        features = self.latent_block(self.latent_stem(latents))
+        finest = None if self.linear is None else F.pixel_shuffle(self.linear(latents), self.config.down_factor)
+        return [Condition(self._fold(features, scale), self._image(finest, scale)) for scale in scales]
+
+    def _image(self, finest: Tensor | None, scale: int) -> Tensor | None:
+        """The linear image of a scale: means of 2×2, 4×4, … pixels of the finest one."""
         shrink = self.config.scales - 1 - scale
-        return F.avg_pool2d(image, 2**shrink) if shrink else image
-
-    def _condition(self, latents: Tensor, features: Tensor, scale: int) -> Tensor:
-        folded = self._fold(features, scale)
-        if self.linear is None:
-            return folded
-        return torch.cat([folded, F.pixel_unshuffle(self.linear_image(latents, scale), self.config.down_factor)], dim=1)
+        return finest if finest is None or not shrink else F.avg_pool2d(finest, 2**shrink)
 
     def _fold(self, features: Tensor, scale: int) -> Tensor:
         j = self.config.scales - 1 - scale
@@ -136,7 +138,7 @@ class Denoiser(nn.Module):
         weight = fold.weight.reshape(-1, self.config.latent_width, side, side)
         return F.conv2d(features, weight, fold.bias, stride=side)
 
-    def forward(self, x: Tensor, condition: Tensor, scale: int, time: Tensor, corruption: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Condition, scale: int, time: Tensor, corruption: Tensor) -> Tensor:
         """Prediction of one scale: its clean image or its velocity, whichever `config.prediction` says.
 
         Args:
@@ -154,10 +156,6 @@ class Denoiser(nn.Module):
         embedding = embedding + self.corruption(_sinusoid(corruption, config.embedding).to(x.dtype))
         parts = self.modulation(F.silu(embedding))[:, :, None, None].split([2 * w for w in self._modulated], dim=1)
         modulations = iter([part.chunk(2, dim=1) for part in parts])
-        linear = None
-        if self.linear is not None:
-            cells = 3 * config.down_factor**2
-            condition, linear = condition[:, :-cells], condition[:, -cells:]
         h = self.stem(F.pixel_unshuffle(x, config.patch))
         skips: list[Tensor] = []
         for level, blocks in enumerate(self.down_blocks):
@@ -165,7 +163,7 @@ class Denoiser(nn.Module):
                 skips.append(h)
                 h = self.downs[level - 1](h)
             if level == config.latent_level():
-                h = h + condition
+                h = h + condition.features
             for block in blocks:  # type: ignore[attr-defined]
                 h = block(h, next(modulations))
         for level in reversed(range(len(self.up_blocks))):
@@ -174,4 +172,4 @@ class Denoiser(nn.Module):
             for block in self.up_blocks[level]:  # type: ignore[attr-defined]
                 h = block(h, next(modulations))
         image = F.pixel_shuffle(self.head(F.silu(self.norm(h))), config.patch)
-        return image if linear is None else image + F.pixel_shuffle(linear, config.down_factor)
+        return image if condition.image is None else image + condition.image

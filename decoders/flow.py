@@ -178,16 +178,16 @@ class PyramidFlow:
         U(x) carries each noise value four times over; n has mean zero in every 2×2 block, so the sum is exactly white.
         `previous` [B, 3, h, w] at noise σ, `white` N(0, 1) [B, 3, 2h, 2w] -> [B, 3, 2h, 2w] at noise 2σ/(1+σ).
         """
-        detail = math.sqrt(4.0 / 3.0) * (white - double(halve(white)))
-        return (double(previous) + math.sqrt(3.0) * sigma * detail) / (1.0 + sigma)
+        detail = (white - double(halve(white))).mul_(math.sqrt(4.0 / 3.0))
+        return double(previous).add_(detail.mul_(math.sqrt(3.0) * sigma)).div_(1.0 + sigma)
 
     def velocity(self, scale: int, x: Tensor, estimate: Tensor, time: Tensor) -> Tensor:
         tau = time[:, None, None, None]
         e, a = self.end_noise(scale), self.start_noise(scale)
         # The coarse part of the start cancels where a = 1 (scale 0), whatever D and U are.
-        coarse = (1.0 - a) * double(halve(estimate)) if scale > 0 else 0.0
-        noise = (x - (1.0 - tau) * coarse - tau * (1.0 - e) * estimate) / ((1.0 - tau) * a + tau * e)
-        return (1.0 - e) * estimate + e * noise - coarse - a * noise
+        coarse = double((1.0 - a) * halve(estimate)) if scale > 0 else torch.zeros((), device=x.device)
+        noise = (x - (1.0 - tau) * coarse).sub_(tau * (1.0 - e) * estimate).div_((1.0 - tau) * a + tau * e)
+        return ((1.0 - e) * estimate).add_(e * noise).sub_(coarse).sub_(a * noise)
 
     def estimate(self, scale: int, x: Tensor, velocity: Tensor, time: Tensor) -> Tensor:
         tau = time[:, None, None, None]

@@ -75,6 +75,7 @@ class DiffusionDecoder:
         self.flow = make_flow(flow, denoiser.config.scales)
         self.encoder = encoder
         self.denoiser = _placed(denoiser, options)
+        self.sample = sample
         self.parts: Parts | None = None
         self.dtype = options.dtype
 
@@ -97,12 +98,15 @@ class DiffusionDecoder:
             mean, std = self.encoder.moments
             latents = (latents - mean) / std
         padded = pad_to_multiple(latents.to(self.dtype), 2 ** (self.flow.scales - 1))
-        return sample(self.denoiser, self.flow, padded, self.steps, noise, on_scale, self.parts)[..., :height, :width]
+        return self.sample(self.denoiser, self.flow, padded, self.steps, noise, on_scale, self.parts)[..., :height, :width]
 
     def compiled(self, compiler: Compiler) -> Decoder:
-        """See `Compilable.compiled`: one step, a scale's start with its noise, and the projection of the latents."""
+        """See `Compilable.compiled`: all of it with one step a scale; else a step, a scale's start and the projection."""
         decoder = copy.copy(self)
-        decoder.parts = Parts(compiler(self.denoiser.project), compiler(begin), compiler(integrate))
+        if max(self.steps) == 1:
+            decoder.sample = compiler(sample)
+        else:
+            decoder.parts = Parts(compiler(self.denoiser.project), compiler(begin), compiler(integrate))
         return decoder
 
 

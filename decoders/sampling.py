@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decoders.denoiser import Denoiser
+from decoders.denoiser import Condition, Denoiser
 from decoders.flow import Flow
 from harness.cost.theory import even_split
 from harness.decoder import NoiseSource
@@ -33,9 +33,9 @@ def split_steps(steps: int, scales: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a compiler should see of the loop: a scale's start and one step, not fifty unrolled."""
+    """What a compiler should see of the loop where it has many steps: a scale's start and one step, not fifty unrolled."""
 
-    project: Callable[[Tensor], list[Tensor]]
+    project: Callable[[Tensor], list[Condition]]
     """`Denoiser.project`"""
     start: Callable[[Flow, int, Tensor, NoiseSource], Tensor]
     """`begin`"""
@@ -119,7 +119,7 @@ def predict(
     denoiser: Denoiser,
     flow: Flow,
     x: Tensor,
-    condition: Tensor,
+    condition: Condition,
     scale: int,
     time: Tensor,
     corruption: Tensor,
@@ -134,7 +134,7 @@ def integrate(
     denoiser: Denoiser,
     flow: Flow,
     x: Tensor,
-    condition: Tensor,
+    condition: Condition,
     scale: int,
     time: Tensor,
     width: float,

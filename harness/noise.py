@@ -29,10 +29,15 @@ def philox4x32(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
     """Ten rounds of Philox4x32. All words are int64 tensors holding unsigned 32-bit values; shapes broadcast."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
-    for _ in range(10):
+    for done in range(10):
         p0, p1 = c0 * _M0, c2 * _M1  # 64-bit products; int64 wraps, the bits are those of the unsigned product
         # c1 and c3 keep a product's upper half until the end: only c0 and c2 are multiplied, and must be 32 bits.
-        c0, c1, c2, c3 = ((p1 >> 32) ^ c1 ^ k0) & _MASK, p1, ((p0 >> 32) ^ c3 ^ k1) & _MASK, p0
+        if done < 2:  # shapes still grow by broadcasting
+            c0, c2 = ((p1 >> 32) ^ c1 ^ k0) & _MASK, ((p0 >> 32) ^ c3 ^ k1) & _MASK
+        else:
+            c0 = (p1 >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(_MASK)
+            c2 = (p0 >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(_MASK)
+        c1, c3 = p1, p0
         k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
     return c0, c1 & _MASK, c2, c3 & _MASK
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from decoders.denoiser import Denoiser
+from decoders.denoiser import Condition, Denoiser
 from decoders.flow import Flow
 from decoders.sampling import integrate, predict
 from decoders.settings import Count, Share, Weight
@@ -60,7 +60,7 @@ class DistillationObjective(ScalesObjective):
         self.config, self.perceptual = config, perceptual
 
     @torch.no_grad()
-    def teacher_end(self, start: Tensor, condition: Tensor, scale: int) -> Tensor:
+    def teacher_end(self, start: Tensor, condition: Condition, scale: int) -> Tensor:
         """The teacher's end of one scale's path after `teacher_steps` Euler steps from `start`."""
         count = self.config.teacher_steps
         zeros = torch.zeros(len(start), device=start.device)

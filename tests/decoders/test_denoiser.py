@@ -61,8 +61,8 @@ def test_latents_are_folded_to_each_grid(tiny_denoiser: Callable[[int], Denoiser
         for scale, condition in enumerate(network.project(latents)):
             j = 2 - scale
             expected = network.latent_fold[j](functional.pixel_unshuffle(features, 2**j))
-            torch.testing.assert_close(condition, expected, rtol=1e-5, atol=1e-5)
-            assert torch.equal(network.project_scale(latents, scale), condition)
+            torch.testing.assert_close(condition.features, expected, rtol=1e-5, atol=1e-5)
+            assert torch.equal(network.project_scale(latents, scale).features, condition.features)
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (104, 72), (40, 264)])
@@ -78,8 +78,8 @@ def test_projecting_one_scale_is_that_entry_of_projecting_all(tiny_denoiser: Cal
     latents = torch.randn(2, 4, 8, 12)
     with torch.no_grad():
         for scale, condition in enumerate(network.project(latents)):
-            assert torch.allclose(network.project_scale(latents, scale), condition, atol=1e-6)
-            assert condition.shape == (2, 16, 8 // 2 ** (2 - scale), 12 // 2 ** (2 - scale))
+            assert torch.allclose(network.project_scale(latents, scale).features, condition.features, atol=1e-6)
+            assert condition.features.shape == (2, 16, 8 // 2 ** (2 - scale), 12 // 2 ** (2 - scale))
 
 
 def test_the_output_depends_on_everything_it_is_told(tiny_denoiser: Callable[[int], Denoiser]) -> None:
@@ -90,7 +90,7 @@ def test_the_output_depends_on_everything_it_is_told(tiny_denoiser: Callable[[in
         base = network(x, conditions[1], 1, zeros, zeros)
         changed = {
             "image": network(x + 0.5, conditions[1], 1, zeros, zeros),
-            "latents": network(x, conditions[1] + 0.5, 1, zeros, zeros),
+            "latents": network(x, conditions[1]._replace(features=conditions[1].features + 0.5), 1, zeros, zeros),
             "scale": network(x, conditions[1], 2, zeros, zeros),
             "time": network(x, conditions[1], 1, zeros + 0.5, zeros),
             "corruption": network(x, conditions[1], 1, zeros, zeros + 0.3),

@@ -102,6 +102,15 @@ def test_a_step_is_compiled_not_the_loop(scales: int, steps: int) -> None:
     assert not recorder.calls  # the decoder that was wrapped runs as before
 
 
+def test_one_step_a_scale_is_compiled_whole() -> None:
+    """Nothing is gained by compiling its parts alone: no part is called twice."""
+    decoder, recorder = random_decoder("pyramid", 3, 3), Recorder()
+    z = torch.randn((1, 16, 4, 4), generator=torch.Generator().manual_seed(0))
+    output = CompiledDecoder(decoder, recorder).decode(z, noise("a"))
+    assert recorder.calls == ["sample", *3 * ["_normal"]]
+    assert torch.equal(decoder.decode(z, noise("a")), output)
+
+
 def test_the_autoencoder_compiles_its_network() -> None:
     decoder = build_decoder("vae", DecoderOptions(weights="random"))
     recorder = Recorder()
@@ -119,7 +128,7 @@ def test_a_decoder_without_the_hook_is_compiled_whole() -> None:
 
 
 def test_one_graph_a_scale_without_a_break() -> None:
-    """`fullgraph` raises at a break; the count shows that no step is compiled twice."""
+    """`fullgraph` raises at a break; the count shows that no step is compiled twice, and one step a scale is one graph."""
     torch.compiler.reset()
     seen: list[object] = []
 
@@ -135,6 +144,11 @@ def test_one_graph_a_scale_without_a_break() -> None:
     assert len(seen) == 1 + 2 + 2  # the projection, a step a scale, a draw a scale
     mine.decode(z, noise("b"))
     assert len(seen) == 5
+    one_step = random_decoder("pyramid", 3, 3)
+    mine = CompiledDecoder(one_step, compiler)  # type: ignore[arg-type]
+    assert torch.allclose(mine.decode(z, noise("a")), one_step.decode(z, noise("a")), atol=1e-6)
+    mine.decode(z, noise("b"))
+    assert len(seen) == 6
 
 
 @pytest.mark.slow
