@@ -112,8 +112,9 @@ class SpeedRow(Row):
 
         Of times that other work disturbed there is none.
         """
-        time = _over(first.ms_per_image if first else None, self.ms_per_image) if measured is None else measured
-        time = None if self.disturbed or (first and first.disturbed) else time
+        time = None
+        if first and not first.disturbed and not self.disturbed:
+            time = _over(first.ms_per_image, self.ms_per_image) if measured is None else measured
         flops = _over(first.gflops if first else None, self.gflops)
         return replace(self, ratio_to_first=time, flop_ratio_to_first=flops, share_of_flop_ratio=_over(time, flops))
 

@@ -107,7 +107,7 @@ def _percent(value: float | None) -> Cell:
 def _caveats(document: Row) -> list[str]:
     first = document["contestants"][0]["label"]
     lines = [
-        f"× first: how many times as fast as {first} in the same setting, if undisturbed, and by counted FLOPs; never encoding.",
+        f"× first: how many times as fast as {first} in the same setting, if undisturbed, and in FLOPs. Encoding is not timed.",
         f"noise floor: {first} against a second process of itself; a ratio within 1 ± this shows nothing.",
     ]
     if document["status"] == "incomplete":

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +16,18 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.cost.attempt import Outcome
+from harness.cost.load import MOST_BUSY, Load, allowed_cpus, others_busy
 from harness.errors import MsbenchError
 from harness.interrupt import Terminated
 from harness.request.requests import parse_requests
 from harness.speed import run
-from harness.speed.messages import Job
-from harness.speed.protocol import SpeedProtocol
+from harness.speed.messages import Job, Prepared, TurnTimes
+from harness.speed.protocol import Setting, SpeedProtocol
 from harness.speed.run import AGAIN, SAMPLE_COLUMNS, SKIPPED, measure_speed
+from harness.speed.turns import TimedCalls, Workers
 
 pytestmark = pytest.mark.usefixtures("plug_ins")
-QUICK = SpeedProtocol(batch_sizes=(1,), cores=(1,), cell_seconds=0.5, ceiling_seconds=0.0)
+QUICK = SpeedProtocol(batch_sizes=(1,), cores=(1,), cell_seconds=0.5, ceiling_seconds=0.0, wait_seconds=0.0)
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -44,7 +50,8 @@ def test_what_was_timed_before_sigterm_is_kept(tmp_path: Path, monkeypatch: pyte
 def test_decoding_is_timed_and_encoding_is_not(tmp_path: Path) -> None:
     """Through the command: 50 ms in decode, 500 ms in encode; the second decoder runs out of memory and is recorded."""
     arguments = ["speed", "--decoder", "sleeper,hungry", "--cost-batch-sizes", "1,max", "--cores", "1", "--cost-seconds", "0.5"]
-    done = CliRunner().invoke(app, [*arguments, "--output-dir", str(tmp_path / "run"), "--json"])
+    arguments += ["--wait-seconds", "0", "--output-dir", str(tmp_path / "run"), "--json"]
+    done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)  # nothing a decoder prints gets in
     assert document == json.loads((tmp_path / "run" / "speed.json").read_text())
@@ -142,6 +149,121 @@ def test_without_budget_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> N
     assert {cell.reason for cell in results.cells if cell.mode == "eager"} == {SKIPPED}
 
 
+class Machine:
+    """Other processes keep so many CPUs busy in each window of half a second; the last of the values stays."""
+
+    def __init__(self, *busy: float) -> None:
+        self.busy, self.now, self.windows = list(busy), 0.0, 0
+
+    def others_busy(self) -> float:
+        self.now += 0.5
+        self.windows += 1
+        return self.busy.pop(0) if len(self.busy) > 1 else self.busy[0]
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., run._Run]:
+    """A run on a machine as described, whose turns give one outcome after the other: who is disturbed, in 10 s each."""
+
+    def make(machine: Machine, *tries: str, wait: float = 60.0) -> run._Run:
+        def in_turns(workers: Workers, settings: Mapping[str, Setting], *_: object) -> dict[str, TimedCalls]:
+            machine.now += 10.0
+            disturbed, found = left.pop(0), {}
+            for label, setting in settings.items():
+                load = Load(1.0, 0.3 if label in disturbed else 0.0, None, None)
+                turns = [TurnTimes({"decode": [1.0 + len(left)], "end-to-end": [2.0]}, load)] * 3
+                found[label] = TimedCalls(label, setting, Outcome("ok"), Prepared(1, 1.0, 1.0, 4, True, True), turns)
+            return found
+
+        left = list(tries)
+        monkeypatch.setattr("harness.speed.run.time.monotonic", lambda: machine.now)
+        monkeypatch.setattr("harness.speed.run.others_busy", machine.others_busy)
+        monkeypatch.setattr("harness.speed.run.time_in_turns", in_turns)
+        one = run._Run(parse_requests(["whole"]), "cpu", replace(QUICK, wait_seconds=wait), Path(), silent)
+        return one
+
+    return make
+
+
+def timed(one: run._Run) -> dict[str, TimedCalls]:
+    return one.timed("batch 1", Workers({}, False), dict.fromkeys("ab", Setting(256, "eager", 1)))
+
+
+def test_a_quiet_machine_is_looked_at_once_and_not_talked_of(runs: Callable[..., run._Run]) -> None:
+    one = runs(machine := Machine(MOST_BUSY), "")
+    timed(one)
+    assert (machine.windows, one.results.notes, one.patience) == (1, [], 60.0)
+
+
+def test_a_busy_machine_is_waited_for(runs: Callable[..., run._Run]) -> None:
+    one = runs(Machine(2.0, 1.0, 0.3, 0.0), "")
+    timed(one)
+    assert one.results.notes == ["batch 1: waited 1.5 s for a quiet machine: it became quiet"]
+    assert one.patience == 58.5
+
+
+def test_the_wait_ends_and_is_one_for_the_whole_run(runs: Callable[..., run._Run]) -> None:
+    one = runs(machine := Machine(2.0), "a", "", wait=5.0)
+    timed(one)
+    assert one.results.notes == ["batch 1: waited 5.0 s for a quiet machine: it did not become quiet"]
+    timed(one)  # not again, and what was disturbed stays so
+    assert (machine.windows, len(one.results.notes)) == (10, 1)
+
+
+def test_without_a_wait_nobody_looks(runs: Callable[..., run._Run]) -> None:
+    one = runs(machine := Machine(2.0), "ab", wait=0.0)
+    assert not timed(one)["a"].clean
+    assert (machine.windows, one.results.notes) == (0, [])
+
+
+@pytest.mark.parametrize(("again", "kept"), [("", "second"), ("a", "second"), ("ab", "first")])
+def test_what_other_work_disturbed_is_timed_once_more(runs: Callable[..., run._Run], again: str, kept: str) -> None:
+    one = runs(machine := Machine(0.0), "ab", again)
+    found = timed(one)
+    assert one.results.notes == [f"batch 1: timed once more, since other work disturbed a, b: the {kept} times are kept"]
+    assert {label for label, mine in found.items() if not mine.clean} == set(again)
+    assert found["b"].samples("decode") == [1.0 if kept == "second" else 2.0] * 3  # both of one try, for ratios in turns
+    assert (machine.now, one.patience) == (21.0, 49.5)  # the second try counts, its window of half a second among it
+
+
+def test_a_machine_that_stays_busy_is_timed_once(runs: Callable[..., run._Run]) -> None:
+    one = runs(Machine(0.0, 2.0), "a", wait=3.0)
+    assert not timed(one)["a"].clean
+    assert one.results.notes == ["batch 1: waited 3.0 s for a quiet machine: it did not become quiet"]
+
+
+SPIN = (
+    "import os, sys, time\nprint(flush=True)\nend = time.monotonic() + float(sys.argv[1])\nwhile time.monotonic() < end: pass"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seconds", "wait", "noted"), [(60.0, "2", "it did not become quiet"), (8.0, "60", "it became quiet")])
+def test_a_competing_process_is_waited_for_and_marks_the_rows(tmp_path: Path, seconds: float, wait: str, noted: str) -> None:
+    """Two for each CPU. One that outlives the wait marks the rows; where it ends in time, so does the wait, with clean rows.
+
+    On a machine that others use as well the second case may find no quiet: then nothing is said of it.
+    """
+    cpus = len(allowed_cpus())
+    if others_busy() > MOST_BUSY and noted == "it became quiet":
+        pytest.skip("others keep this machine busy")
+    arguments = ["speed", "--decoder", "vae", "--cost-batch-sizes", "1", "--cores", "all", "--cost-seconds", "1", "--json"]
+    with ExitStack() as stack:
+        for _ in range(2 * cpus):
+            rival = stack.enter_context(subprocess.Popen([sys.executable, "-c", SPIN, str(seconds)], stdout=subprocess.PIPE))
+            stack.callback(rival.kill)
+            assert rival.stdout is not None
+            rival.stdout.readline()
+        done = CliRunner().invoke(app, [*arguments, "--wait-seconds", wait, "--output-dir", str(tmp_path / "run")])
+        assert done.exit_code == 0, done.stderr
+    document = json.loads(done.stdout)
+    (waited,) = [note for note in document["notes"] if "waited" in note]
+    assert waited.endswith(noted)
+    assert waited in done.stderr.replace("\n", " ")
+    assert document["disturbed"] is (noted != "it became quiet")
+    assert [cell["ratio_to_first"] for cell in document["cells"]] == ([None] * 2 if document["disturbed"] else [1.0] * 2)
+
+
 def test_a_run_in_which_nothing_was_measured_is_a_failure(tmp_path: Path) -> None:
     """All skipped, all unsupported: exit 0 once."""
     arguments = ["speed", "--decoder", "sleeper", "--mode", "eager,cudagraph", "--budget-seconds", "0"]
@@ -180,7 +302,16 @@ def test_bad_input_ends_before_anything_starts(arguments: list[str], words: str,
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("option", [("--budget-seconds", "nan"), ("--budget-seconds", "-1"), ("--cost-seconds", "inf")])
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--budget-seconds", "nan"),
+        ("--budget-seconds", "-1"),
+        ("--cost-seconds", "inf"),
+        ("--wait-seconds", "nan"),
+        ("--wait-seconds", "-1"),
+    ],
+)
 def test_times_are_finite(option: tuple[str, str], tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["speed", "--decoder", "sleeper", *option, "--output-dir", str(tmp_path / "run")])
     assert done.exit_code == 2
