@@ -141,8 +141,8 @@ class _Run:
             self.report(f"waiting for a quiet machine, others keep {busy:.1f} CPUs busy", *self.place)
         if waited:
             self.patience -= waited
-            outcome = "it did not become quiet" if busy > MOST_BUSY else "it became quiet"
-            self.results.notes.append(f"{where}: waited {waited:.1f} s for a quiet machine: {outcome}")
+            now = "stayed busy" if busy > MOST_BUSY else "became quiet"
+            self.results.notes.append(f"{where}: waited {waited:.1f} s for other processes, the machine {now}")
 
     def timed(self, where: str, workers: Workers, settings: Mapping[str, Setting]) -> dict[str, TimedCalls]:
         """Everybody in turns; where other work disturbed somebody and time for it is left, the better of two tries."""
