@@ -72,9 +72,7 @@ def rows(first: Document, again: Document | None) -> list[dict[str, Any]]:
             line["agrees"] = abs(ratio - repeated) <= floor * max(ratio, repeated)
         found.append(line)
     if again is not None and not any("agrees" in line for line in found):
-        raise MsbenchError(
-            "the two runs have no cell in common that both measured undisturbed: same decoders, modes and batches?"
-        )
+        raise MsbenchError("the two runs have no undisturbed cell in common: same decoders, modes and batches?")
     return found
 
 
