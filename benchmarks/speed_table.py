@@ -66,13 +66,13 @@ def rows(first: Document, again: Document | None) -> list[dict[str, Any]]:
             figures = {"ms_per_image": "ms_per_image", "ratio": "ratio_to_first", "share": "share_of_flop_ratio"}
             line |= {f"fastest_{name}": best[who][key] for name, key in figures.items()}
         other, ratio = second.get(who), cell["ratio_to_first"]
-        if other is not None and cell["status"] == other["status"] == "ok" and ratio is not None:
-            floor, repeated = max(noise.get(setting) or 0.0, noise_again.get(setting) or 0.0), other["ratio_to_first"]
+        if other is not None and None not in (ratio, repeated := other["ratio_to_first"]):
+            floor = max(noise.get(setting) or 0.0, noise_again.get(setting) or 0.0)
             line |= {"again_ms": other["median_ms"], "again_ratio": repeated, "again_floor": noise_again.get(setting)}
             line["agrees"] = abs(ratio - repeated) <= floor * max(ratio, repeated)
         found.append(line)
     if again is not None and not any("agrees" in line for line in found):
-        raise MsbenchError("the two runs have no cell in common that both measured: same decoders, modes and batches?")
+        raise MsbenchError("the two runs have no undisturbed cell in common: same decoders, modes and batches?")
     return found
 
 

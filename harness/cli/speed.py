@@ -23,6 +23,7 @@ def speed_command(
     cost_seconds: shared.Seconds = 10.0,
     cores: str = "1,all",
     budget_seconds: Annotated[float | None, typer.Option(min=0.0, callback=shared.finite)] = None,
+    wait_seconds: Annotated[float, typer.Option(min=0.0, max=86_400.0, callback=shared.finite)] = 60.0,
     device: str = "cpu",
     output_dir: Path | None = None,
     as_json: shared.JsonFlag = False,
@@ -35,6 +36,7 @@ def speed_command(
       msbench speed --decoder diffusion@steps=10,ms-onestep --mode eager,compile --budget-seconds 900
     """
     from harness.cost.cost import LARGEST_BATCH
+    from harness.cost.load import allowed_cpus
     from harness.cost.modes import parse_mode
     from harness.decoder import parse_dtype
     from harness.environment import Start
@@ -43,14 +45,14 @@ def speed_command(
     from harness.speed.protocol import SpeedProtocol, parse_counts, parse_list
     from harness.speed.record import RECORD, document, write_speed
     from harness.speed.report import speed_tables
-    from harness.speed.run import available_cores, measure_speed
+    from harness.speed.run import measure_speed
 
     start = Start()
     contestants = tuple(one.pinned() for one in parse_requests(shared.parse_names(*decoder)))
     on_gpu = check_device(device).type == "cuda"
     for name in parse_list(dtype):
         parse_dtype(name)
-    batches, available = cost_batch_sizes or ("1,8,32,max" if on_gpu else "1,8"), available_cores()
+    batches, available = cost_batch_sizes or ("1,8,32,max" if on_gpu else "1,8"), len(allowed_cpus())
     protocol = SpeedProtocol(
         batch_sizes=parse_counts("--cost-batch-sizes", batches, "max", LARGEST_BATCH, "images per call"),
         modes=tuple(parse_mode(name) for name in parse_list(mode)),
@@ -59,6 +61,7 @@ def speed_command(
         cores=parse_counts("--cores", cores, "all", available, f"this process may use {available} cores"),
         cell_seconds=cost_seconds,
         budget_seconds=budget_seconds,
+        wait_seconds=wait_seconds,
     )
     folder = output_dir or runs_root() / f"{time.strftime('%Y%m%d-%H%M%S')}-speed"
     if (folder / RECORD).exists():

@@ -1,12 +1,15 @@
-"""What else the machine did while calls were timed: threads that waited for a CPU, time stolen from it, load average."""
+"""What else the machine does: before calls are timed, and meanwhile."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+MOST_BUSY = 0.25
+"""CPUs that other processes may keep busy on a quiet machine"""
 
 _FEWEST_TICKS = 50  # a tick is 10 ms of one CPU: with fewer, one of them would already be 2 %
 _STEAL = 8  # user nice system idle iowait irq softirq steal, of proc(5); what follows is counted in user already
@@ -35,14 +38,14 @@ class LoadMeter:
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
-        self._begin = time.perf_counter(), self._delays(), self._ticks()
+        self._begin = time.perf_counter(), self._delays(), _ticks(proc)
 
     def load(self) -> Load:
         """From the making to now."""
         begin, delays_before, ticks_before = self._begin
         seconds, delays = max(time.perf_counter() - begin, 1e-9), self._delays()
         waited = [nanoseconds - delays_before.get(thread, 0) for thread, nanoseconds in delays.items()]
-        ticks = [after - before for after, before in zip(self._ticks(), ticks_before, strict=False)]
+        ticks = [after - before for after, before in zip(_ticks(self._proc), ticks_before, strict=False)]
         return Load(
             seconds,
             min(1.0, max(waited) / 1e9 / seconds) if waited else None,
@@ -60,13 +63,35 @@ class LoadMeter:
                 continue  # a thread that has ended, or a kernel without the account
         return found
 
-    def _ticks(self) -> list[int]:
-        """CPU time of the machine so far by kind, `_STEAL` of them; empty where it is not told."""
-        try:
-            words = (self._proc / "stat").read_text().split(maxsplit=_STEAL + 1)
-        except OSError:
-            return []
-        return [int(word) for word in words[1 : _STEAL + 1]]
+
+def _ticks(proc: Path, cpus: Collection[str] = ("cpu",)) -> list[int]:
+    """CPU time so far by kind, `_STEAL` of them, of the machine or of some CPUs; empty where it is not told."""
+    try:
+        lines = [line.split() for line in (proc / "stat").read_text().splitlines()]
+    except OSError:
+        return []
+    found = [map(int, words[1 : _STEAL + 1]) for words in lines if words and words[0] in cpus]
+    return [sum(kind) for kind in zip(*found, strict=True)]
+
+
+def allowed_cpus() -> list[int]:
+    """CPUs that this process may use."""
+    able = hasattr(os, "sched_getaffinity")
+    return sorted(os.sched_getaffinity(0)) if able else list(range(os.cpu_count() or 1))
+
+
+def others_busy(seconds: float = 0.5, proc: Path = Path("/proc")) -> float:
+    """How many of the CPUs that this process may use others keep busy, from a window of so many seconds.
+
+    That is what is neither idle nor this process's own: low-priority work counts, and what a hypervisor gives to others.
+    Processes that this one waits for are taken to be idle. 0 where the system does not tell (no /proc).
+    """
+    cpus = {f"cpu{number}" for number in allowed_cpus()}
+    begin, own, before = time.perf_counter(), time.process_time(), _ticks(proc, cpus)
+    time.sleep(seconds)
+    own = (time.process_time() - own) / (time.perf_counter() - begin)
+    ticks = [after - then for after, then in zip(_ticks(proc, cpus), before, strict=False)]
+    return max(0.0, len(cpus) * (1.0 - sum(ticks[3:5]) / sum(ticks)) - own) if any(ticks) else 0.0
 
 
 def mean_load(loads: Sequence[Load]) -> Load | None:

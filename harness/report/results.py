@@ -133,6 +133,7 @@ def best_rows(figure: Figure, results: Sequence[Result]) -> set[int]:
             and not _exact(result)
             and not other_rate(result.get("rate_ratio"))
             and (not figure.cost or result.get("parameters"))
+            and not (figure.key.startswith("ms_per_image.") and result.get("disturbed"))
             and (value := figure.value(result)) is not None
         }
         if len(rivals) > 1:

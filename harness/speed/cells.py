@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.cost.attempt import Status
-from harness.cost.latency import latency_of
-from harness.cost.load import Load, mean_load
+from harness.cost.load import Load
 from harness.cost.power import PowerReport
 from harness.cost.roofline import Ceilings, roofline
 from harness.speed.messages import Facts, Memory
@@ -109,8 +108,13 @@ class SpeedRow(Row):
     """what a reader should know about this row"""
 
     def against(self, first: SpeedRow | None, measured: float | None = None) -> SpeedRow:
-        """The same row with its ratios to the first decoder's; `measured` is the ratio of times where turns gave one."""
-        time = _over(first.ms_per_image if first else None, self.ms_per_image) if measured is None else measured
+        """The same row with its ratios to the first decoder's; `measured` is the ratio of times where turns gave one.
+
+        Of times that other work disturbed there is none.
+        """
+        time = None
+        if first and not first.disturbed and not self.disturbed:
+            time = _over(first.ms_per_image, self.ms_per_image) if measured is None else measured
         flops = _over(first.gflops if first else None, self.gflops)
         return replace(self, ratio_to_first=time, flop_ratio_to_first=flops, share_of_flop_ratio=_over(time, flops))
 
@@ -129,11 +133,9 @@ def speed_row(
     """
     setting, outcome, prepared = timing.setting, timing.outcome, timing.prepared
     row = SpeedRow(**asdict(setting), decoder=timing.label, scope=scope, status=outcome.status, reason=outcome.reason)
-    if outcome.status != "ok" or prepared is None:
+    if (latency := timing.latency(scope)) is None or prepared is None:
         return row
     burst = timing.bursts.get(scope)
-    load = mean_load([turn.load for turn in timing.rounds if turn.load])
-    latency = latency_of(timing.samples(scope), prepared.warmup_calls, prepared.settled, load)
     per_image = latency.ms_per_image(prepared.batch)
     calls, seconds = (burst.calls, burst.seconds) if burst else (latency.n_calls, sum(latency.samples_ms) / 1e3)
     power = burst.power if burst else None
@@ -168,7 +170,7 @@ def speed_row(
         energy_j_per_image=power.joules_per_image(prepared.batch * calls) if power else None,
         power=power,
         uncounted=work.uncounted if work else (),
-        load=load,
+        load=latency.load,
         disturbed=disturbance is not None,
         flags=tuple(flag for flag, holds in flags.items() if holds),
     )
@@ -208,7 +210,7 @@ def noise_floor(one: TimedCalls, other: TimedCalls, scope: Scope) -> NoiseFloor:
 
 _FASTEST = (
     *("decoder", "mode", "dtype", "resolution", "cores", "batch", "images_per_call", "scope", "ms_per_image", "n_calls"),
-    *("gflops", "ratio_to_first", "flop_ratio_to_first", "share_of_flop_ratio"),
+    *("gflops", "ratio_to_first", "flop_ratio_to_first", "share_of_flop_ratio", "disturbed"),
 )
 
 
@@ -227,16 +229,13 @@ class Fastest:
 
     def timed_again(self, timings: Mapping[str, TimedCalls], first: str) -> Fastest:
         """The same table with the times of `timings`, in which everybody took turns; `first` is whom ratios are to."""
-        firsts = {row.scope: row for row in self.rows if row.decoder == first}
         rows = []
-        for row in self.rows:
-            mine = timings[row.decoder]
-            took = 1e3 * median(mine.per_image(row.scope))
-            ratio = time_ratio(timings[first], mine, row.scope) if first in timings else None
-            rows.append(
-                replace(row, ms_per_image=took, n_calls=len(mine.samples(row.scope))).against(firsts.get(row.scope), ratio)
-            )
-        return Fastest(True, rows)
+        for row, mine in ((row, timings[row.decoder]) for row in self.rows):
+            took, calls = 1e3 * median(mine.per_image(row.scope)), len(mine.samples(row.scope))
+            rows.append(replace(row, ms_per_image=took, n_calls=calls, disturbed=not mine.clean))
+        firsts = {row.scope: row for row in rows if row.decoder == first}
+        ratios = [time_ratio(timings[first], timings[row.decoder], row.scope) if firsts else None for row in rows]
+        return Fastest(True, [row.against(firsts.get(row.scope), ratio) for row, ratio in zip(rows, ratios, strict=True)])
 
 
 def fastest(measured: Iterable[SpeedRow], first: str) -> list[Fastest]:

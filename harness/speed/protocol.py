@@ -61,6 +61,8 @@ class SpeedProtocol:
     """turns a cell's calls are spread over, at least as long as calls are short enough"""
     budget_seconds: float | None = None
     """time for everything; what does not fit is `skipped_budget`; None = no limit"""
+    wait_seconds: float = 60.0
+    """time for other processes to end, and for timing again what they disturbed, of the whole run; 0 = no wait"""
     ceiling_seconds: float = 2.0
     """time for the device's own limits, once per dtype and number of cores; 0 = not measured"""
     seed: int = 0

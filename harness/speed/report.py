@@ -96,7 +96,8 @@ def _fastest_table(rows: Sequence[Row]) -> Table:
         for row in rows
         if row["scope"] == "decode"
     ]
-    return listing(headers, lines, title, keys=3)
+    notes = _notes(("disturbed by other work: ", "", row) for row in rows if row["scope"] == "decode" and row["disturbed"])
+    return listing(headers, lines, title, notes, keys=3)
 
 
 def _percent(value: float | None) -> Cell:
@@ -106,7 +107,7 @@ def _percent(value: float | None) -> Cell:
 def _caveats(document: Row) -> list[str]:
     first = document["contestants"][0]["label"]
     lines = [
-        f"× first: how many times as fast as {first} in the same setting, and what counted FLOPs say. Encoding is never timed.",
+        f"× first: how many times as fast as {first} in the same setting, if undisturbed, and in FLOPs. Encoding is not timed.",
         f"noise floor: {first} against a second process of itself; a ratio within 1 ± this shows nothing.",
     ]
     if document["status"] == "incomplete":

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from harness.cost.attempt import Outcome
+from harness.cost.latency import Latency, latency_of
+from harness.cost.load import mean_load
 from harness.cost.roofline import Ceilings
 from harness.speed.bench import Bench
 from harness.speed.client import Client
@@ -46,6 +48,18 @@ class TimedCalls:
     def calls(self) -> int:
         """Calls timed so far, of either scope."""
         return len(self.samples("decode"))
+
+    def latency(self, scope: Scope) -> Latency | None:
+        """What the calls make; None where the outcome is not ok."""
+        if self.outcome.status != "ok" or self.prepared is None:
+            return None
+        load = mean_load([turn.load for turn in self.rounds if turn.load])
+        return latency_of(self.samples(scope), self.prepared.warmup_calls, self.prepared.settled, load)
+
+    @property
+    def clean(self) -> bool:
+        """It was timed, and no other work shows in either scope."""
+        return all(latency and not latency.disturbance() for latency in map(self.latency, SCOPES))
 
     def per_image(self, scope: Scope) -> list[float]:
         """Seconds an image, the median of each turn."""

@@ -138,5 +138,6 @@ def _alike(base: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 
 def _ratios(base: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[float, float]:
-    """FLOPs and time of `base` over those of `row`; NaN where one is unknown."""
-    return base["gflops"] / row["gflops"], base["ms_per_image"] / row["ms_per_image"]
+    """FLOPs and time of `base` over those of `row`; NaN where one is unknown or, of times, disturbed."""
+    times = float("nan") if base["disturbed"] or row["disturbed"] else base["ms_per_image"] / row["ms_per_image"]
+    return base["gflops"] / row["gflops"], times

@@ -62,6 +62,16 @@ def test_runs_agree_within_the_noise_floor(
     assert second["agrees"] == agrees
 
 
+@pytest.mark.parametrize("disturbed", [0, 1])
+def test_a_disturbed_time_agrees_with_nothing(tmp_path: Path, bench: ModuleType, disturbed: int) -> None:
+    """It has no ratio, in either run."""
+    documents = [bench.read_speed(run(tmp_path / name, bench, 10.0)) for name in "ab"]
+    documents[disturbed]["cells"][1]["ratio_to_first"] = None
+    first, second = bench.rows(*documents)
+    assert first["agrees"]
+    assert not {"agrees", "again_ratio"} & second.keys()
+
+
 def test_one_run_is_a_table_too(tmp_path: Path, bench: ModuleType) -> None:
     lines = bench.rows(bench.read_speed(run(tmp_path / "1", bench, 10.0)), None)
     assert [line["decoder"] for line in lines] == ["a", "b"]

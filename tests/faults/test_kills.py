@@ -206,6 +206,7 @@ def arguments(lab: Lab, command: str, folder: Path) -> list[object]:
     }
     given["train-decoder"] += ["--set", "loss.batch=2"]
     given["sweep"] += ["--resolution", 32, "--max-samples", 12, "--cost-batch-sizes", "1", "--cost-seconds", 0.01]
+    given["speed"] += ["--wait-seconds", 0]
     return [command, *given[command], "--output-dir", folder]
 
 

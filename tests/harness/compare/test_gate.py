@@ -54,6 +54,15 @@ def test_times_are_not_gated() -> None:
     assert set(gated_figures(record(slow), slow)) == {*FIGURES, "parameters"}
 
 
+def test_a_disturbed_row_changes_no_verdict() -> None:
+    """Neither as the run nor as what the reference was made of; a real loss trips as ever."""
+    busy = row(ms_per_image={"1": 9e9}, peak_memory_mb=1e9, disturbed=True)
+    assert check([record(busy)], reference()).document() == check([record()], reference()).document()
+    assert make_reference([record(busy)]).figures == make_reference([record()]).figures
+    worse = {"psnr": FIGURES["psnr"] - 0.51 * GOOD["psnr"]}
+    assert not check([record(row(disturbed=True, **worse))], reference()).passed
+
+
 def test_a_run_without_cost_is_held_to_no_flops() -> None:
     report = check([record(row(gflops=None))], reference(row(gflops=4.0)))
     assert report.passed

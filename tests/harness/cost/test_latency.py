@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from harness.cost.latency import latency_of, measure_latency
-from harness.cost.load import Load, LoadMeter, mean_load
+from harness.cost.load import Load, LoadMeter, mean_load, others_busy
 
 CPU = torch.device("cpu")
 
@@ -133,6 +133,29 @@ def test_load_is_that_of_the_most_delayed_thread_and_of_the_window(tmp_path: Pat
 def test_a_system_without_proc_tells_nothing(tmp_path: Path) -> None:
     load = LoadMeter(tmp_path / "nothing").load()
     assert (load.run_delay, load.steal) == (None, None)
+
+
+def test_cpus_that_others_keep_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPUs 1 and 3 of four, for one second of 100 ticks: 40 and 60 of them are not idle, and 0.25 s are this process's own."""
+    clocks = {"perf_counter": [5.0, 6.0], "process_time": [2.0, 2.25]}
+    for name, times in clocks.items():
+        monkeypatch.setattr(f"harness.cost.load.time.{name}", lambda left=times: left.pop(0))
+    monkeypatch.setattr("harness.cost.load.allowed_cpus", lambda: [1, 3])
+
+    def stat(one: str, other: str) -> None:
+        (tmp_path / "stat").write_text(f"cpu  9 9\ncpu0 {other} 0 0\ncpu1 {one} 7 7\ncpu3 {other} 0 0\ncpu30 1 2\nintr 1 2\n")
+
+    stat("100 0 10 1000 50 0 0 5", "0 0 0 0 0 0 0 0")
+    # user 20, nice 5, system 5, steal 10, idle 55, waiting for a disk 5; the other 60 of low priority, idle 40
+    monkeypatch.setattr("harness.cost.load.time.sleep", lambda _: stat("120 5 15 1055 55 0 0 15", "0 60 0 40 0 0 0 0"))
+    assert others_busy(1.0, tmp_path) == pytest.approx(0.4 + 0.6 - 0.25)
+
+
+@pytest.mark.parametrize("text", [None, "", "cpu 0 0 0 0\ncpu0 0 0 0 0\ncpu1 0 0 0 0\n"])
+def test_where_nothing_is_told_nobody_is_waited_for(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "stat").write_text(text)
+    assert others_busy(0.01, tmp_path) == 0.0
 
 
 def test_competing_processes_are_noticed() -> None:

@@ -91,6 +91,13 @@ def test_best_is_per_dataset_and_ties_share_it() -> None:
     assert best_rows(psnr, [result("a", psnr=None), result("b", psnr=float("nan")), result("c")]) == set()
 
 
+def test_a_disturbed_time_is_never_best() -> None:
+    rows = [result("a", ms_per_image={"1": 1.0}, parameters=1, disturbed=True, gflops=1.0)]
+    rows += [result(name, ms_per_image={"1": ms}, parameters=1, gflops=2.0) for name, ms in (("b", 2.0), ("c", 3.0))]
+    time, flops = (next(one for one in figures(rows) if one.key == key) for key in ("ms_per_image.1", "gflops"))
+    assert (best_rows(time, rows), best_rows(flops, rows)) == ({1}, {0})
+
+
 def test_caveats_follow_the_results() -> None:
     small = "\n".join(caveats([VAE]))
     assert "not comparable with 50k figures" in small

@@ -99,6 +99,14 @@ def test_ratios_say_how_many_times_as_fast() -> None:
     assert other.against(failed).ratio_to_first is None
 
 
+@pytest.mark.parametrize(("one", "other"), [(True, False), (False, True)])
+def test_a_disturbed_time_gives_no_ratio(one: bool, other: bool) -> None:
+    first, cell = replace(ok("slow", 30.0, 34.0), disturbed=one), replace(ok("quick", 1.0, 1.0), disturbed=other)
+    for found in (cell.against(first), cell.against(first, 17.0)):
+        assert (found.ratio_to_first, found.share_of_flop_ratio) == (None, None)
+        assert found.flop_ratio_to_first == pytest.approx(34.0)
+
+
 def test_the_noise_floor_covers_what_turns_show() -> None:
     one = timing("a", [[0.10], [0.11], [0.10], [0.10]])
     other = timing("again", [[0.10], [0.10], [0.10], [0.125]])
@@ -165,3 +173,9 @@ def test_times_of_the_same_turns_replace_those_of_other_minutes() -> None:
     assert quick["ratio_to_first"] == pytest.approx(10.0)
     assert quick["share_of_flop_ratio"] == pytest.approx(10 / 34)
     assert (quick["ms_per_image"], quick["n_calls"]) == (pytest.approx(20.0), 3)
+    timings["slow"].rounds[0] = replace(timings["slow"].rounds[0], load=Load(1.0, 0.5, None, None))
+    rows = {row["decoder"]: row for row in only(fastest(mixed(), "slow")).timed_again(timings, "slow").entries()}
+    assert {name: (row["disturbed"], row["ratio_to_first"]) for name, row in rows.items()} == {
+        "slow": (True, None),
+        "quick": (False, None),
+    }

@@ -31,7 +31,7 @@ def document(**changes: Any) -> dict[str, Any]:
     ]
     best = {"batch": 8, "decoder": "ms-onestep", "mode": "eager", "dtype": "fp32", "scope": "decode", "resolution": 256}
     best |= {"cores": 1, "ms_per_image": 25.6, "ratio_to_first": 24.4, "flop_ratio_to_first": 35.9, "share_of_flop_ratio": 0.68}
-    best["side_by_side"] = True
+    best |= {"side_by_side": True, "disturbed": False}
     floor = {"batch": 8, "mode": "eager", "dtype": "fp32", "scope": "decode", "resolution": 256, "cores": 1, "floor": 0.034}
     whole = {"cells": cells, "fastest": [best], "noise_floor": [floor], "notes": ["a note"], "status": "complete"}
     return {**whole, "device": "cpu", "contestants": [{"label": "diffusion"}], **changes}
@@ -55,6 +55,13 @@ def test_everything_measured_is_shown() -> None:
     assert "a note" in text
     assert "NVML" in text
     assert "…" not in text  # nothing is cut off
+
+
+def test_a_disturbed_time_is_named_below_the_fastest() -> None:
+    whole = document()
+    whole["fastest"][0] |= {"disturbed": True, "ratio_to_first": None}
+    assert "disturbed by other work: ms-onestep (batch 8, eager, fp32)" in shown(whole)
+    assert "disturbed by" not in shown(document())
 
 
 def test_one_mode_needs_no_second_table_and_an_ended_budget_is_said() -> None:

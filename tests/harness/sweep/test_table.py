@@ -89,6 +89,16 @@ def test_a_disturbed_time_is_marked() -> None:
     assert "31 %" in rows["reason"].iloc[0]
 
 
+@pytest.mark.parametrize("disturbed", [0, 1])
+def test_no_ratio_of_times_has_a_disturbed_side(disturbed: int) -> None:
+    """K = 1 and K = 3, either of them disturbed: FLOPs keep their ratio."""
+    times = [replace(timed(ms), disturbed=place == disturbed) for place, ms in enumerate((30.0, 10.0))]
+    rows = frame(cell("ms-diffusion", 1, 12, 120.0, [times[0]]), cell("ms-diffusion", 3, 12, 40.0, [times[1]]))
+    assert rows["counted_speedup"].tolist() == rows["flop_ratio"].tolist() == [1.0, 3.0]
+    for name in ("measured_speedup", "time_ratio"):
+        assert rows[name].isna().tolist() == [disturbed == 0, True]
+
+
 def test_plots_that_cannot_be_drawn_are_named(tmp_path: Path) -> None:
     rows = sweep_frame(Sweep(request(tmp_path), 64, (cell("ms-diffusion", 2, 4, 10.0, [timed(1.0)]),), 0))
     written, omitted = write_plots(rows, tmp_path)
