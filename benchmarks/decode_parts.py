@@ -4,8 +4,8 @@
 
 Each part is called alone, on what a decode hands it, in turns with the others; times are medians. A scale's *network* is one
 call of the denoiser, *path* its Euler step less that call, *start* what begins the scale less its noise. *whole* is a decode,
-*rest* what no part accounts for: negative where fusing parts gains. `at_full_speed_ms` is what the counted FLOPs of a part would
-take at the rate of the finest scale's network.
+and *rest* what no part accounts for: negative where fusing parts gains. `at_full_speed_ms` is what the counted FLOPs of a
+part would take at the rate of the finest scale's network.
 """
 
 from __future__ import annotations
