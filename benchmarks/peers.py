@@ -1,0 +1,113 @@
+"""Decoders of others beside those here: what they cost in one run of `msbench speed`, and quality where it is known.
+
+    python benchmarks/peers.py SPEED QUALITY.csv --output FILE.csv
+
+SPEED is the folder of a run of `msbench speed`. QUALITY.csv is what `msbench compare RUN --format csv` prints; its decoders are
+those of SPEED that have the same label. FILE.csv has a row for each decoder and setting of SPEED. FILE.svg and FILE.png beside
+it show LPIPS against time in one setting; decoders without a known quality, as architectures with random weights, are marks on
+the axis of time.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks.plumbing import options, run_script, write_csv
+from benchmarks.speed_table import read_speed, rows
+from harness.errors import MsbenchError, UnknownNameError
+from harness.report import plot_style as style
+
+COST = (
+    *("decoder", "batch", "mode", "dtype", "resolution", "cores", "status", "ms_per_image", "median_ms", "p10_ms", "p90_ms"),
+    *("images_per_s", "gflops", "parameters", "mfu", "peak_memory_mb", "ratio_to_first", "flop_ratio_to_first", "noise_floor"),
+)
+QUALITY = ("dataset", "n", "lpips", "lpips_low", "lpips_high", "rfid", "psnr")
+COLUMNS = (*COST, *QUALITY, "cpu", "torch")
+
+
+def read_quality(path: Path) -> dict[str, dict[str, str]]:
+    """The columns `QUALITY` of a table of `msbench compare --format csv`, by label; raises `MsbenchError` where it is none."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return {row["decoder"]: {name: row[name] for name in QUALITY} for row in csv.DictReader(stream)}
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise MsbenchError(f"{path}: no table of `msbench compare --format csv` with LPIPS ({error!r})") from error
+
+
+def joined(speed: Mapping[str, Any], quality: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+    """The rows of a run of `msbench speed`, decoding alone, with the quality of the decoders that have one.
+
+    Raises:
+        MsbenchError: none has.
+    """
+    found = [{key: row.get(key) for key in (*COST, "cpu", "torch")} for row in rows(speed, None) if row["scope"] == "decode"]
+    labels = {row["decoder"] for row in found}
+    if labels.isdisjoint(quality):
+        raise MsbenchError(f"no decoder of both: speed has {', '.join(sorted(labels))}, quality {', '.join(quality)}")
+    return [row | quality.get(row["decoder"], {}) for row in found]
+
+
+def of_setting(table: Sequence[dict[str, Any]], batch: int, dtype: str | None) -> list[dict[str, Any]]:
+    """One row a decoder, on all cores, in its fastest mode, the fastest decoder first; the table's first dtype for None.
+
+    Raises:
+        MsbenchError: nothing was timed there.
+    """
+    dtype = dtype or table[0]["dtype"]
+    there = [row for row in table if (row["batch"], row["dtype"]) == (batch, dtype) and row["cores"] in ("all", None)]
+    timed = sorted((row for row in there if row["status"] == "ok"), key=lambda row: row["ms_per_image"], reverse=True)
+    if not timed:
+        raise UnknownNameError("setting", f"{batch}, {dtype}", sorted({f"{row['batch']}, {row['dtype']}" for row in table}))
+    return list({row["decoder"]: row for row in timed}.values())[::-1]
+
+
+def plot(chosen: Sequence[dict[str, Any]]) -> Figure:
+    """LPIPS against milliseconds an image of the rows of one setting, each decoder by name."""
+    known = [row for row in chosen if row.get("lpips")]
+    first, count = chosen[0], f"{known[0]['dataset']}, n = {known[0]['n']}" if known else "none known"
+    where = f"{first['resolution']} px, batch {first['batch']}, {first['dtype']}"
+    figure, axes = style.new_axes(f"LPIPS ({count}) against decoding time", f"milliseconds an image ({where})", "LPIPS ↓")
+    points = [(row["ms_per_image"], float(row["lpips"])) for row in known]
+    axes.set_xscale("log")
+    axes.plot(*zip(*points, strict=True), color=style.colour(0), marker="o", markersize=8, linestyle="")
+    axes.margins(x=0.14, y=0.2)
+    floor = axes.get_ylim()[0]
+    axes.set_ylim(bottom=floor)
+    unknown = [(row["ms_per_image"], floor) for row in chosen if row not in known]
+    for x, _ in unknown:
+        axes.axvline(x, color=style.colour(1), linewidth=1.4, linestyle=":", zorder=0)
+        axes.plot(x, floor, color=style.colour(1), marker="^", markersize=9, linestyle="", clip_on=False)
+    axes.plot([], [], color=style.colour(1), marker="^", linestyle=":", label="cost alone: quality not known")
+    style.plain_numbers(axes, axes.xaxis)
+    style.add_legend(figure, axes, room=1 if unknown else -1)
+    names = [row["decoder"] for row in (*known, *(row for row in chosen if row not in known))]
+    shades = [style.ink(0)] * len(points) + [style.ink(1)] * len(unknown)
+    places = zip((*points, *unknown), names, shades, strict=True)
+    labels = [style.Label(x, y, name, shade) for (x, y), name, shade in places]
+    style.place_labels(figure, axes, labels, (*points, *unknown))
+    return figure
+
+
+def main() -> None:
+    """The command line."""
+    parser = options(__doc__)
+    parser.add_argument("speed", type=Path, help="folder of a run of msbench speed")
+    parser.add_argument("quality", type=Path, help="CSV of msbench compare")
+    parser.add_argument("--batch", type=int, default=1, help="images a call in the plot")
+    parser.add_argument("--dtype", help="arithmetic in the plot; default: the run's first")
+    parser.add_argument("--output", type=Path, required=True, help="the CSV; the plot stands beside it")
+    given = parser.parse_args()
+    table = joined(read_speed(given.speed), read_quality(given.quality))
+    figure = plot(of_setting(table, given.batch, given.dtype))
+    write_csv(table, given.output, COLUMNS)
+    style.save(figure, given.output.with_suffix(""))
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
