@@ -78,14 +78,15 @@ def plot(chosen: Sequence[dict[str, Any]]) -> Figure:
     axes.plot(*zip(*points, strict=True), color=style.colour(0), marker="o", markersize=8, linestyle="")
     axes.margins(x=0.14, y=0.2)
     floor = axes.get_ylim()[0]
-    axes.set_ylim(bottom=floor)
     unknown = [(row["ms_per_image"], floor) for row in chosen if row not in known]
-    for x, _ in unknown:
-        axes.axvline(x, color=style.colour(1), linewidth=1.4, linestyle=":", zorder=0)
-        axes.plot(x, floor, color=style.colour(1), marker="^", markersize=9, linestyle="", clip_on=False)
-    axes.plot([], [], color=style.colour(1), marker="^", linestyle=":", label="cost alone: quality not known")
+    what = "its quality is not known: cost alone"
+    axes.plot(
+        *zip(*unknown, strict=True), color=style.colour(1), marker="^", markersize=9, linestyle="", clip_on=False, label=what
+    )
     style.plain_numbers(axes, axes.xaxis)
-    style.add_legend(figure, axes, room=1 if unknown else -1)
+    if unknown:
+        style.add_legend(figure, axes, room=1)
+    axes.set_ylim(bottom=floor)
     names = [row["decoder"] for row in (*known, *(row for row in chosen if row not in known))]
     shades = [style.ink(0)] * len(points) + [style.ink(1)] * len(unknown)
     places = zip((*points, *unknown), names, shades, strict=True)
@@ -103,10 +104,13 @@ def main() -> None:
     parser.add_argument("--dtype", help="arithmetic in the plot; default: the run's first")
     parser.add_argument("--output", type=Path, required=True, help="the CSV; the plot stands beside it")
     given = parser.parse_args()
-    table = joined(read_speed(given.speed), read_quality(given.quality))
+    speed = read_speed(given.speed)
+    table = joined(speed, read_quality(given.quality))
     figure = plot(of_setting(table, given.batch, given.dtype))
     write_csv(table, given.output, COLUMNS)
     style.save(figure, given.output.with_suffix(""))
+    if speed["disturbed"]:
+        print(f"warning: other work disturbed times of {given.speed}; its tables say which", file=sys.stderr)
 
 
 if __name__ == "__main__":

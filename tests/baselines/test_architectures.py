@@ -77,8 +77,8 @@ def dc_ae_multiply_adds(grid: int) -> int:
             pixels *= 4
             total += conv(channels, width, pixels)
         if level < 3:
-            # Keys, queries and values of every channel, and these once more through 5×5 and mixed within 32; then ReLU attention
-            # in heads of 32 channels, linear in the pixels where they are more than that, with one row more for the sums.
+            # Keys, queries and values of every channel, and these once more through 5×5 and mixed within 32; then attention in
+            # heads of 32 channels, linear in the pixels where they are more than that, with one row more for the sums.
             qkv = conv(width, 3 * width, pixels, 1) + 3 * width * 5**2 * pixels + 3 * width * 32 * pixels
             heads = 2 * width // 32
             attention = heads * (2 * 33 * 32 * pixels if pixels > 32 else 2 * 32 * pixels**2)
