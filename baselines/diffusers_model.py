@@ -40,23 +40,17 @@ _KL = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
 }
-_DC_BLOCKS = ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3
+_DC = {f"{half}_block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3 for half in ("encoder", "decoder")}
 _ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "sd-vae-arch": {"_class_name": "AutoencoderKL", "latent_channels": 4, **_KL},
     "taesd-arch": {"_class_name": "AutoencoderTiny", "latent_channels": 4},
     "flux2-vae-arch": {"_class_name": "AutoencoderKLFlux2", "latent_channels": 32, "patch_size": (2, 2), **_KL},
+    # Widths, depths and scales of attention are defaults of `diffusers`; a test holds the parameters against those published.
     "dc-ae-arch": {
         "_class_name": "AutoencoderDC",
-        "latent_channels": 32,
-        "encoder_block_types": _DC_BLOCKS,
-        "decoder_block_types": _DC_BLOCKS,
-        "encoder_layers_per_block": (2, 2, 2, 3, 3, 3),
-        "decoder_layers_per_block": (3,) * 6,
-        "encoder_qkv_multiscales": ((),) * 3 + ((5,),) * 3,
-        "decoder_qkv_multiscales": ((),) * 3 + ((5,),) * 3,
         "downsample_block_type": "conv",
         "upsample_block_type": "interpolate",
-        "scaling_factor": 0.41407,
+        **_DC,
     },
 }
 

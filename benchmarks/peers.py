@@ -18,17 +18,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks import speed_table
 from benchmarks.plumbing import options, run_script, write_csv
-from benchmarks.speed_table import read_speed, rows
-from harness.errors import MsbenchError, UnknownNameError
+from harness.errors import MsbenchError
 from harness.report import plot_style as style
 
-COST = (
-    *("decoder", "batch", "mode", "dtype", "resolution", "cores", "status", "ms_per_image", "median_ms", "p10_ms", "p90_ms"),
-    *("images_per_s", "gflops", "parameters", "mfu", "peak_memory_mb", "ratio_to_first", "flop_ratio_to_first", "noise_floor"),
-)
 QUALITY = ("dataset", "n", "lpips", "lpips_low", "lpips_high", "rfid", "psnr")
-COLUMNS = (*COST, *QUALITY, "cpu", "torch")
+COLUMNS = (*speed_table.COLUMNS, "noise_floor", *QUALITY, "cpu", "torch")
 
 
 def read_quality(path: Path) -> dict[str, dict[str, str]]:
@@ -46,52 +42,45 @@ def joined(speed: Mapping[str, Any], quality: Mapping[str, Mapping[str, str]]) -
     Raises:
         MsbenchError: none has.
     """
-    found = [{key: row.get(key) for key in (*COST, "cpu", "torch")} for row in rows(speed, None) if row["scope"] == "decode"]
+    found = [row for row in speed_table.rows(speed, None) if row["scope"] == "decode"]
     labels = {row["decoder"] for row in found}
     if labels.isdisjoint(quality):
         raise MsbenchError(f"no decoder of both: speed has {', '.join(sorted(labels))}, quality {', '.join(quality)}")
-    return [row | quality.get(row["decoder"], {}) for row in found]
+    return [{key: (row | quality.get(row["decoder"], {})).get(key) for key in COLUMNS} for row in found]
 
 
-def of_setting(table: Sequence[dict[str, Any]], batch: int, dtype: str | None) -> list[dict[str, Any]]:
-    """One row a decoder, on all cores, in its fastest mode, the fastest decoder first; the table's first dtype for None.
+def of_setting(table: Sequence[dict[str, Any]], batch: int, dtype: str) -> list[dict[str, Any]]:
+    """One row a decoder, on all cores, in its fastest mode, the fastest decoder first.
 
     Raises:
         MsbenchError: nothing was timed there.
     """
-    dtype = dtype or table[0]["dtype"]
     there = [row for row in table if (row["batch"], row["dtype"]) == (batch, dtype) and row["cores"] in ("all", None)]
     timed = sorted((row for row in there if row["status"] == "ok"), key=lambda row: row["ms_per_image"], reverse=True)
     if not timed:
-        raise UnknownNameError("setting", f"{batch}, {dtype}", sorted({f"{row['batch']}, {row['dtype']}" for row in table}))
+        raise MsbenchError(f"nothing was timed at batch {batch} in {dtype} on all cores: give another --batch or --dtype")
     return list({row["decoder"]: row for row in timed}.values())[::-1]
 
 
 def plot(chosen: Sequence[dict[str, Any]]) -> Figure:
     """LPIPS against milliseconds an image of the rows of one setting, each decoder by name."""
-    known = [row for row in chosen if row.get("lpips")]
-    first, count = chosen[0], f"{known[0]['dataset']}, n = {known[0]['n']}" if known else "none known"
-    where = f"{first['resolution']} px, batch {first['batch']}, {first['dtype']}"
-    figure, axes = style.new_axes(f"LPIPS ({count}) against decoding time", f"milliseconds an image ({where})", "LPIPS ↓")
-    points = [(row["ms_per_image"], float(row["lpips"])) for row in known]
-    axes.set_xscale("log")
-    axes.plot(*zip(*points, strict=True), color=style.colour(0), marker="o", markersize=8, linestyle="")
+    known = {row["decoder"]: (row["ms_per_image"], float(row["lpips"])) for row in chosen if row["lpips"]}
+    sets = " and ".join(dict.fromkeys(f"{row['dataset']}, n = {row['n']}" for row in chosen if row["lpips"]))
+    where = "{resolution} px, batch {batch}, {dtype}".format(**chosen[0])
+    figure, axes = style.new_axes(f"LPIPS ({sets}) against decoding time", f"milliseconds an image ({where})", "LPIPS ↓")
+    looks: dict[str, Any] = {"markersize": 9, "linestyle": ""}
+    axes.plot(*zip(*known.values(), strict=True), color=style.colour(0), marker="o", **looks)
     axes.margins(x=0.14, y=0.2)
+    axes.set(xscale="log", ylim=axes.get_ylim())
     floor = axes.get_ylim()[0]
-    unknown = [(row["ms_per_image"], floor) for row in chosen if row not in known]
-    what = "its quality is not known: cost alone"
-    axes.plot(
-        *zip(*unknown, strict=True), color=style.colour(1), marker="^", markersize=9, linestyle="", clip_on=False, label=what
-    )
-    style.plain_numbers(axes, axes.xaxis)
-    if unknown:
+    if unknown := {row["decoder"]: (row["ms_per_image"], floor) for row in chosen if row["decoder"] not in known}:
+        what = "its quality is not known: cost alone"
+        axes.plot(*zip(*unknown.values(), strict=True), color=style.colour(1), marker="^", clip_on=False, label=what, **looks)
         style.add_legend(figure, axes, room=1)
-    axes.set_ylim(bottom=floor)
-    names = [row["decoder"] for row in (*known, *(row for row in chosen if row not in known))]
-    shades = [style.ink(0)] * len(points) + [style.ink(1)] * len(unknown)
-    places = zip((*points, *unknown), names, shades, strict=True)
-    labels = [style.Label(x, y, name, shade) for (x, y), name, shade in places]
-    style.place_labels(figure, axes, labels, (*points, *unknown))
+    style.plain_numbers(axes, axes.xaxis)
+    both = list(enumerate((known, unknown)))
+    labels = [style.Label(*point, name, style.ink(index)) for index, group in both for name, point in group.items()]
+    style.place_labels(figure, axes, labels, [*known.values(), *unknown.values()])
     return figure
 
 
@@ -101,10 +90,10 @@ def main() -> None:
     parser.add_argument("speed", type=Path, help="folder of a run of msbench speed")
     parser.add_argument("quality", type=Path, help="CSV of msbench compare")
     parser.add_argument("--batch", type=int, default=1, help="images a call in the plot")
-    parser.add_argument("--dtype", help="arithmetic in the plot; default: the run's first")
+    parser.add_argument("--dtype", default="bf16", help="arithmetic in the plot")
     parser.add_argument("--output", type=Path, required=True, help="the CSV; the plot stands beside it")
     given = parser.parse_args()
-    speed = read_speed(given.speed)
+    speed = speed_table.read_speed(given.speed)
     table = joined(speed, read_quality(given.quality))
     figure = plot(of_setting(table, given.batch, given.dtype))
     write_csv(table, given.output, COLUMNS)

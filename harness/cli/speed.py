@@ -22,6 +22,7 @@ def speed_command(
     resolution: str = "256",
     cost_seconds: shared.Seconds = 10.0,
     cores: str = "1,all",
+    no_memory: Annotated[bool, typer.Option("--no-memory")] = False,
     budget_seconds: Annotated[float | None, typer.Option(min=0.0, callback=shared.finite)] = None,
     device: str = "cpu",
     output_dir: Path | None = None,
@@ -59,6 +60,7 @@ def speed_command(
         cores=parse_counts("--cores", cores, "all", available, f"this process may use {available} cores"),
         cell_seconds=cost_seconds,
         budget_seconds=budget_seconds,
+        memory=not no_memory,
     )
     folder = output_dir or runs_root() / f"{time.strftime('%Y%m%d-%H%M%S')}-speed"
     if (folder / RECORD).exists():

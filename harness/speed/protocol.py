@@ -63,6 +63,8 @@ class SpeedProtocol:
     """time for everything; what does not fit is `skipped_budget`; None = no limit"""
     ceiling_seconds: float = 2.0
     """time for the device's own limits, once per dtype and number of cores; 0 = not measured"""
+    memory: bool = True
+    """memory and cold start too, in a fresh process a cell"""
     seed: int = 0
     """seeds the samples' noise"""
 

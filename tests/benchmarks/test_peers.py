@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import peers
 from benchmarks.plumbing import run_script
-from benchmarks.speed_table import COLUMNS
+from benchmarks.speed_table import COLUMNS, read_speed
 
 MS = {"slow": 100.0, "fast": 10.0, "alone": 400.0}
 
@@ -66,8 +66,8 @@ def test_a_row_a_decoder_and_setting_with_quality_by_label(
 
 
 def test_the_plot_shows_known_quality_as_points_and_the_rest_on_the_axis(tmp_path: Path, speed: Path) -> None:
-    table = peers.joined(peers.read_speed(speed), peers.read_quality(quality(tmp_path, "slow", "fast")))
-    chosen = peers.of_setting(table, 1, None)
+    table = peers.joined(read_speed(speed), peers.read_quality(quality(tmp_path, "slow", "fast")))
+    chosen = peers.of_setting(table, 1, "bf16")
     assert [(row["decoder"], row["ms_per_image"]) for row in chosen] == [("fast", 10.0), ("slow", 50.0), ("alone", 400.0)]
     axes = peers.plot(chosen).axes[0]
     points, marks = (list(zip(*line.get_data(), strict=True)) for line in axes.lines)
@@ -78,8 +78,8 @@ def test_the_plot_shows_known_quality_as_points_and_the_rest_on_the_axis(tmp_pat
 
 
 def test_all_known_needs_no_marks(tmp_path: Path, speed: Path) -> None:
-    table = peers.joined(peers.read_speed(speed), peers.read_quality(quality(tmp_path, *MS)))
-    assert {text.get_text() for text in peers.plot(peers.of_setting(table, 1, None)).axes[0].texts} == set(MS)
+    table = peers.joined(read_speed(speed), peers.read_quality(quality(tmp_path, *MS)))
+    assert {text.get_text() for text in peers.plot(peers.of_setting(table, 1, "bf16")).axes[0].texts} == set(MS)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_all_known_needs_no_marks(tmp_path: Path, speed: Path) -> None:
         ("none in common", "no decoder of both: speed has alone, fast, slow, quality jpeg"),
         ("no file", "no table of"),
         ("no table", "no table of"),
-        ("batch", "setting"),
+        ("batch", "nothing was timed at batch 3 in bf16"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
