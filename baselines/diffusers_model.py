@@ -199,7 +199,9 @@ def build(options: DecoderOptions) -> DiffusersDecoder:
     else:
         model, sha256 = _load(name, kind, folder, options.dtype)
         trained_on = f"unknown ({options.location})"
-    model.to(options.device).eval().requires_grad_(False)
+    # Architectures are held against networks that are channels-last in half precision; models keep the pixels of `diffusers`.
+    as_is = folder is not None or options.dtype == torch.float32
+    model.to(options.device, memory_format=torch.preserve_format if as_is else torch.channels_last).eval().requires_grad_(False)
     if _quantises(model):
         model.quantize.float()
     if tiling:

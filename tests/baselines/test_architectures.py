@@ -166,6 +166,9 @@ def test_half_precision_keeps_its_latents_and_gives_floats() -> None:
     latents = decoder.encode(torch.zeros(1, 3, 16, 16))
     assert latents.dtype == torch.bfloat16
     assert decoder.decode(latents, noise()).dtype == torch.float32
+    kernels = [one for one in decoder.model.parameters() if one.ndim == 4 and min(one.shape[1:]) > 1]
+    assert all(one.is_contiguous(memory_format=torch.channels_last) and not one.is_contiguous() for one in kernels)
+    assert kernels
 
 
 @pytest.mark.parametrize("name", NAMES)
