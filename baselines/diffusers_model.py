@@ -1,11 +1,13 @@
-"""`diffusers:PATH_OR_REPO[#SUBFOLDER]`, autoencoders of `diffusers`; and two architectures, `sd-vae-arch` and `taesd-arch`.
+"""`diffusers:PATH_OR_REPO[#SUBFOLDER]`, autoencoders of `diffusers`; and four architectures, called `…-arch`.
 
 Latents are what a generative model sees: scaled, shifted and, for FLUX.2, patched as the pipelines of `diffusers` do it, in
 float32 whatever the network's arithmetic; `decode` undoes that, so that pixels are those of `diffusers`. The latents of a
 `VQModel` are indices into its codebook, which stays in float32. Only safetensors are read.
 
-The two architectures have random weights, for cost only: time, FLOPs and memory do not depend on them. At 256 px
-`harness.cost.flops` counts 622 GFLOPs an image for the first and 35.3 for the second, a multiply-add being two.
+The architectures have random weights, for cost only: time, FLOPs and memory do not depend on them. Their settings are those of
+published configurations: SD-VAE's and TAESD's; `vae/config.json` of black-forest-labs/FLUX.2-dev, shared by FLUX.2 [klein]; and
+mit-han-lab/dc-ae-f32c32-sana-1.0 as `scripts/convert_dcae_to_diffusers.py` of `diffusers` states it. At 256 px
+`harness.cost.flops` counts 622, 35.3, 622 and 523 GFLOPs an image, a multiply-add being two.
 """
 
 from __future__ import annotations
@@ -32,16 +34,24 @@ _CONFIG, _WEIGHTS = "config.json", "diffusion_pytorch_model"
 _PROBE = 256  # side whose latents give factor and channels: a multiple of every factor in use
 _SEED = 0
 _OTHER_RANGE = ("AutoencoderRAE",)
+_KL = {
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
+_DC = {f"{half}_block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3 for half in ("encoder", "decoder")}
 _ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
-    "sd-vae-arch": {
-        "_class_name": "AutoencoderKL",
-        "latent_channels": 4,
-        "block_out_channels": (128, 256, 512, 512),
-        "layers_per_block": 2,
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-    },
+    "sd-vae-arch": {"_class_name": "AutoencoderKL", "latent_channels": 4, **_KL},
     "taesd-arch": {"_class_name": "AutoencoderTiny", "latent_channels": 4},
+    "flux2-vae-arch": {"_class_name": "AutoencoderKLFlux2", "latent_channels": 32, "patch_size": (2, 2), **_KL},
+    # Widths, depths and scales of attention are defaults of `diffusers`; a test holds the parameters against those published.
+    "dc-ae-arch": {
+        "_class_name": "AutoencoderDC",
+        "downsample_block_type": "conv",
+        "upsample_block_type": "interpolate",
+        **_DC,
+    },
 }
 
 
@@ -93,13 +103,14 @@ class ArchitectureOnly(DiffusersDecoder):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] in [-1, 1] -> [B, 4, H/8, W/8]: 8×8 means of the three colours and of all; stands in for an encoder.
+        """[B, 3, H, W] in [-1, 1] -> [B, C, H/f, W/f]: f×f means of the three colours and of all, C/4 times; for an encoder's.
 
-        Raises `MsbenchError` unless 8 divides H and W.
+        Raises `MsbenchError` unless the factor f divides H and W.
         """
         require_multiple(self.spec.name, images, self.spec.down_factor)
         colours = functional.avg_pool2d(images, self.spec.down_factor)
-        return torch.cat([colours, colours.mean(dim=1, keepdim=True)], dim=1).to(self._dtype)
+        four = torch.cat([colours, colours.mean(dim=1, keepdim=True)], dim=1).to(self._dtype)
+        return four.repeat(1, (self.spec.latent_channels or 4) // 4, 1, 1)
 
 
 def _quantises(model: Any) -> bool:
@@ -188,7 +199,9 @@ def build(options: DecoderOptions) -> DiffusersDecoder:
     else:
         model, sha256 = _load(name, kind, folder, options.dtype)
         trained_on = f"unknown ({options.location})"
-    model.to(options.device).eval().requires_grad_(False)
+    # Architectures are held against networks that are channels-last in half precision; models keep the pixels of `diffusers`.
+    as_is = folder is not None or options.dtype == torch.float32
+    model.to(options.device, memory_format=torch.preserve_format if as_is else torch.channels_last).eval().requires_grad_(False)
     if _quantises(model):
         model.quantize.float()
     if tiling:

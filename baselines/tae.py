@@ -137,8 +137,9 @@ def taef2(options: DecoderOptions) -> TinyAutoencoder:
             )
         encoder_sha256 = _load(encoder, options.checkpoint / "taef2_encoder.pth")
         weights_sha256 = _load(decoder, options.checkpoint / "taef2_decoder.pth")
+    memory = torch.preserve_format if options.dtype == torch.float32 else torch.channels_last  # as the networks beside it
     for network in (encoder, decoder):
-        network.to(device=options.device, dtype=options.dtype).eval().requires_grad_(False)
+        network.to(options.device, options.dtype, memory_format=memory).eval().requires_grad_(False)  # type: ignore[call-overload]
     trained_on = "unknown (TAE for FLUX.2, pretrained)" if options.weights == "trained" else "random weights"
     spec = spec_of("taef2", _FACTOR, _LATENT_CHANNELS, decoder, trained_on, weights_sha256, encoder_sha256)
     return TinyAutoencoder(encoder, decoder, options.dtype, spec)

@@ -21,7 +21,7 @@ from harness.errors import MsbenchError
 SETTING = ("batch", "mode", "dtype", "scope", "resolution", "cores")
 COLUMNS = (
     *("decoder", "steps", "scales", *SETTING, "status", "median_ms", "p10_ms", "p90_ms", "n_calls", "ms_per_image"),
-    *("images_per_s", "gflops", "parameters", "peak_memory_mb", "cold_ms", "compile_s", "mfu"),
+    *("images_per_s", "gflops", "parameters", "peak_memory_mb", "energy_j_per_image", "cold_ms", "compile_s", "mfu"),
     *("ratio_to_first", "flop_ratio_to_first", "share_of_flop_ratio"),
 )
 ADDED = (

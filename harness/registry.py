@@ -72,6 +72,8 @@ _BUILT_IN = (
     _unshipped("taef2", "pretrained tiny autoencoder for FLUX.2 latents (needs --checkpoint FOLDER)", "baselines.tae:taef2"),
     _unshipped("sd-vae-arch", f"Stable Diffusion's VAE decoder, {_ARCHITECTURE}", _DIFFUSERS, cost_only=True),
     _unshipped("taesd-arch", f"TAESD's decoder, {_ARCHITECTURE}", _DIFFUSERS, cost_only=True),
+    _unshipped("flux2-vae-arch", f"FLUX.2's VAE decoder with its patches, {_ARCHITECTURE}", _DIFFUSERS, cost_only=True),
+    _unshipped("dc-ae-arch", f"DC-AE's decoder, f32c32 as SANA has it, {_ARCHITECTURE}", _DIFFUSERS, cost_only=True),
 )
 
 KINDS: dict[str, DecoderEntry] = {

@@ -22,6 +22,7 @@ def speed_command(
     resolution: str = "256",
     cost_seconds: shared.Seconds = 10.0,
     cores: str = "1,all",
+    no_memory: Annotated[bool, typer.Option("--no-memory")] = False,
     budget_seconds: Annotated[float | None, typer.Option(min=0.0, callback=shared.finite)] = None,
     wait_seconds: Annotated[float, typer.Option(min=0.0, max=86_400.0, callback=shared.finite)] = 60.0,
     device: str = "cpu",
@@ -62,6 +63,7 @@ def speed_command(
         cell_seconds=cost_seconds,
         budget_seconds=budget_seconds,
         wait_seconds=wait_seconds,
+        memory=not no_memory,
     )
     folder = output_dir or runs_root() / f"{time.strftime('%Y%m%d-%H%M%S')}-speed"
     if (folder / RECORD).exists():

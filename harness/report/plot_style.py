@@ -10,6 +10,7 @@ from pathlib import Path as FilePath
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from harness.files import atomic_path
@@ -90,6 +92,15 @@ def ink(index: int) -> str:
     """The colour of series number `index`, dark enough for text."""
     red, green, blue = to_rgb(colour(index))
     return to_hex((0.75 * red, 0.75 * green, 0.75 * blue))
+
+
+def plain_numbers(axes: Axes, *logarithmic: Axis) -> None:
+    """Plain numbers at 1, 2 and 5 of each decade of logarithmic axes, over a grid."""
+    for axis in logarithmic:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axis.set_minor_formatter(NullFormatter())
+    axes.grid(color=LIGHT, linewidth=0.8)
 
 
 def add_legend(figure: Figure, axes: Axes, room: int, size: float = NOTE) -> None:

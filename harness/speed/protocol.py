@@ -65,6 +65,8 @@ class SpeedProtocol:
     """time for other processes to end, and for timing again what they disturbed, of the whole run; 0 = no wait"""
     ceiling_seconds: float = 2.0
     """time for the device's own limits, once per dtype and number of cores; 0 = not measured"""
+    memory: bool = True
+    """memory and cold start too, in a fresh process a cell"""
     seed: int = 0
     """seeds the samples' noise"""
 

@@ -259,8 +259,8 @@ class _Run:
         return self.facts[key]
 
     def memory_of(self, timing: TimedCalls) -> Memory | None:
-        """Memory and cold start of a decoder that was timed, in a process of their own."""
-        if timing.outcome.status != "ok" or timing.prepared is None:
+        """Memory and cold start of a decoder that was timed, in a process of their own; None where they are not asked for."""
+        if not self.protocol.memory or timing.outcome.status != "ok" or timing.prepared is None:
             return None
         outcome = Outcome("skipped_budget", SKIPPED)
         if not self.over():

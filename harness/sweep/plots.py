@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from harness.files import safe_name
 from harness.metrics.registry import METRICS
@@ -154,7 +152,7 @@ def plot_flops_against_time(rows: pd.DataFrame) -> Figure:
         label = f"batch {batch:g}" + (f", {mode}" if several else "")
         axes.plot([], [], marker=marker(index), color=BLACK, markersize=_SIZE, linestyle="", fillstyle="none", label=label)
     axes.plot([], [], color=GREY, linewidth=1.2, linestyle="--", label="time saved = FLOPs saved")
-    _plain_numbers(axes, axes.xaxis, axes.yaxis)
+    style.plain_numbers(axes, axes.xaxis, axes.yaxis)
     style.add_legend(figure, axes, room=7)
     # Decoders of one network lie on each other: a label for each (K, N) does.
     last = rows[rows["batch"] == rows["batch"].max()]
@@ -210,7 +208,7 @@ def plot_quality_against_time(rows: pd.DataFrame, metric: str) -> Figure:
             fill = fills[network]
             axes.plot([], [], color=BLACK, marker="X", markersize=_SIZE + 1, fillstyle=fill, linestyle="", label=meaning)
     axes.set_xscale("log")
-    _plain_numbers(axes, axes.xaxis)
+    style.plain_numbers(axes, axes.xaxis)
     axes.margins(x=0.1, y=0.12)
     style.add_legend(figure, axes, room=0)
     style.place_labels(figure, axes, labels, list(zip(rows["ms_per_image"], rows[metric], strict=True)), lines)
@@ -282,12 +280,3 @@ def _steps(rows: pd.DataFrame, x: str, y: str, shades: Mapping[Any, str]) -> lis
     ends = (rows["steps"].max(), rows["steps"].min())
     ordered = sorted(_records(rows), key=lambda row: row["steps"] not in ends)
     return [Label(row[x], row[y], f"N = {row['steps']}", shades[row["scales"]]) for row in ordered]
-
-
-def _plain_numbers(axes: Axes, *logarithmic: Axis) -> None:
-    """Plain numbers at 1, 2 and 5 of each decade of logarithmic axes."""
-    for axis in logarithmic:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-        axis.set_minor_formatter(NullFormatter())
-    axes.grid(color=LIGHT, linewidth=0.8)

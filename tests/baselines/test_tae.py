@@ -73,6 +73,9 @@ def test_random_weights_need_no_file() -> None:
     assert isinstance(decoder, Decoder)
     decoded = decoder.decode(decoder.encode(torch.zeros(1, 3, 24, 16)), noise(1))
     assert (decoded.shape, decoded.dtype) == ((1, 3, 24, 16), torch.float32)
+    kernels = [one for one in decoder.decoder.parameters() if one.ndim == 4 and min(one.shape[1:]) > 1]  # type: ignore[attr-defined]
+    assert all(one.is_contiguous(memory_format=torch.channels_last) and not one.is_contiguous() for one in kernels)
+    assert kernels
     assert (decoder.spec.trained_on, decoder.spec.weights_sha256) == ("random weights", None)
 
 

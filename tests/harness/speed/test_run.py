@@ -93,6 +93,27 @@ def test_decoding_is_timed_and_encoding_is_not(tmp_path: Path) -> None:
     assert mine["ms"].median() == pytest.approx(cells["sleeper", 1, "decode"]["median_ms"])
 
 
+def test_memory_and_cold_start_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run.Bench, "fresh", None)  # nobody may ask for it
+    arguments = [
+        "speed",
+        "--decoder",
+        "whole",
+        "--cost-batch-sizes",
+        "1",
+        "--cores",
+        "1",
+        "--cost-seconds",
+        "0.1",
+        "--no-memory",
+    ]
+    done = CliRunner().invoke(app, [*arguments, "--output-dir", str(tmp_path / "run"), "--json"])
+    assert done.exit_code == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["protocol"]["memory"] is False
+    assert {(one["status"], one["peak_memory_mb"], one["cold_ms"]) for one in document["cells"]} == {("ok", None, None)}
+
+
 @pytest.mark.slow
 def test_no_decoder_ends_the_run() -> None:
     contestants = parse_requests(["dying", "broken", "sleeper"])
