@@ -42,8 +42,16 @@ def octave_power(images: Tensor, octaves: int = OCTAVES) -> Tensor:
     height, width = images.shape[-2:]
     if octaves < 1 or min(height, width) < 2 ** (octaves + 1):
         raise ValueError(f"{octaves} octaves need sides of at least {2 ** (octaves + 1)} pixels; got {height} x {width}")
+    images = images.cpu() if images.device.type == "mps" else images  # which has no float64
+    with images.device:
+        return _power(images, octaves).cpu()
+
+
+def _power(images: Tensor, octaves: int) -> Tensor:
+    """`octave_power` with every tensor on the default device."""
+    height, width = images.shape[-2:]
     weights = torch.tensor(_LUMINANCE, dtype=torch.float64)
-    luminance = (images.cpu().double() * weights[:, None, None]).sum(dim=1)
+    luminance = (images.double() * weights[:, None, None]).sum(dim=1)
     window = _hann(height)[:, None] * _hann(width)[None, :]
     # The mean under the window, not the plain one: what is left at f = 0 would leak into the lowest ring.
     mean = (luminance * window).sum(dim=(1, 2), keepdim=True) / window.sum()
