@@ -1,8 +1,8 @@
 """Inception features for rFID and KID: torch-fidelity's network (a port of the 2015-12-05 TensorFlow graph, TF1 resize).
 
-On a CPU convolutions run channels-last, with batch normalisation folded in, ReLU fused and weights packed once, and the input is
-resized in two passes instead of four gathers: every value stays within 1e-4 of the plain form's (tests compare them). On other
-devices the plain form runs.
+On a CPU convolutions run channels-last, batch normalisation is folded into them and ReLU fused, their weights are packed once, and
+the input is resized in two passes instead of four gathers: every value stays within 1e-4 of the plain form's (tests compare them).
+On other devices the plain form runs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from harness import weights
@@ -141,19 +142,16 @@ class ConvRelu(nn.Module):
         super().__init__()
         self.convolution = convolution
         self._packed: Tensor | None = None
-        self._geometry = [list(getattr(convolution, name)) for name in ("padding", "stride", "dilation")]
+        self._options = *(list(getattr(convolution, name)) for name in ("padding", "stride", "dilation")), convolution.groups
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Float32 maps [B, C, H, W] -> float32 maps; without gradients."""
-        one = self.convolution
-        if inputs.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-            return one(inputs).relu_()
+        one, options, onednn = self.convolution, self._options, torch.ops.mkldnn
+        if inputs.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            return functional.relu_(one(inputs))
         if self._packed is None:
-            shape = list(inputs.shape)
-            self._packed = torch.ops.mkldnn._reorder_convolution_weight(one.weight, *self._geometry, one.groups, shape)
-        return torch.ops.mkldnn._convolution_pointwise(
-            inputs, self._packed, one.bias, *self._geometry, one.groups, "relu", [], ""
-        )
+            self._packed = onednn._reorder_convolution_weight(one.weight, *options, list(inputs.shape))
+        return torch.as_tensor(onednn._convolution_pointwise(inputs, self._packed, one.bias, *options, "relu", [], ""))
 
 
 def _folded(network: nn.Module) -> nn.Module:

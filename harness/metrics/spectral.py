@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from harness.metrics.metric import Batch, Check, Column, Metric, PerImage, Picture, floor
 
@@ -64,8 +65,7 @@ def _power(images: Tensor, octaves: int) -> Tensor:
     radius = torch.hypot(down[:, None], across[None, :])
     edges = torch.tensor([2.0 ** -(ring + 2) for ring in range(octaves - 1)], dtype=torch.float64)
     ring = (radius[None] < edges[:, None, None]).sum(dim=0)
-    total = torch.zeros(len(images), octaves, dtype=torch.float64)
-    return total.index_add_(1, ring.flatten(), power.flatten(1))
+    return power.flatten(1) @ functional.one_hot(ring.flatten(), octaves).double()  # a sum by index has no fixed order on a GPU
 
 
 def octave_difference(power: Tensor, reference: Tensor) -> Tensor:

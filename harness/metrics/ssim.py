@@ -67,6 +67,7 @@ def _smooth(maps: Tensor) -> Tensor:
     """Gaussian window, only where it fits: [B, C, H, W] → [B, C, H - 10, W - 10].
 
     scikit-image pads by reflection and then crops the same 5 pixels, so padded values never reach its mean either.
+
     Each pass multiplies by a banded matrix, some outputs at a time: shifted sums would go through memory once a weight.
     """
     places = torch.arange(_TILE + 2 * _RADIUS, dtype=maps.dtype, device=maps.device)
@@ -84,7 +85,7 @@ def _smooth(maps: Tensor) -> Tensor:
         target = result.flatten(0, 1)[:, start : start + _TILE]
         weights = band[: target.shape[1], : target.shape[1] + 2 * _RADIUS].T
         torch.mm(rows.flatten(0, 1)[:, start : start + len(weights)], weights, out=target)
-    return result.unflatten(0, (count, channels))
+    return result.view(count, channels, *result.shape[1:])
 
 
 def _chunks(images: Tensor) -> tuple[Tensor, ...]:
