@@ -1,7 +1,7 @@
 """Inception features for rFID and KID: torch-fidelity's network (a port of the 2015-12-05 TensorFlow graph, TF1 resize).
 
-On a CPU convolutions run channels-last, batch normalisation is folded into them and ReLU fused, their weights are packed once, and
-the input is resized in two passes instead of four gathers: every value stays within 1e-4 of the plain form's (tests compare them).
+On a CPU convolutions run channels-last, with batch normalisation folded into them, ReLU fused and weights packed once, and the
+input is resized in two passes instead of four gathers: every value stays within 1e-4 of the plain form's (tests compare them).
 On other devices the plain form runs.
 """
 

@@ -65,7 +65,8 @@ def _power(images: Tensor, octaves: int) -> Tensor:
     radius = torch.hypot(down[:, None], across[None, :])
     edges = torch.tensor([2.0 ** -(ring + 2) for ring in range(octaves - 1)], dtype=torch.float64)
     ring = (radius[None] < edges[:, None, None]).sum(dim=0)
-    return power.flatten(1) @ functional.one_hot(ring.flatten(), octaves).double()  # a sum by index has no fixed order on a GPU
+    # A sum by index has no fixed order on a GPU.
+    return torch.matmul(power.flatten(1), functional.one_hot(ring.flatten(), octaves).double())
 
 
 def octave_difference(power: Tensor, reference: Tensor) -> Tensor:
