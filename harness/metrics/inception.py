@@ -64,14 +64,15 @@ def _network(offline: bool) -> nn.Module:
     """torch-fidelity's network with its weights, frozen."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    file = io.BytesIO()  # torch-fidelity takes weights as a file only
-    torch.save(torch_fidelity_state_dict(offline), file)
+    state = torch_fidelity_state_dict(offline)
+    file = io.BytesIO()  # torch-fidelity takes weights as a file only: names and shapes suffice, it need not copy them
+    torch.save({name: tensor.to("meta") for name, tensor in state.items()}, file)
     file.seek(0)
-    # Its constructor draws initial weights first; the caller's random state must not notice.
-    with torch.random.fork_rng(devices=[]):
+    with torch.device("meta"):  # no initial weights are drawn
         network: nn.Module = FeatureExtractorInceptionV3(
             "inception-v3-compat", [str(WIDTH)], feature_extractor_weights_path=file
         )
+    network.load_state_dict(state, assign=True)
     return network.eval()
 
 
