@@ -7,7 +7,6 @@ On other devices the plain form runs.
 
 from __future__ import annotations
 
-import copy
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -156,8 +155,8 @@ class ConvRelu(nn.Module):
 
 
 def _folded(network: nn.Module) -> nn.Module:
-    """Copies of torch-fidelity's layers up to pool3's input, batch normalisation folded into them, channels-last."""
-    layers = nn.Sequential(*(copy.deepcopy(getattr(network, name)) for name in _LAYERS))
+    """The network's layers up to pool3's input, changed in place: batch normalisation folded into them, channels-last."""
+    layers = nn.Sequential(*(getattr(network, name) for name in _LAYERS))
     for parent in [*layers.modules()]:
         for name, module in [*parent.named_children()]:
             convolution, normalisation = getattr(module, "conv", None), getattr(module, "bn", None)
