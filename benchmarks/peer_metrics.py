@@ -13,6 +13,10 @@ single process that has imported everything; each side's time starts before its 
 The reference's Inception features are cached on both sides (torch-fidelity's own cache; msbench's), filled before the clock
 starts. Nothing else is: msbench computes LPIPS features and SSIM moments of the reference within its time, once an image.
 
+The limit is what the networks' convolutions alone would take at the most that this machine was seen to reach in float32, in a
+large product or convolution, in turns with both sides: FLOPs of Inception on the reconstruction, and of LPIPS on both pictures,
+by torch's counter. A half's share of its limit is limit / time; SSIM, the spectrum and reading are in the time only.
+
 The halves are rFID, and the per-image metrics. msbench's one pass is divided by its stages: networks, Inception and the Fréchet
 distance belong to the half they serve; reading, which it does once for both, and everything else count as per-image.
 """
@@ -32,13 +36,16 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.plumbing import options, run_script, write_csv
+from harness.cost.roofline import measure_ceilings
 from harness.data.dataset import prefetch
 from harness.environment import cpu_model
 from harness.errors import MsbenchError
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.inception import FastInception, torch_fidelity_state_dict
+from harness.metrics.lpips import Lpips
 from harness.metrics.metric import Batch
 from harness.metrics.registry import METRICS
 from harness.metrics.suite import MetricSuite
@@ -53,6 +60,7 @@ COLUMNS = (
     *("quantity", "msbench", "packages", "times_faster", "difference"),
     *("images", "threads", "repeats", "cpu", "torch"),
 )
+HALVES = {"rfid_seconds": "rFID half", "pixel_seconds": "per-image half", "seconds": "both"}
 _BATCH = 8
 _RFID_STAGES = ("loading inception", "inception", "frechet")
 
@@ -158,12 +166,31 @@ def equal(ours: dict[str, float], theirs: dict[str, float]) -> bool:
     return all(abs(ours[name] - theirs[name]) <= EQUAL * max(1.0, abs(theirs[name])) for name in FIGURES)
 
 
-def table(ours: list[Side], theirs: list[Side], count: int, threads: int) -> list[dict[str, str]]:
-    """Rows of the CSV: medians of seconds an image of each half, with how many times faster; then figures and differences."""
-    rows = []
-    for half, name in (("rfid_seconds", "rFID half"), ("pixel_seconds", "per-image half"), ("seconds", "both")):
+def work(reference: Path, decoded: Path) -> dict[str, float]:
+    """FLOPs of each half's network for one pair of PNGs, a multiply-add being two."""
+    first, second = (torch.from_numpy(read_png(path).copy()).permute(2, 0, 1)[None] for path in (reference, decoded))
+    networks = FastInception(torch.device("cpu"), offline=True, plain=True), Lpips.load("alex", offline=True)
+    with torch.inference_mode(), FlopCounterMode(display=False) as inception:
+        networks[0].features(second)
+    with torch.inference_mode(), FlopCounterMode(display=False) as lpips:
+        networks[1](second / 127.5 - 1, first / 127.5 - 1)
+    rfid, pixel = float(inception.get_total_flops()), float(lpips.get_total_flops())
+    return {"rfid_seconds": rfid, "pixel_seconds": pixel, "seconds": rfid + pixel}
+
+
+def table(
+    ours: list[Side], theirs: list[Side], count: int, threads: int, flops: dict[str, float], ceiling: float
+) -> list[dict[str, str]]:
+    """Rows of the CSV: medians of seconds an image of each half, with how many times faster; then what share of the limit that
+    is, from FLOPs a pair and FLOP/s; then figures and differences."""
+    rows, shares = [], [("ceiling, GFLOP/s", f"{ceiling / 1e9:.1f}", "", "", "")]
+    for half, name in HALVES.items():
         first, second = (statistics.median(getattr(one, half) for one in side) / count for side in (ours, theirs))
         rows.append((f"{name}, seconds an image", f"{first:.4f}", f"{second:.4f}", f"{second / first:.2f}", ""))
+        limit = flops[half] / ceiling
+        shares.append((f"{name}, limit, seconds an image", f"{limit:.4f}", f"{limit:.4f}", "", ""))
+        shares.append((f"{name}, share of the limit", f"{limit / first:.3f}", f"{limit / second:.3f}", "", ""))
+    rows += shares
     for name in FIGURES:
         one, other = ours[-1].figures[name], theirs[-1].figures[name]
         rows.append((name, f"{one:.6f}", f"{other:.6f}", "", f"{one - other:.2e}"))
@@ -176,14 +203,17 @@ def compare(reference: Path, decoded: Path, threads: int, repeats: int, scratch:
     names = pairs(reference, decoded)
     torch.set_num_threads(threads)
     fill_caches(reference, names, scratch)
-    ours, theirs = [], []
-    for _ in range(repeats):  # in turns, so that a busy machine slows both
+    ours, theirs, ceiling = [], [], 0.0
+    for _ in range(repeats):  # in turns, so that a busy machine slows all
+        ceiling = max(ceiling, measure_ceilings(torch.device("cpu"), torch.float32).flops_per_s)
         ours.append(by_msbench(reference, decoded, names, scratch / "msbench"))
         theirs.append(by_packages(reference, decoded, names, scratch))
-    rows = table(ours, theirs, len(names), threads)
+    rows = table(ours, theirs, len(names), threads, work(reference / names[0], decoded / names[0]), ceiling)
     faster = rows[2]["times_faster"]
     same = "equal" if all(equal(a.figures, b.figures) for a, b in zip(ours, theirs, strict=True)) else "NOT equal"
-    return rows, f"{faster} times as fast on {len(names)} pairs with {threads} threads; figures {same} to {EQUAL:g}"
+    share = next(row["msbench"] for row in rows if row["quantity"] == "rFID half, share of the limit")
+    pace = f"{faster} times as fast on {len(names)} pairs with {threads} threads"
+    return rows, f"{pace}; figures {same} to {EQUAL:g}; rFID half at {share} of its limit"
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import weights
-from harness.metrics.inception import full_float32
+from harness.metrics.inception import ConvRelu, full_float32
 from harness.metrics.metric import Check, Metric, Picture, distances, floor
 
 LpipsNet = Literal["alex", "vgg"]
@@ -80,6 +80,12 @@ class FastLpips:
         """Raises MsbenchError: the weights are absent and cannot be fetched."""
         network: Any = Lpips.load("alex", device, offline).network  # the package has no types
         self._format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+        for part in network.net.children():
+            for name, layer in part.named_children():
+                if isinstance(layer, nn.Conv2d):  # a ReLU follows
+                    setattr(part, name, ConvRelu(layer))
+                elif isinstance(layer, nn.ReLU):
+                    setattr(part, name, nn.Identity())
         self._trunk: Callable[[Tensor], tuple[Tensor, ...]] = network.net.to(memory_format=self._format)
         self._scale: Callable[[Tensor], Tensor] = network.scaling_layer
         self._heads: list[Tensor] = [head.model[-1].weight.flatten() for head in network.lins]
@@ -105,8 +111,8 @@ class FastLpips:
 
 
 def _normalised(maps: Tensor) -> Tensor:
-    """Each pixel's vector divided by its length + 1e-10, as the lpips package does."""
-    return maps / maps.square().sum(dim=1, keepdim=True).sqrt_().add_(1e-10)
+    """Each pixel's vector divided, in place, by its length + 1e-10, as the lpips package does."""
+    return maps.div_(torch.linalg.vector_norm(maps, dim=1, keepdim=True).add_(1e-10))
 
 
 def by_package(reference: Picture, decoded: Picture) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from harness.metrics.metric import Batch, Check, Column, Metric, PerImage, Picture, floor
 
@@ -42,8 +43,16 @@ def octave_power(images: Tensor, octaves: int = OCTAVES) -> Tensor:
     height, width = images.shape[-2:]
     if octaves < 1 or min(height, width) < 2 ** (octaves + 1):
         raise ValueError(f"{octaves} octaves need sides of at least {2 ** (octaves + 1)} pixels; got {height} x {width}")
+    images = images.cpu() if images.device.type == "mps" else images  # which has no float64
+    with images.device:
+        return _power(images, octaves).cpu()
+
+
+def _power(images: Tensor, octaves: int) -> Tensor:
+    """`octave_power` with every tensor on the default device."""
+    height, width = images.shape[-2:]
     weights = torch.tensor(_LUMINANCE, dtype=torch.float64)
-    luminance = (images.cpu().double() * weights[:, None, None]).sum(dim=1)
+    luminance = (images.double() * weights[:, None, None]).sum(dim=1)
     window = _hann(height)[:, None] * _hann(width)[None, :]
     # The mean under the window, not the plain one: what is left at f = 0 would leak into the lowest ring.
     mean = (luminance * window).sum(dim=(1, 2), keepdim=True) / window.sum()
@@ -56,8 +65,8 @@ def octave_power(images: Tensor, octaves: int = OCTAVES) -> Tensor:
     radius = torch.hypot(down[:, None], across[None, :])
     edges = torch.tensor([2.0 ** -(ring + 2) for ring in range(octaves - 1)], dtype=torch.float64)
     ring = (radius[None] < edges[:, None, None]).sum(dim=0)
-    total = torch.zeros(len(images), octaves, dtype=torch.float64)
-    return total.index_add_(1, ring.flatten(), power.flatten(1))
+    # A sum by index has no fixed order on a GPU.
+    return torch.matmul(power.flatten(1), functional.one_hot(ring.flatten(), octaves).double())
 
 
 def octave_difference(power: Tensor, reference: Tensor) -> Tensor:

@@ -12,12 +12,13 @@ from harness.metrics.psnr import check_pair
 
 _SIGMA = 1.5
 _RADIUS = 5  # int(3.5 * sigma + 0.5): scikit-image truncates the Gaussian at 3.5 sigma
+_TILE = 32  # outputs that one product gives: fewer make more calls, more multiply more zeros
 _C1, _C2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
 MIN_SIDE = 2 * _RADIUS + 1
 """smallest height and width SSIM is defined for"""
 
-Moments = tuple[Tensor, Tensor]
-"""Windowed means of an image and of its square, float64 [B, 3, H - 10, W - 10] each."""
+Moments = list[tuple[Tensor, Tensor]]
+"""Windowed means of images and of their squares, float64 [n, 3, H - 10, W - 10] each, as many images as are taken at once."""
 
 
 def ssim_moments(references: Tensor) -> Moments:
@@ -28,8 +29,7 @@ def ssim_moments(references: Tensor) -> Moments:
     """
     if min(references.shape[-2:]) < MIN_SIDE:
         raise ValueError(f"SSIM needs images of at least {MIN_SIDE} x {MIN_SIDE}; got {tuple(references.shape[-2:])}")
-    maps = [(_smooth(y), _smooth(y * y)) for y in map(_double, _chunks(references))]
-    return torch.cat([mean for mean, _ in maps]), torch.cat([square for _, square in maps])
+    return [(_smooth(y), _smooth(y * y)) for y in map(_double, _chunks(references))]
 
 
 def ssim(images: Tensor, references: Tensor, moments: Moments | None = None) -> Tensor:
@@ -48,8 +48,8 @@ def ssim(images: Tensor, references: Tensor, moments: Moments | None = None) -> 
     """
     check_pair(images, references)
     found = ssim_moments(references) if moments is None else moments
-    parts = zip(_chunks(images), _chunks(references), *map(_chunks, found), strict=True)
-    return torch.cat([_similarity(_double(x), _double(y), mean, square) for x, y, mean, square in parts]).cpu()
+    parts = zip(_chunks(images), _chunks(references), found, strict=True)
+    return torch.cat([_similarity(_double(x), _double(y), *of_y) for x, y, of_y in parts]).cpu()
 
 
 def _similarity(x: Tensor, y: Tensor, mean_y: Tensor, mean_yy: Tensor) -> Tensor:
@@ -67,17 +67,25 @@ def _smooth(maps: Tensor) -> Tensor:
     """Gaussian window, only where it fits: [B, C, H, W] → [B, C, H - 10, W - 10].
 
     scikit-image pads by reflection and then crops the same 5 pixels, so padded values never reach its mean either.
+
+    Each pass multiplies by a banded matrix, some outputs at a time: shifted sums would go through memory once a weight.
     """
-    offsets = torch.arange(-_RADIUS, _RADIUS + 1, dtype=maps.dtype)
-    window = torch.exp(-0.5 * (offsets / _SIGMA) ** 2)
-    weights: list[float] = (window / window.sum()).tolist()
-    for dim in (2, 3):
-        length = maps.shape[dim] - 2 * _RADIUS
-        smoothed = maps.narrow(dim, 0, length) * weights[0]
-        for offset, weight in enumerate(weights[1:], start=1):
-            smoothed.add_(maps.narrow(dim, offset, length), alpha=weight)
-        maps = smoothed
-    return maps
+    places = torch.arange(_TILE + 2 * _RADIUS, dtype=maps.dtype, device=maps.device)
+    offsets = places - places[:_TILE, None] - _RADIUS
+    band = torch.exp(-0.5 * (offsets / _SIGMA) ** 2) * (offsets.abs() <= _RADIUS)
+    band /= band[0].sum()
+    count, channels, height, width = maps.shape
+    maps = maps.flatten(0, 1)
+    rows, result = (maps.new_empty(len(maps), height - 2 * _RADIUS, width - less) for less in (0, 2 * _RADIUS))
+    for start in range(0, rows.shape[1], _TILE):
+        target = rows[:, start : start + _TILE]
+        weights = band[: target.shape[1], : target.shape[1] + 2 * _RADIUS].expand(len(maps), -1, -1)
+        torch.bmm(weights, maps[:, start : start + weights.shape[2]], out=target)
+    for start in range(0, result.shape[2], _TILE):
+        target = result.flatten(0, 1)[:, start : start + _TILE]
+        weights = band[: target.shape[1], : target.shape[1] + 2 * _RADIUS].T
+        torch.mm(rows.flatten(0, 1)[:, start : start + len(weights)], weights, out=target)
+    return result.view(count, channels, *result.shape[1:])
 
 
 def _chunks(images: Tensor) -> tuple[Tensor, ...]:

@@ -260,14 +260,15 @@ class QualityPass:
                 frames[label, seed][FILE] = [one.sha256 for one in files if isinstance(one, FinishedImage)]
             with self._stages.stage("inception"):
                 tensors[feature_key(label, seed)] = torch.from_numpy(self._suite.inception_features(one.pixels))
-            decoded = one.pixels.permute(0, 2, 3, 1).contiguous().cpu()
+            wanted = one.pixels if self._config.save_images is not None or show else one.pixels[:0]
+            decoded = wanted.permute(0, 2, 3, 1).contiguous().cpu()
             if seed == self._config.seed:
                 size = pixels.shape[-2], pixels.shape[-1]
                 count_code(self._seen(label)["code"], self._decoders[label], one.latents, size)
                 if show:
                     tensors[f"shown:{label}"] = decoded[show][:, :SHEET_SIDE, :SHEET_SIDE]
-                wanted = 0 if label in batch.finished else self._latents
-                if self._writer.kept.get(f"latents:{label}", 0) < wanted:
+                latents = 0 if label in batch.finished else self._latents
+                if self._writer.kept.get(f"latents:{label}", 0) < latents:
                     tensors[f"latents:{label}"] = one.latents
             place = safe_name(label)
             self._save(place if seed == self._config.seed else f"{place}/noise-seed-{seed}", examples, decoded.numpy())

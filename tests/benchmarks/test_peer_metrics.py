@@ -36,10 +36,13 @@ def test_the_table_says_how_many_times_and_how_far_apart() -> None:
     theirs = Side({"rfid": 100.05, "psnr": 20.0, "ssim": 0.5, "lpips": 0.25}, 4.0, 2.0)
     assert equal(ours.figures, theirs.figures)
     assert not equal(ours.figures, theirs.figures | {"lpips": 0.2521})
-    rows = {row["quantity"]: row for row in table([ours], [theirs], 10, 1)}
+    flops = {"rfid_seconds": 8e7, "pixel_seconds": 1e7, "seconds": 9e7}
+    rows = {row["quantity"]: row for row in table([ours], [theirs], 10, 1, flops, 1e9)}
     assert rows["rFID half, seconds an image"]["times_faster"] == "4.00"
     assert rows["both, seconds an image"]["times_faster"] == "3.00"
     assert (rows["both, seconds an image"]["msbench"], rows["rfid"]["difference"]) == ("0.2000", "-5.00e-02")
+    limit, share = (rows[f"rFID half, {name}"] for name in ("limit, seconds an image", "share of the limit"))
+    assert (limit["msbench"], share["msbench"], share["packages"]) == ("0.0800", "0.800", "0.200")
 
 
 @pytest.mark.slow
@@ -51,4 +54,4 @@ def test_both_sides_find_the_same_figures(tmp_path: Path) -> None:
         pytest.skip("metric weights are not here")
     rows, verdict = compare(write(tmp_path / "a", 4, 0), write(tmp_path / "b", 4, 20), 1, 1, tmp_path)
     assert "on 4 pairs with 1 threads; figures equal to 0.001" in verdict
-    assert len(rows) == 7
+    assert len(rows) == 14

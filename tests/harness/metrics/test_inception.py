@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from harness.metrics.inception import FastInception, full_float32, resized, torch_fidelity_state_dict
+from harness.metrics.inception import ConvRelu, FastInception, full_float32, resized, torch_fidelity_state_dict
 from harness.stats.rfid import rfid_value
 from harness.weights import WEIGHTS, sources
 
@@ -108,3 +108,14 @@ def test_callers_precision_settings_come_back_even_after_an_error() -> None:
         assert torch.backends.cuda.matmul.allow_tf32
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+def test_fused_convolution_equals_two_steps_at_any_size(onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not onednn:
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    convolution = torch.nn.Conv2d(8, 24, (3, 5), stride=2, padding=(1, 2)).requires_grad_(False)
+    fused = ConvRelu(convolution)
+    for shape in ((4, 8, 20, 30), (1, 8, 33, 7)):  # packed for the first, right for the second too
+        inputs = torch.randn(shape, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+        assert torch.allclose(fused(inputs), convolution(inputs).relu(), rtol=0, atol=1e-5)
