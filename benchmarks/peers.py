@@ -31,9 +31,10 @@ def read_quality(path: Path) -> dict[str, dict[str, str]]:
     """The columns `QUALITY` of a table of `msbench compare --format csv`, by label; raises `MsbenchError` where it is none."""
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            return {row["decoder"]: {name: row[name] for name in QUALITY} for row in csv.DictReader(stream)}
+            found = {row["decoder"]: {name: row[name] for name in QUALITY} for row in csv.DictReader(stream)}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
         raise MsbenchError(f"{path}: no table of `msbench compare --format csv` with LPIPS ({error!r})") from error
+    return {label: row | {"dataset": row["dataset"].rpartition("/")[2]} for label, row in found.items()}
 
 
 def joined(speed: Mapping[str, Any], quality: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -70,7 +71,7 @@ def plot(chosen: Sequence[dict[str, Any]]) -> Figure:
     figure, axes = style.new_axes(f"LPIPS ({sets}) against decoding time", f"milliseconds an image ({where})", "LPIPS ↓")
     looks: dict[str, Any] = {"markersize": 9, "linestyle": ""}
     axes.plot(*zip(*known.values(), strict=True), color=style.colour(0), marker="o", **looks)
-    axes.margins(x=0.14, y=0.2)
+    axes.margins(x=0.2, y=0.2)
     axes.set(xscale="log", ylim=axes.get_ylim())
     floor = axes.get_ylim()[0]
     if unknown := {row["decoder"]: (row["ms_per_image"], floor) for row in chosen if row["decoder"] not in known}:
