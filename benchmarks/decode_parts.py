@@ -4,8 +4,8 @@
 
 Each part is called alone, on what a decode hands it, in turns with the others; times are medians. A scale's *network* is one
 call of the denoiser, *path* its Euler step less that call, *start* what begins the scale less its noise. *whole* is a decode,
-and *rest* what no part accounts for: negative where fusing parts gains. `at_full_speed_ms` is what the counted FLOPs of a
-part would take at the rate of the finest scale's network.
+and *rest* what no part accounts for. Differences are negative where fusing gains, or below the scatter. `at_full_speed_ms` is
+what the counted FLOPs of a part would take at the rate of the finest scale's network.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.plumbing import options, run_script, write_csv
 from decoders.models import DiffusionDecoder
 from decoders.sampling import Parts, begin, integrate
-from harness.cost.latency import MOST_RUN_DELAY, MOST_STEAL, timed_call
+from harness.cost.latency import latency_of, timed_call
 from harness.cost.load import LoadMeter
 from harness.cost.modes import constant_weights, in_mode, parse_mode
 from harness.decoder import parse_dtype
@@ -132,29 +132,20 @@ def measure(request: Any, mode: str, dtype: str, batch: int, rounds: int, pixels
             calls["whole"] = lambda: chosen.decode(latents, noise)
             meter = LoadMeter()
             ms = in_turns(calls, rounds)
-    load = meter.load()
-    if (load.run_delay or 0) > MOST_RUN_DELAY or (load.steal or 0) > MOST_STEAL:
-        print(f"{mode} {dtype} batch {batch}: disturbed by other work", file=sys.stderr)
+    if line := latency_of([value / 1e3 for value in ms.values()], 3, True, meter.load()).disturbance():
+        print(f"{mode} {dtype} batch {batch}: {line}", file=sys.stderr)
     work = {"projection": gflops["projection"]}
     work |= {f"scale {k} network": count * gflops[f"network {k}"] for k, count in enumerate(decoder.steps)}
     rate = work[last := f"scale {len(decoder.steps) - 1} network"] / dict(parts_of(ms, decoder.steps))[last]
+    work["whole"] = sum(work.values())
     setting = {"decoder": request.label, "mode": mode, "dtype": dtype, "batch": batch}
-    return [
-        setting
-        | {
-            "part": part,
-            "ms": took,
-            "share": took / ms["whole"],
-            "gflops": (count := sum(work.values()) if part == "whole" else work.get(part, 0.0)),
-        }
-        | {
-            "at_full_speed_ms": count / rate,
-            "cpu": cpu_model(),
-            "threads": torch.get_num_threads(),
-            "torch": str(torch.__version__),
-        }
-        for part, took in parts_of(ms, decoder.steps)
-    ]
+    machine = {"cpu": cpu_model(), "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+    rows = []
+    for part, took in parts_of(ms, decoder.steps):
+        counted_gflops = work.get(part, 0.0)
+        figures = {"ms": took, "share": took / ms["whole"], "gflops": counted_gflops, "at_full_speed_ms": counted_gflops / rate}
+        rows.append({**setting, "part": part, **figures, **machine})
+    return rows
 
 
 def main() -> None:

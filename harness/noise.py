@@ -32,7 +32,7 @@ def philox4x32(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
     for done in range(10):
         p0, p1 = c0 * _M0, c2 * _M1  # 64-bit products; int64 wraps, the bits are those of the unsigned product
         # c1 and c3 keep a product's upper half until the end: only c0 and c2 are multiplied, and must be 32 bits.
-        if done < 2:  # shapes still grow by broadcasting
+        if done < 3:  # until c0 and c2 have met every word, shapes grow by broadcasting
             c0, c2 = ((p1 >> 32) ^ c1 ^ k0) & _MASK, ((p0 >> 32) ^ c3 ^ k1) & _MASK
         else:
             c0 = (p1 >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(_MASK)

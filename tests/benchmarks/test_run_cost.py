@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from benchmarks import run_cost as bench
 from benchmarks.plumbing import run_script
 from harness.record.record import write_record
 from harness.record.schema import SampleCounts
 from harness.stopwatch import StageTime, Timing
 from tests.harness.records import details, result, run_data
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "run_cost.py"
 SPENT = {
     "loading decoders": 3.0,
     "loading metrics": 1.0,
@@ -36,16 +34,6 @@ SPENT = {
 }
 
 
-@pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("run_cost", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def run(folder: Path, n: int = 100, times: float = 1.0, **changes: Any) -> Path:
     """Two decoders, the second with two noise seeds; 13 s lie between the stages."""
     stages = {name: StageTime(times * seconds, 0.0) for name, seconds in SPENT.items()}
@@ -57,16 +45,16 @@ def run(folder: Path, n: int = 100, times: float = 1.0, **changes: Any) -> Path:
     return write_record(folder, replace(data, dataset=facts)).folder
 
 
-def table(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, target: Path, *arguments: object) -> int:
+def table(monkeypatch: pytest.MonkeyPatch, target: Path, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["run_cost", *map(str, arguments), "--output", str(target)])
     return run_script(bench.main)
 
 
 def test_times_add_up_and_what_grows_is_predicted(
-    tmp_path: Path, bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "table.csv"
-    assert table(bench, monkeypatch, target, run(tmp_path / "a"), run(tmp_path / "b", times=2.0), "--images", 1000) == 0
+    assert table(monkeypatch, target, run(tmp_path / "a"), run(tmp_path / "b", times=2.0), "--images", 1000) == 0
     first, second = csv.DictReader(target.read_text().splitlines())
     assert (first["decoder"], first["n"], first["decodes"], first["seconds"]) == ("one,two", "100", "3", "100")
     assert (first["images_per_s"], second["images_per_s"]) == ("1", "0.5")
@@ -81,22 +69,20 @@ def test_times_add_up_and_what_grows_is_predicted(
     assert "limit_images_per_s" in capsys.readouterr().out
 
 
-def test_in_its_own_row_the_prediction_is_the_run_without_statistics(
-    tmp_path: Path, bench: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_its_own_row_the_prediction_is_the_run_without_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "table.csv"
-    assert table(bench, monkeypatch, target, run(tmp_path / "a", n=3925)) == 0
+    assert table(monkeypatch, target, run(tmp_path / "a", n=3925)) == 0
     (row,) = csv.DictReader(target.read_text().splitlines())
     assert float(row["predicted_s"]) == pytest.approx(100.0 - 5.0)
 
 
 @pytest.mark.parametrize("broken", ["nothing there", "interrupted", "merged", "no images"])
 def test_bad_input_is_one_line_and_writes_nothing(
-    tmp_path: Path, bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: str
 ) -> None:
     changes = {"interrupted": {"status": "interrupted"}, "merged": {"timing": None}}.get(broken, {})
     folder = tmp_path / "nothing" if broken == "nothing there" else run(tmp_path / "a", **changes)
     target = tmp_path / "table.csv"
-    assert table(bench, monkeypatch, target, folder, "--images", 0 if broken == "no images" else 10) == 2
+    assert table(monkeypatch, target, folder, "--images", 0 if broken == "no images" else 10) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not target.exists()

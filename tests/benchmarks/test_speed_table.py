@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from benchmarks import speed_table as bench
 from benchmarks.plumbing import run_script
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "speed_table.py"
 
-
-@pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("speed_table", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(folder: Path, bench: ModuleType, ratio: float, floor: float = 0.05, decoder: str = "b") -> Path:
+def run(folder: Path, ratio: float, floor: float = 0.05, decoder: str = "b") -> Path:
     """A run of two decoders, the second `ratio` times as fast as the first."""
     setting = {"batch": 8, "mode": "eager", "dtype": "fp32", "scope": "decode", "resolution": 256, "cores": "all"}
 
@@ -49,10 +36,8 @@ def run(folder: Path, bench: ModuleType, ratio: float, floor: float = 0.05, deco
 
 
 @pytest.mark.parametrize(("again", "agrees"), [(10.4, "True"), (9.6, "True"), (11.0, "False"), (9.0, "False")])
-def test_runs_agree_within_the_noise_floor(
-    tmp_path: Path, bench: ModuleType, monkeypatch: pytest.MonkeyPatch, again: float, agrees: str
-) -> None:
-    one, other = run(tmp_path / "1", bench, 10.0), run(tmp_path / "2", bench, again, floor=0.01)
+def test_runs_agree_within_the_noise_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: float, agrees: str) -> None:
+    one, other = run(tmp_path / "1", 10.0), run(tmp_path / "2", again, floor=0.01)
     target = tmp_path / "table.csv"
     monkeypatch.setattr(sys, "argv", ["speed_table", str(one), str(other), "--output", str(target)])
     assert run_script(bench.main) == 0
@@ -63,25 +48,25 @@ def test_runs_agree_within_the_noise_floor(
 
 
 @pytest.mark.parametrize("disturbed", [0, 1])
-def test_a_disturbed_time_agrees_with_nothing(tmp_path: Path, bench: ModuleType, disturbed: int) -> None:
+def test_a_disturbed_time_agrees_with_nothing(tmp_path: Path, disturbed: int) -> None:
     """It has no ratio, in either run."""
-    documents = [bench.read_speed(run(tmp_path / name, bench, 10.0)) for name in "ab"]
+    documents = [bench.read_speed(run(tmp_path / name, 10.0)) for name in "ab"]
     documents[disturbed]["cells"][1]["ratio_to_first"] = None
     first, second = bench.rows(*documents)
     assert first["agrees"]
     assert not {"agrees", "again_ratio"} & second.keys()
 
 
-def test_one_run_is_a_table_too(tmp_path: Path, bench: ModuleType) -> None:
-    lines = bench.rows(bench.read_speed(run(tmp_path / "1", bench, 10.0)), None)
+def test_one_run_is_a_table_too(tmp_path: Path) -> None:
+    lines = bench.rows(bench.read_speed(run(tmp_path / "1", 10.0)), None)
     assert [line["decoder"] for line in lines] == ["a", "b"]
     assert all(line["fastest"] for line in lines)
     assert [(line["fastest_ratio"], line["fastest_ms_per_image"]) for line in lines] == [(1.0, 12.5), (10.0, 1.25)]
     assert not any("agrees" in line for line in lines)
 
 
-def test_the_fastest_is_marked_in_its_own_setting_alone(tmp_path: Path, bench: ModuleType) -> None:
-    path = run(tmp_path / "1", bench, 10.0) / "speed.json"
+def test_the_fastest_is_marked_in_its_own_setting_alone(tmp_path: Path) -> None:
+    path = run(tmp_path / "1", 10.0) / "speed.json"
     document = json.loads(path.read_text())
     document["cells"] += [{**cell, "dtype": "bf16"} for cell in document["cells"]]
     document["cells"] += [{**cell, "batch": 1} for cell in document["cells"]]
@@ -93,9 +78,9 @@ def test_the_fastest_is_marked_in_its_own_setting_alone(tmp_path: Path, bench: M
 
 @pytest.mark.parametrize("broken", ["missing", "no json", "nothing in common"])
 def test_bad_input_is_one_line_and_writes_nothing(
-    tmp_path: Path, bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: str
 ) -> None:
-    one, other = run(tmp_path / "1", bench, 10.0), run(tmp_path / "2", bench, 10.0)
+    one, other = run(tmp_path / "1", 10.0), run(tmp_path / "2", 10.0)
     path = other / "speed.json"
     if broken == "missing":
         path.unlink()

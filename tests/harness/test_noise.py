@@ -36,6 +36,20 @@ def test_philox_gives_the_published_answers(counter: tuple[int, ...], key: tuple
     assert tuple(int(word) for word in got) == answer
 
 
+@pytest.mark.parametrize(
+    "shapes", [((5,), (), (), ()), ((), (5,), (), ()), ((), (), (), (5,)), ((5,), (3, 1), (), ()), ((), (3, 1), (1, 5), ())]
+)
+def test_philox_broadcasts_words_of_any_shapes(shapes: tuple[tuple[int, ...], ...]) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    counter = [torch.randint(0, 2**32, shape, generator=drawn) for shape in shapes]
+    key = torch.tensor(7), torch.tensor(11)
+    got = philox4x32((counter[0], counter[1], counter[2], counter[3]), key)
+    full = torch.broadcast_tensors(*counter)
+    alone = [philox4x32((a, b, c, d), key) for a, b, c, d in zip(*(one.flatten() for one in full), strict=True)]
+    for place, word in enumerate(got):
+        assert torch.equal(word.flatten(), torch.stack([one[place] for one in alone]))
+
+
 def draws(key: str = "a", draw: int = 0, count: int = COUNT, seed: int = 0) -> Tensor:
     return SampleNoise.for_samples(seed, [key]).normal((count,), draw)[0].double()
 
