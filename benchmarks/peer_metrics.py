@@ -3,8 +3,9 @@
     msbench run --decoder direct --dataset imagenette --data-dir DATA --max-samples 250 --no-cost --save-images PAIRS
     python benchmarks/peer_metrics.py PAIRS/reference PAIRS/direct [--threads 1] [--output FILE.csv]
 
-Both sides compute rFID, PSNR, SSIM and LPIPS (AlexNet) from two folders of PNGs of the same names, with the same weights, in a
-single process that has imported everything; each side's time starts before its networks are built and ends with its figures.
+Both sides compute rFID, PSNR, SSIM and LPIPS (AlexNet) from two folders of PNGs of the same names, with the same weights, each
+in a process of its own that has imported everything; a side's time starts before its networks are built and ends with its
+figures. Memory is kept in msbench's process, as in `msbench run`, and is the system's own in the other.
 
 - msbench: one pass of `MetricSuite`, which reads each PNG once and also measures octaves of the spectrum.
 - the packages: torch-fidelity (its own reading, batches of 64, its workers) for rFID; then, image by image from PNG, the lpips
@@ -23,11 +24,13 @@ distance belong to the half they serve; reading, which it does once for both, an
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +44,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.plumbing import options, run_script, write_csv
 from harness.cost.roofline import measure_ceilings
 from harness.data.dataset import prefetch
-from harness.environment import cpu_model
+from harness.environment import cpu_model, keep_freed_memory
 from harness.errors import MsbenchError
 from harness.metrics.feature_cache import FeatureCache, pixels_sha256
 from harness.metrics.inception import FastInception, torch_fidelity_state_dict
@@ -101,7 +104,7 @@ def _reading(reference: Path, decoded: Path, names: list[str]) -> Iterator[tuple
     for start in range(0, len(names), _BATCH):
         some = names[start : start + _BATCH]
         first, second = (np.stack([read_png(folder / name) for name in some]) for folder in (reference, decoded))
-        references, images = (torch.from_numpy(one).permute(0, 3, 1, 2).contiguous() for one in (first, second))
+        references, images = (torch.from_numpy(np.ascontiguousarray(one.transpose(0, 3, 1, 2))) for one in (first, second))
         yield references, images, [pixels_sha256(image) for image in first]
 
 
@@ -154,11 +157,15 @@ def by_packages(reference: Path, decoded: Path, names: list[str], scratch: Path)
     return Side({"rfid": rfid, **means}, between - started, time.perf_counter() - between)
 
 
-def fill_caches(reference: Path, names: list[str], scratch: Path) -> None:
-    """Features of the reference into both caches, before any clock starts."""
-    torch.save(torch_fidelity_state_dict(), scratch / "inception.pth")
-    by_msbench(reference, reference, names, scratch / "msbench")
-    torch_fidelity_rfid(reference, reference, scratch)
+def _begin(threads: int, keep: bool) -> None:
+    torch.set_num_threads(threads)
+    if keep:
+        keep_freed_memory()
+
+
+def _process(threads: int, keep: bool) -> ProcessPoolExecutor:
+    """A process that stays, with so many threads; `keep`: it keeps freed memory."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (threads, keep))
 
 
 def equal(ours: dict[str, float], theirs: dict[str, float]) -> bool:
@@ -201,13 +208,15 @@ def table(
 def compare(reference: Path, decoded: Path, threads: int, repeats: int, scratch: Path) -> tuple[list[dict[str, str]], str]:
     """Rows of the table, and its last line in words."""
     names = pairs(reference, decoded)
-    torch.set_num_threads(threads)
-    fill_caches(reference, names, scratch)
     ours, theirs, ceiling = [], [], 0.0
-    for _ in range(repeats):  # in turns, so that a busy machine slows all
-        ceiling = max(ceiling, measure_ceilings(torch.device("cpu"), torch.float32).flops_per_s)
-        ours.append(by_msbench(reference, decoded, names, scratch / "msbench"))
-        theirs.append(by_packages(reference, decoded, names, scratch))
+    with _process(threads, keep=True) as one, _process(threads, keep=False) as other:
+        torch.save(torch_fidelity_state_dict(), scratch / "inception.pth")
+        one.submit(by_msbench, reference, reference, names, scratch / "msbench").result()  # fills its cache
+        other.submit(torch_fidelity_rfid, reference, reference, scratch).result()
+        for _ in range(repeats):  # in turns, so that a busy machine slows all
+            ceiling = max(ceiling, one.submit(measure_ceilings, torch.device("cpu"), torch.float32).result().flops_per_s)
+            ours.append(one.submit(by_msbench, reference, decoded, names, scratch / "msbench").result())
+            theirs.append(other.submit(by_packages, reference, decoded, names, scratch).result())
     rows = table(ours, theirs, len(names), threads, work(reference / names[0], decoded / names[0]), ceiling)
     faster = rows[2]["times_faster"]
     same = "equal" if all(equal(a.figures, b.figures) for a, b in zip(ours, theirs, strict=True)) else "NOT equal"

@@ -123,13 +123,21 @@ class Denoiser(nn.Module):
 
     def _conditions(self, latents: Tensor, scales: Sequence[int]) -> list[Condition]:
         features = self.latent_block(self.latent_stem(latents))
-        finest = None if self.linear is None else F.pixel_shuffle(self.linear(latents), self.config.down_factor)
-        return [Condition(self._fold(features, scale), self._image(finest, scale)) for scale in scales]
+        cells = None if self.linear is None else self.linear(latents)
+        return [Condition(self._fold(features, scale), self._image(cells, scale)) for scale in scales]
 
-    def _image(self, finest: Tensor | None, scale: int) -> Tensor | None:
-        """The linear image of a scale: means of 2×2, 4×4, … pixels of the finest one."""
-        shrink = self.config.scales - 1 - scale
-        return finest if finest is None or not shrink else F.avg_pool2d(finest, 2**shrink)
+    def _image(self, cells: Tensor | None, scale: int) -> Tensor | None:
+        """The linear image of a scale: means of 2×2, 4×4, … pixels of the finest one, which is cells of f×f pixels."""
+        if cells is None:
+            return None
+        side, factor = 2 ** (self.config.scales - 1 - scale), self.config.down_factor
+        inside = min(side, factor)
+        if inside > 1:  # within cells, before they are spread over the image: pixels of a cell lie apart in memory after it
+            blocks = cells.float().unflatten(1, (3, factor // inside, inside, factor // inside, inside))
+            total = sum(blocks[:, :, :, i // inside, :, i % inside] for i in range(inside**2))  # in avg_pool2d's order: its bits
+            cells = (total / inside**2).flatten(1, 3).to(cells.dtype)
+        image = F.pixel_shuffle(cells, factor // inside)
+        return image if side == inside else F.avg_pool2d(image, side // inside)
 
     def _fold(self, features: Tensor, scale: int) -> Tensor:
         j = self.config.scales - 1 - scale
