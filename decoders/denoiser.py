@@ -6,6 +6,7 @@ the second grid, the latents' own (f = 8). Latents are projected once per image 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,8 +134,10 @@ class Denoiser(nn.Module):
         side, factor = 2 ** (self.config.scales - 1 - scale), self.config.down_factor
         inside = min(side, factor)
         if inside > 1:  # within cells, before they are spread over the image: pixels of a cell lie apart in memory after it
-            blocks = cells.float().unflatten(1, (3, factor // inside, inside, factor // inside, inside))
-            total = sum(blocks[:, :, :, i // inside, :, i % inside] for i in range(inside**2))  # in avg_pool2d's order: its bits
+            grid, batch, *size = factor // inside, len(cells), *cells.shape[2:]
+            blocks = cells.float().reshape(batch, 3, grid, inside, grid, inside, *size)
+            pixels = (blocks[:, :, :, i // inside, :, i % inside] for i in range(inside**2))
+            total = functools.reduce(torch.add, pixels)  # in avg_pool2d's order: the same bits
             cells = (total / inside**2).flatten(1, 3).to(cells.dtype)
         image = F.pixel_shuffle(cells, factor // inside)
         return image if side == inside else F.avg_pool2d(image, side // inside)

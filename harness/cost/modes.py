@@ -91,7 +91,7 @@ class CompiledDecoder:
     def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
         """See `Decoder.decode`."""
         source = _CompiledNoise(noise, self._normal) if isinstance(noise, SampleNoise) else noise
-        with torch.inference_mode(), constant_weights(latents.device):
+        with torch.inference_mode(), compiled_for(latents.device):
             return cast(Tensor, self._decode(latents, source))
 
 
@@ -111,13 +111,14 @@ def _normal(keys: Tensor, shape: tuple[int, ...], draw: int) -> Tensor:
     return SampleNoise(keys).normal(shape, draw)
 
 
-def constant_weights(device: torch.device) -> AbstractContextManager[object]:
-    """Within it, what is compiled for a CPU takes weights for constants. Dynamo asks as it traces: an option comes too late."""
+def compiled_for(device: torch.device) -> AbstractContextManager[object]:
+    """Within it, what is compiled for a CPU takes weights for constants, and only what convolutions read is channels-last: what
+    leads to them is images, and three channels fill no vector. Dynamo asks as it traces: an option comes too late."""
     if device.type != "cpu":
         return nullcontext()
     from torch._inductor import config
 
-    return cast(AbstractContextManager[object], config.patch(freezing=True))
+    return cast(AbstractContextManager[object], config.patch(freezing=True, layout_optimization=False))
 
 
 def _allow_many_shapes() -> None:

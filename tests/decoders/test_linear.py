@@ -128,6 +128,18 @@ def test_a_denoiser_begins_as_the_linear_image_of_each_scale(
         image = halve(image)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pooling_within_cells_has_the_bits_of_pooling_pixels(dtype: torch.dtype) -> None:
+    network = linear_denoiser(5, torch.randn(192, 4), torch.randn(192)).to(dtype)
+    latents = torch.randn(2, 4, 16, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert network.linear is not None
+    finest = F.pixel_shuffle(network.linear(latents), 8)
+    for scale, condition in enumerate(network.project(latents)):
+        assert condition.image is not None
+        pooled = F.avg_pool2d(finest, 2 ** (4 - scale))
+        assert torch.equal(condition.image, pooled) if scale else torch.allclose(condition.image, pooled, atol=1e-2)
+
+
 @pytest.mark.parametrize("name", ["direct", "ms-direct", "ms-onestep", "ms-diffusion"])
 def test_every_flow_decodes_the_linear_image_at_the_start(
     started: Autoencoder, pictures: TrainingImages, counting_noise: Callable[[int], CountingNoise], name: str
