@@ -29,7 +29,7 @@ from decoders.models import DiffusionDecoder
 from decoders.sampling import Parts, begin, integrate
 from harness.cost.latency import latency_of, timed_call
 from harness.cost.load import LoadMeter
-from harness.cost.modes import compiled_for, in_mode, parse_mode
+from harness.cost.modes import compile_settings, in_mode, parse_mode
 from harness.decoder import parse_dtype
 from harness.environment import cpu_model, keep_freed_memory
 from harness.errors import MsbenchError
@@ -127,7 +127,7 @@ def measure(request: Any, mode: str, dtype: str, batch: int, rounds: int, pixels
                 counted[name]()
             gflops[name] = counter.get_total_flops() / 1e9
         chosen = in_mode(decoder, parse_mode(mode), CPU)
-        with compiled_for(CPU):
+        with compile_settings(CPU):
             calls = counted if mode == "eager" else calls_of(decoder, latents, noise, partial(torch.compile, dynamic=False))
             calls["whole"] = lambda: chosen.decode(latents, noise)
             meter = LoadMeter()

@@ -136,7 +136,7 @@ class Denoiser(nn.Module):
         if inside > 1:  # within cells, before they are spread over the image: pixels of a cell lie apart in memory after it
             grid, batch, *size = factor // inside, len(cells), *cells.shape[2:]
             blocks = cells.float().reshape(batch, 3, grid, inside, grid, inside, *size)
-            pixels = (blocks[:, :, :, i // inside, :, i % inside] for i in range(inside**2))
+            pixels = (pixel for row in blocks.unbind(3) for pixel in row.unbind(4))
             total = functools.reduce(torch.add, pixels)  # in avg_pool2d's order: the same bits
             cells = (total / inside**2).flatten(1, 3).to(cells.dtype)
         image = F.pixel_shuffle(cells, factor // inside)

@@ -91,7 +91,7 @@ class CompiledDecoder:
     def decode(self, latents: Tensor, noise: NoiseSource) -> Tensor:
         """See `Decoder.decode`."""
         source = _CompiledNoise(noise, self._normal) if isinstance(noise, SampleNoise) else noise
-        with torch.inference_mode(), compiled_for(latents.device):
+        with torch.inference_mode(), compile_settings(latents.device):
             return cast(Tensor, self._decode(latents, source))
 
 
@@ -111,7 +111,7 @@ def _normal(keys: Tensor, shape: tuple[int, ...], draw: int) -> Tensor:
     return SampleNoise(keys).normal(shape, draw)
 
 
-def compiled_for(device: torch.device) -> AbstractContextManager[object]:
+def compile_settings(device: torch.device) -> AbstractContextManager[object]:
     """Within it, what is compiled for a CPU takes weights for constants, and only what convolutions read is channels-last: what
     leads to them is images, and three channels fill no vector. Dynamo asks as it traces: an option comes too late."""
     if device.type != "cpu":

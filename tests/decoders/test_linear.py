@@ -130,8 +130,9 @@ def test_a_denoiser_begins_as_the_linear_image_of_each_scale(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_pooling_within_cells_has_the_bits_of_pooling_pixels(dtype: torch.dtype) -> None:
-    network = linear_denoiser(5, torch.randn(192, 4), torch.randn(192)).to(dtype)
-    latents = torch.randn(2, 4, 16, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+    drawn = torch.Generator().manual_seed(0)
+    network = linear_denoiser(5, torch.randn(192, 4, generator=drawn), torch.randn(192, generator=drawn)).to(dtype)
+    latents = torch.randn(2, 4, 16, 32, generator=drawn).to(dtype)
     assert network.linear is not None
     finest = F.pixel_shuffle(network.linear(latents), 8)
     for scale, condition in enumerate(network.project(latents)):
