@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Iterator
 
@@ -17,3 +18,10 @@ def features_outside_the_cache(tmp_path_factory: pytest.TempPathFactory) -> Iter
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSBENCH_FEATURES", str(tmp_path_factory.mktemp("features")))
         yield
+
+
+@pytest.fixture
+def told_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing counts as disturbed, whatever else this machine does: for tests of ratios."""
+    for name in ("MOST_RUN_DELAY", "MOST_STEAL", "MOST_SPREAD"):
+        monkeypatch.setattr(f"harness.cost.latency.{name}", math.inf)

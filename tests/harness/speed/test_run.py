@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -29,13 +28,6 @@ from harness.speed.turns import TimedCalls, Workers
 
 pytestmark = pytest.mark.usefixtures("plug_ins")
 QUICK = SpeedProtocol(batch_sizes=(1,), cores=(1,), cell_seconds=0.5, ceiling_seconds=0.0, wait_seconds=0.0)
-
-
-@pytest.fixture
-def told_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing counts as disturbed, whatever else this machine does: for tests of ratios."""
-    for name in ("MOST_RUN_DELAY", "MOST_STEAL", "MOST_SPREAD"):
-        monkeypatch.setattr(f"harness.cost.latency.{name}", math.inf)
 
 
 def silent(stage: str, done: int, total: int) -> None:

@@ -266,6 +266,7 @@ def test_no_memory_for_quality_leaves_the_cost(tmp_path: Path, counter: Counter,
     assert counter.costs == [("diffusion", 1, 2)]
 
 
+@pytest.mark.usefixtures("told_quiet")
 def test_cost_alone_is_really_measured(tmp_path: Path) -> None:
     sweep = run_sweep(request(tmp_path, cost_only=True, steps=(2,), baselines=("bicubic",), modes=("eager", "cudagraph")))
     everything = sweep_frame(sweep)
