@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
-IMAGENETTE ?=
-IMAGENETTE_DECODERS := direct onestep ms-onestep diffusion@4
 GATE_ARGS ?=
 DEMO_DECODERS := vae,diffusion,ms-diffusion,ms-diffusion-cascade,onestep,ms-onestep,direct,bicubic,jpeg,identity
 
@@ -13,7 +11,7 @@ STAMP := $(VENV)/.msbench-setup
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results results-imagenette gate test test-slow test-iqa docs lint format clean
+.PHONY: help setup demo results gate test test-slow test-iqa docs lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,19 +43,6 @@ results: setup ## measure again what results/ holds for a CPU: the demo table, a
 		cp $(RUN)-sweep/flops-time.$$kind results/sweep-cpu-flops-time.$$kind && \
 		cp $(RUN)-sweep/lpips-time.$$kind results/sweep-cpu-lpips-time.$$kind || exit 1; \
 	done
-
-# IMAGENETTE="--data-dir DIR" names the folder that holds the set; what else it says wins: --dtype bf16, --noise-seeds 1, or --max-samples 1000
-# for a subset. NAME@N takes N steps. Where a record of an earlier call is left in IMAGENETTE_RUN, that decoder is not measured again.
-IMAGENETTE_RUN ?= results/runs/imagenette-cpu-$(shell date +%Y%m%d-%H%M%S)
-results-imagenette: setup ## measure one-step decoders and a teacher on Imagenette's validation images and test their differences
-	$(eval RUN := $(IMAGENETTE_RUN))
-	for name in $(IMAGENETTE_DECODERS); do \
-		case $$name in *@*) steps="--steps $${name#*@}";; *) steps=;; esac; \
-		test -f $(RUN)-$$name/record.json || \
-		$(BIN)/msbench run --decoder $${name%@*} $$steps --dataset imagenette --noise-seeds 3 $(IMAGENETTE) --no-cost --batch-size 16 --output-dir $(RUN)-$$name || exit 1; \
-	done
-	$(BIN)/msbench compare $(IMAGENETTE_DECODERS:%=$(RUN)-%) --baseline direct --format csv > results/imagenette-cpu.csv
-	$(BIN)/msbench compare $(IMAGENETTE_DECODERS:%=$(RUN)-%) --baseline direct --format markdown > results/imagenette-cpu.md
 
 # GATE_ARGS=--update rewrites the reference: on purpose, in the commit that moves the figures.
 gate: setup ## hold every shipped decoder against results/regression/photos-cpu.json; fails where one got worse
