@@ -245,7 +245,7 @@ def caught(lab: Lab, case: Case, folder: Path, draw: random.Random) -> Started:
 
 def reached(command: str, folder: Path, started: Started, least: int) -> bool:
     """Whether so many parts of it are there: of a run, cells of a sweep and a part of the next, steps, settings of speed."""
-    parts = sum(1 for _ in folder.rglob("features/part-*.safetensors"))
+    parts = sum(path.match("features/part-*.safetensors") for path in found(folder))
     if command == "train-decoder":
         return (folder / "state.pt").exists() and len(started.done()) >= least
     if command == "sweep":
@@ -254,7 +254,12 @@ def reached(command: str, folder: Path, started: Started, least: int) -> bool:
 
 
 def being_written(folder: Path) -> bool:
-    return any(TEMPORARY.fullmatch(path.name) for path in folder.rglob(".*"))
+    return any(TEMPORARY.fullmatch(path.name) for path in found(folder))
+
+
+def found(folder: Path) -> Iterator[Path]:
+    """Files below it at work: a folder may go meanwhile."""
+    return (Path(place) / name for place, _, names in os.walk(folder) for name in names)
 
 
 def files(folder: Path) -> list[str]:
