@@ -152,7 +152,7 @@ def test_one_graph_a_scale_without_a_break() -> None:
 
 
 @pytest.mark.slow
-def test_compile_settings_real() -> None:
+def test_compiled_for_real() -> None:
     torch.compiler.reset()
     plain, z = Plain(), torch.randn((2, 1, 4, 4), generator=torch.Generator().manual_seed(0))
     mine = in_mode(plain, "compile", CPU)

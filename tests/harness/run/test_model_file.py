@@ -473,7 +473,7 @@ def test_noise_goes_to_who_asks_for_it(light: LightRun, decode: Any, draws: bool
     assert record.data.decoders["it"].noise.drawn is draws
 
 
-def test_a_whole_decoder_keeps_its_own_spec_and_its_compile_settingsm() -> None:
+def test_a_whole_decoder_keeps_its_own_spec_and_its_compiled_form() -> None:
     class Whole(Halves):
         spec = DecoderSpec("whole", 1, 3, 4, 1, 9, "w", "e", "dogs")
 
