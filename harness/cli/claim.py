@@ -51,6 +51,7 @@ def claim_command(
     from harness.cost.cost import CostProtocol
     from harness.files import write_text
     from harness.record.record import as_row
+    from harness.registry import find_entry
     from harness.report.claim import claim_tables
     from harness.report.table import markdown
     from harness.request.requests import parse_request
@@ -59,15 +60,20 @@ def claim_command(
     names, folder = [student, control, direct, *shared.parse_names(teacher)], output_dir
     if runs and (data_dir or resolution or max_samples):
         raise MsbenchError("--data-dir, --resolution and --max-samples are of runs that are made: leave them out beside RUN")
+    late = claim_rows([shared.read_run(earlier)])[0] if earlier else None
+    if speed_dir:
+        with_speed((), speed_dir)  # refused now, not after the runs
     if runs:
         chosen = [shared.read_run(run) for run in runs]
     else:
         folder = output_dir or runs_root() / f"claim-{dataset.partition(':')[0]}-{device.replace(':', '')}"
         given |= {"data_dir": data_dir and data_dir.resolve(), "cost": CostProtocol(max_seconds=cost_seconds)}
         chosen = _make_runs(RunConfig((), **shared.chosen(RunConfig, given)), folder, names)
-        names = [parse_request(name).name for name in names]
+        names = [getattr(parse_request(name), "label" if place < 3 else "name") for place, name in enumerate(names)]
     rows = claim_rows(chosen)
-    late = claim_rows([shared.read_run(earlier)])[0] if earlier else None
+    held = {name for row in rows for name in (row.result.label, row.result.decoder)}
+    for name in sorted({*names} - held - {"none"}):
+        find_entry(name)  # a decoder that was not measured, or a slip
     student, control, direct, *teachers = names
     claim = examine(with_speed(rows, speed_dir) if speed_dir else rows, Roles(student, control, direct, tuple(teachers)), late)
     tables = claim_tables(claim)
@@ -90,10 +96,17 @@ def _make_runs(config: RunConfig, folder: Path, names: Sequence[str]) -> list[tu
     from harness.compare.claim import FEW, grid
     from harness.files import safe_name
     from harness.record.record import RECORD
-    from harness.request.requests import parse_request
+    from harness.request.requests import parse_request, parse_requests
     from harness.run.config import check_device
     from harness.run.runner import evaluate
 
+    parse_requests(dict.fromkeys(names[:3]))  # refuses two of one label
+    if not names[3:]:
+        raise MsbenchError("--teacher names none: give the multi-step decoders")
+    for name in names[3:]:
+        asked = parse_request(name)
+        if asked.steps or parse_request(f"{name}@steps=1").label == asked.label:
+            raise MsbenchError(f"--teacher {name}: leave label and steps out, every setting of the grid has its own")
     device = check_device(config.device)
     found: list[tuple[Record, str | None]] = []
     specs = {
@@ -105,7 +118,7 @@ def _make_runs(config: RunConfig, folder: Path, names: Sequence[str]) -> list[tu
     for place, (name, text, seeds) in enumerate(wanted, 1):
         shared.say(f"{place} of {len(wanted)}: {text}", stderr=True)
         cell = folder / f"{safe_name(parse_request(text).label)}-{(specs[name].weights_sha256 or 'none')[:8]}"
-        asked = replace(config, decoders=(text,), noise_seeds=seeds, output_dir=cell, resume=(cell / RECORD).is_file())
+        one = replace(config, decoders=(text,), noise_seeds=seeds, output_dir=cell, resume=(cell / RECORD).is_file())
         with shared.progress_bar() as progress:
-            found.append((evaluate(asked, progress, command_line()), None))
+            found.append((evaluate(one, progress, command_line()), None))
     return found

@@ -366,12 +366,12 @@ def _noise_seeds(row: Row) -> int:
 
 
 def _only(rows: Sequence[Row], name: str) -> Row | None:
-    """The row of that label or decoder, of several runs that with the most noise seeds; None where there is none.
+    """The row of that label, or else decoder, of several runs that with the most noise seeds; None where there is none.
 
     Raises:
         MsbenchError: rows of several weights or steps.
     """
-    found = [row for row in rows if name in (row.result.label, row.result.decoder)]
+    found = [row for row in rows if name == row.result.label] or [row for row in rows if name == row.result.decoder]
     if len({(_spec(row).weights_sha256, _spec(row).steps) for row in found}) > 1:
         raise MsbenchError(f"{name} stands for {', '.join(row.label for row in found)}: give RUN:DECODER of one")
     return max(found, key=_noise_seeds, default=None)

@@ -71,6 +71,36 @@ def test_a_run_may_be_narrowed_and_roles_named(runs: list[Path]) -> None:
     assert "a claim needs ms-onestep, direct and one of" in lacking.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--teacher", "difusion,ms-diffusion"], "unknown decoder 'difusion'. Did you mean 'diffusion'?"),
+        (["--control", "onestp"], "unknown decoder 'onestp'. Did you mean 'onestep'?"),
+    ],
+)
+def test_a_slip_in_a_role_is_refused(runs: list[Path], arguments: list[str], words: str) -> None:
+    done = run(*runs, *arguments)
+    assert done.exit_code == 2
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--earlier", "nowhere"], "no run at nowhere"),
+        (["--speed-dir", "nowhere"], "--speed-dir nowhere holds no run of `msbench speed`"),
+        (["--teacher", ""], "--teacher names none"),
+        (["--teacher", "diffusion@steps=50"], "--teacher diffusion@steps=50: leave label and steps out"),
+        (["--teacher", "mine=diffusion"], "--teacher mine=diffusion: leave label and steps out"),
+        (["--student", "onestep@checkpoint=a/x.safetensors", "--control", "onestep@checkpoint=b/x.safetensors"], "twice"),
+    ],
+)
+def test_what_is_asked_is_refused_before_any_run_is_made(tmp_path: Path, arguments: list[str], words: str) -> None:
+    done = run("--dataset", "photos", "--output-dir", tmp_path / "claim", *arguments)
+    assert (done.exit_code, (tmp_path / "claim").exists()) == (2, False), done.output
+    assert words in done.stderr
+
+
 def test_earlier_weights_are_a_run_too(runs: list[Path]) -> None:
     found = json.loads(run(*runs, "--earlier", f"{runs[1]}:diffusion", "--json").stdout)
     (late,) = [one for one in found["answers"][2]["findings"] if "last quarter" in one["condition"]]

@@ -370,6 +370,15 @@ def test_the_run_with_most_noise_seeds_is_taken() -> None:
     assert examine(rows, ROLES).rows[0].label == "run-b:student"
 
 
+def test_a_label_goes_before_a_decoder_of_that_name() -> None:
+    """A student of its own weights beside the control that ships: `onestep@checkpoint=FILE` and `onestep`."""
+    own = student()
+    own = replace(own, result=replace(own.result, label="student@checkpoint=file", decoder="control"))
+    claim = examine([own, *teachers((50,)), *others()], replace(ROLES, student="student@checkpoint=file"))
+    assert [one.decoder for one in claim.stages][:2] == ["student", "multi@steps=50"]
+    assert claim.stages[0].baseline == "control"
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
