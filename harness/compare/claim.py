@@ -161,7 +161,8 @@ def claim_rows(runs: Sequence[tuple[Record, str | None]]) -> list[Row]:
     rows = read_rows(runs, [open_run(record) for record, _ in runs], [basis(record) for record, _ in runs])
     for row in rows:
         if not row.measured.has("rfid"):
-            raise MsbenchError(f"{row.basis.name} keeps no features of {row.label}: rFID cannot be compared without them")
+            lacking = "features" if len(row.measured.keys) > 1 else "more than one image"
+            raise MsbenchError(f"{row.basis.name} keeps no {lacking} of {row.label}: rFID cannot be compared without them")
     return rows
 
 
@@ -175,9 +176,22 @@ def with_speed(rows: Sequence[Row], folder: Path) -> list[Row]:
         MsbenchError: there is no such run.
     """
     try:
-        whole, calls = json.loads((folder / "speed.json").read_text()), pd.read_parquet(folder / "samples.parquet")
-    except (OSError, ValueError) as error:
+        found = _times(folder)
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise MsbenchError(f"--speed-dir {folder} holds no run of `msbench speed` ({error})") from error
+    timed_rows = []
+    for row in rows:
+        spec, place = _spec(row), (row.basis.protocol["resolution"], row.basis.timing["mode"], row.basis.timing["dtype"])
+        cells = tuple(found.get((row.result.decoder, spec.steps, spec.parameters, *place), {}).values())
+        result = replace(row.result, disturbed=any(cell.disturbed for cell in cells))
+        details = replace(row.details, cost=Cost(cells, None, None, spec.parameters))
+        timed_rows.append(replace(row, result=result, details=details, basis=replace(row.basis, timing={"speed": str(folder)})))
+    return timed_rows
+
+
+def _times(folder: Path) -> dict[tuple[Any, ...], dict[int, CostCell]]:
+    """Of a run of `msbench speed`: (name, steps, parameters, resolution, mode, dtype) -> batch size -> its cell."""
+    whole, calls = json.loads((folder / "speed.json").read_text()), pd.read_parquet(folder / "samples.parquet")
     names, found = {one["label"]: one["name"] for one in whole["contestants"]}, dict[tuple[Any, ...], dict[int, CostCell]]()
     calls = calls[(calls["scope"] == "decode") & ~calls["final"]]
     for cell in whole["cells"]:
@@ -187,14 +201,7 @@ def with_speed(rows: Sequence[Row], folder: Path) -> list[Row]:
             timed = CostCell(cell["batch"], "ok", latency_of(list(mine), 0, True), disturbed=cell["disturbed"])
             key = names[cell["decoder"]], *(cell[name] for name in ("steps", "parameters", "resolution", "mode", "dtype"))
             found.setdefault(key, {})[cell["batch"]] = timed
-    timed_rows = []
-    for row in rows:
-        spec, place = _spec(row), (row.basis.protocol["resolution"], row.basis.timing["mode"], row.basis.timing["dtype"])
-        cells = tuple(found.get((row.result.decoder, spec.steps, spec.parameters, *place), {}).values())
-        result = replace(row.result, disturbed=any(cell.disturbed for cell in cells))
-        details = replace(row.details, cost=Cost(cells, None, None, spec.parameters))
-        timed_rows.append(replace(row, result=result, details=details, basis=replace(row.basis, timing={"speed": str(folder)})))
-    return timed_rows
+    return found
 
 
 def examine(rows: Sequence[Row], roles: Roles, earlier: Row | None = None) -> Claim:
@@ -314,6 +321,10 @@ class _Bench:
             return Finding(condition, "not shown", "no run of the teacher's earlier weights was given")
         if (earlier.result.decoder, _spec(earlier).steps) != (teacher.result.decoder, _spec(teacher).steps):
             return Finding(condition, "not shown", f"the earlier weights are of {earlier.label}, not of {teacher.label}")
+        if _spec(earlier).weights_sha256 == _spec(teacher).weights_sha256:
+            return Finding(condition, "not shown", f"{earlier.label} has the weights of {teacher.label}, not earlier ones")
+        if _recipe(earlier) != _recipe(teacher):
+            return Finding(condition, "not shown", f"{earlier.label} is of another training than {teacher.label}")
         found, most = self.difference(teacher, earlier, "rfid"), MAX_LATE_CHANGE * earlier.measured.value("rfid")
         return Finding(condition, _outcome(Interval(*found.ci, 0.95), -most, most), f"{found}, 3 % are {most:.3g}")
 
@@ -358,6 +369,11 @@ class _Bench:
 
 def _spec(row: Row) -> DecoderSpec:
     return row.details.spec
+
+
+def _recipe(row: Row) -> tuple[str | None, int | None]:
+    """What a training shares with its own earlier weights alone."""
+    return _spec(row).recipe_sha256, _spec(row).training_seed
 
 
 def _noise_seeds(row: Row) -> int:

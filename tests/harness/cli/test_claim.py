@@ -101,8 +101,9 @@ def test_what_is_asked_is_refused_before_any_run_is_made(tmp_path: Path, argumen
     assert words in done.stderr
 
 
-def test_earlier_weights_are_a_run_too(runs: list[Path]) -> None:
-    found = json.loads(run(*runs, "--earlier", f"{runs[1]}:diffusion", "--json").stdout)
+def test_earlier_weights_are_a_run_too(runs: list[Path], tmp_path: Path, make_run: MakeRun) -> None:
+    make_run(tmp_path / "earlier", {"diffusion": 0.0}, spec={"diffusion": {"steps": 50, "weights_sha256": "e" * 64}})
+    found = json.loads(run(*runs, "--earlier", tmp_path / "earlier", "--json").stdout)
     (late,) = [one for one in found["answers"][2]["findings"] if "last quarter" in one["condition"]]
     assert late["outcome"] == "passed"
 

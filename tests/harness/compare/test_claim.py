@@ -296,9 +296,10 @@ def test_absent_evidence_is_not_shown_and_never_passed() -> None:
         "not shown"
     }
     assert found.verdict == "not shown"
-    # Weights of another number of steps say nothing of this teacher's training.
-    other = worth(worthy(), earlier=made("full", steps=10, label="earlier", weights_sha256="e" * 64))
-    assert outcome(other, "last quarter") == "not shown"
+    # Weights of another number of steps, of another training, or its own say nothing of this teacher's training.
+    for unlike in ({"steps": 10}, {"training_seed": 9}, {"recipe_sha256": "0" * 64}, {"weights_sha256": FULL}):
+        earlier = made("full", label="earlier", **{"steps": 2, "weights_sha256": "e" * 64, **unlike})
+        assert outcome(worth(worthy(), earlier=earlier), "last quarter") == "not shown", unlike
     assert outcome(worth([made("full", steps=50, octave=None)]), "octave") == "not shown"
 
 
@@ -406,6 +407,9 @@ def test_a_run_without_features_is_refused(make_run: MakeRun, tmp_path: Path) ->
         claim_rows([(bare, "s")])
     with pytest.raises(MsbenchError, match=r"unknown decoder of .* 'x'"):
         claim_rows([(bare, "x")])
+    single = make_run(tmp_path / "single", {"s": 0.0}, n=1)
+    with pytest.raises(MsbenchError, match="keeps no more than one image of s"):
+        claim_rows([(single, "s")])
 
 
 # Times of `msbench speed`
@@ -478,3 +482,11 @@ def test_disturbed_times_and_those_of_other_settings_say_nothing(tmp_path: Path,
 def test_a_folder_without_a_speed_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MsbenchError, match=r"--speed-dir .*nothing holds no run of `msbench speed`"):
         with_speed([student()], tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"contestants": [], "cells": [{}]}'])
+def test_a_damaged_speed_run_is_refused(tmp_path: Path, text: str) -> None:
+    folder = speed(tmp_path / "speed", *TIMED)
+    (folder / "speed.json").write_text(text)
+    with pytest.raises(MsbenchError, match=r"--speed-dir .*speed holds no run of `msbench speed`"):
+        with_speed([student()], folder)
