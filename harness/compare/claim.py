@@ -29,6 +29,7 @@ from harness.cost.latency import latency_of
 from harness.decoder import DecoderSpec
 from harness.errors import MsbenchError
 from harness.metrics.registry import METRICS
+from harness.record.marks import other_rate, rate_ratio
 from harness.record.measured import Measured, difference, mean_columns
 from harness.record.record import Record
 from harness.record.run import open_run
@@ -131,6 +132,8 @@ class Claim:
     """what scales give, what one step gives, and both"""
     rows: tuple[Row, ...]
     """the decoders in question, the student first"""
+    warnings: tuple[str, ...]
+    """what keeps rows apart from the student's, one line each"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +224,12 @@ def examine(rows: Sequence[Row], roles: Roles, earlier: Row | None = None) -> Cl
     if student is None or direct is None or not settings:
         wanted = f"{roles.student}, {roles.direct} and one of {', '.join(roles.teachers)}"
         raise MsbenchError(f"a claim needs {wanted}; the runs hold {', '.join(row.label for row in rows)}")
+    warnings = list[str]()
     for row in (*settings, direct, *filter(None, (control, earlier))):
-        fit = side_by_side(student.basis, row.basis, SEEDS)
+        fit, ratio = side_by_side(student.basis, row.basis, SEEDS), rate_ratio(row.result, student.result)
+        warnings += fit.warnings
+        if other_rate(ratio):
+            warnings.append(f"{row.label} has {ratio:.3g}× the bits of {student.label}: not of one rate")
         if fit.quality or MARGINS.keys() & {*fit.definitions}:
             raise MsbenchError(f"{student.basis.name} and {row.basis.name} do not compare: {fit.quality or fit.warnings[0]}")
     bench = _Bench(student, direct, settings, halves(student.measured), {})
@@ -238,7 +245,7 @@ def examine(rows: Sequence[Row], roles: Roles, earlier: Row | None = None) -> Cl
     scales = ("scales, one step each", student, control), (f"scales, {MANY} steps", scaled, full)
     stages = bench.pairs(*scales, ("one step, one scale", control, full), ("both", student, full))
     shown = dict.fromkeys(row for row in (student, teacher, full, control, direct, best, found) if row is not None)
-    return Claim(answers, stages, tuple(shown))
+    return Claim(answers, stages, tuple(shown), tuple(dict.fromkeys(warnings)))
 
 
 @dataclass(frozen=True, slots=True)

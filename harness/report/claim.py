@@ -32,6 +32,7 @@ def _decoders(claim: Claim) -> Table:
     notes = (
         "SD: standard deviation over noise seeds; none where there is one seed. PFLOPs: 10^15 FLOPs of a training, and of the "
         "one that it started from, as their cards say.",
+        *(f"{line}." for line in claim.warnings),
     )
     return listing(headers, rows, f"The claim on {claim.rows[0].result.dataset}, n = {claim.rows[0].result.n:,}", notes)
 

@@ -20,6 +20,8 @@ from harness.errors import MsbenchError
 from harness.metrics.metric import Whole
 from harness.record.measured import Measured, mean_columns
 from harness.record.record import Record
+from harness.record.schema import Rate
+from harness.report.claim import claim_tables
 from harness.request.requests import DecoderRequest
 from harness.speed.cells import SpeedRow
 from harness.speed.protocol import SpeedProtocol
@@ -378,6 +380,20 @@ def test_a_label_goes_before_a_decoder_of_that_name() -> None:
     claim = examine([own, *teachers((50,)), *others()], replace(ROLES, student="student@checkpoint=file"))
     assert [one.decoder for one in claim.stages][:2] == ["student", "multi@steps=50"]
     assert claim.stages[0].baseline == "control"
+
+
+def test_other_pixels_and_other_rates_are_told() -> None:
+    assert examine([student(), *teachers((50,)), *others()], ROLES).warnings == ()
+    rows = [replace(row, result=replace(row.result, rate=Rate(8.0, 1.0, "files"))) for row in (student(), *others())]
+    other = made("full", steps=50)
+    its_basis, rate = replace(other.basis, reference_sha256="other"), Rate(12.0, 1.5, "files")
+    claim = examine([*rows, replace(other, basis=its_basis, result=replace(other.result, rate=rate))], ROLES)
+    assert [line.partition(": ")[2] for line in claim.warnings] == [
+        "same files, other pixels than student (another image library version?)",
+        "not of one rate",
+    ]
+    assert claim.warnings[1].startswith("full@steps=50 has 1.5× the bits of student")
+    assert {*(f"{line}." for line in claim.warnings)} < {*claim_tables(claim)[0].notes}
 
 
 @pytest.mark.parametrize(
