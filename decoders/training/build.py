@@ -40,6 +40,8 @@ _LOSSES: Mapping[str, LossConfig] = {
     "regression": RegressionLossConfig(),
     "distill": DistillationLossConfig(),
 }
+_FOLLOWS = {"denoiser.scales": "--scales", "denoiser.latent_channels": "the latents", "denoiser.down_factor": "the latents"}
+"""fields that no setting decides, and what does"""
 TUNING = AutoencoderLossConfig(mse=0.0, l1=1.0, lpips=0.15, kl=0.0, crop=128, freeze_encoder=True)
 """`vae-ft`: the students' loss on the autoencoder's own decoder, encoder frozen."""
 
@@ -79,6 +81,9 @@ def plan(request: TrainRequest) -> Plan:
         UnknownNameError: no such preset, or a setting of an unknown field.
         MsbenchError: a value of the wrong type or outside its range, or settings that contradict one another.
     """
+    for line in request.settings:
+        if source := _FOLLOWS.get(line.partition("=")[0].strip()):
+            raise MsbenchError(f"--set {line}: it follows from {source}, leave it out")
     size = size_preset(request.preset or "nano")
     size = SizePreset(
         checked("autoencoder", apply_settings("autoencoder", size.autoencoder, request.settings)),
@@ -87,7 +92,7 @@ def plan(request: TrainRequest) -> Plan:
     preset, lines = DIFFUSION.get(request.decoder), request.settings
     default: LossConfig = AutoencoderLossConfig() if request.decoder == "vae" else TUNING
     if preset is not None:
-        preset = replace(preset, scales=request.scales or preset.scales)
+        preset = replace(preset, scales=preset.scales if request.scales is None else request.scales)
         default, lines = _LOSSES[preset.objective], (*preset.settings, *lines)
         size = replace(size, denoiser=denoiser_config(size, preset.scales))
     loss = checked("loss", apply_settings("loss", default, lines))
@@ -138,6 +143,10 @@ def networks(request: TrainRequest, planned: Plan) -> Networks:
     network, manifest = _fitting(role, start, size_name, config, encoder)
     if role == "teacher" and preset.scales > 1 and manifest.flow != preset.flow:
         raise MsbenchError(f"teacher {start} follows the {manifest.flow} flow; {request.decoder} needs {preset.flow}")
+    if isinstance(planned.loss, DistillationLossConfig) and planned.loss.objective != "direct":
+        kind = DIFFUSION.get(manifest.decoder)
+        if kind is not None and kind.objective != "flow":
+            raise MsbenchError(f"teacher {start} is a {manifest.decoder}, which takes no steps: give one as {preset.teacher}")
     network.to(device)
     module.load_state_dict(network.state_dict())
     start_sha256 = sha256_file(start)

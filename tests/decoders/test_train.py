@@ -221,11 +221,15 @@ def test_bad_requests_are_refused_before_anything_is_read(lab: Lab) -> None:
         ("diffusion", "loss.teacher_steps=4", "unknown field of loss"),
         ("vae", "loss.batch=many", "should be a valid integer"),
         ("vae", "width=8", "expected group.field=value"),
+        ("diffusion", "denoiser.latent_channels=8", "it follows from the latents"),
+        ("diffusion", "denoiser.scales=2", "it follows from --scales"),
     ):
         with pytest.raises(MsbenchError, match=words):
             run_training(replace(lab.request(decoder), settings=(setting,)), refused, None)
     with pytest.raises(MsbenchError, match="--scales 2 has no meaning for vae"):
         run_training(replace(lab.request("vae"), scales=2), refused, None)
+    with pytest.raises(MsbenchError, match=r"denoiser\.scales=0"):
+        run_training(replace(lab.request("diffusion"), scales=0), refused, None)
     assert not lab.output.exists()
 
 
@@ -237,6 +241,9 @@ def test_another_encoder_or_teacher_is_refused(lab: Lab, monkeypatch: pytest.Mon
     other_flow = run_training(lab.request("ms-diffusion-cascade"), silent, None)
     with pytest.raises(MsbenchError, match=r"teacher .* follows the cascade flow; ms-onestep needs pyramid"):
         run_training(replace(lab.request("ms-onestep"), teacher=other_flow), silent, None)
+    no_teacher = run_training(lab.request("direct"), silent, None)
+    with pytest.raises(MsbenchError, match=r"teacher .* is a direct, which takes no steps: give one as diffusion"):
+        run_training(replace(lab.request("onestep"), teacher=no_teacher), silent, None)
     # A second encoder in another folder: the teacher's latents are not its.
     other = replace(lab.request("vae", steps=3), output=lab.output / "other")
     vae = run_training(other, silent, None)
