@@ -17,9 +17,9 @@ from harness.errors import MsbenchError, UnknownNameError
 from harness.metrics.registry import METRICS
 from harness.record.marks import other_rate, rate_ratio, with_ratios
 from harness.record.measured import Measured, average, difference, read_measured
-from harness.record.record import Record
+from harness.record.record import Record, as_row
 from harness.record.run import Run, open_run
-from harness.record.schema import Details, Result
+from harness.record.schema import Details, Rate, Result
 from harness.stats.estimate import Estimate
 from harness.stats.ratio import median_ratio
 from harness.stats.verdict import Corrected, Direction, Margin, decide, holm, merge_margins, parse_margins
@@ -90,10 +90,12 @@ def compare(
             warnings.append(f"forced: {other.name} differs from {first.name} in {fit.quality}; nothing is tested")
         else:
             warnings += fit.warnings
-    chosen = labelled_rows(runs)
+    rows = read_rows(runs, opened, bases)
     people = [{row["label"]: row for row in record.rows_for_people()} for record, _ in runs]
     results = [
-        {**people[position][result.label], "label": label, "run": bases[position].name} for label, position, result in chosen
+        people[row.position][row.result.label]
+        | {"rate": as_row(row.result)["rate"], "label": row.label, "run": bases[row.position].name}
+        for row in rows
     ]
     # The protocol names no metric of another package: its own default counts unless the run stated one.
     own = ",".join(f"{one.name}={one.margin}" for one in METRICS.values() if one.margin and one.origin != "msbench")
@@ -105,7 +107,6 @@ def compare(
     comparisons: tuple[Compared, ...] = ()
     costs: tuple[CostRatio, ...] = ()
     seeds: tuple[SeedSpread, ...] = ()
-    rows = read_rows(runs, opened, bases)
     if not forced:
         groups = _training_groups(rows)
         seeds = tuple(spread for label, members in groups.items() for spread in _seed_spread(label, members))
@@ -169,10 +170,12 @@ def _asked(row: Result) -> str:
 
 
 def read_rows(runs: Sequence[tuple[Record, str | None]], opened: Sequence[Run], bases: Sequence[Basis]) -> list[Row]:
-    """Every row of runs, with its values."""
-    found = []
-    for label, position, result in labelled_rows(runs):
-        details = opened[position].record.data.decoders[result.label]
+    """Every row of runs, with its values; rows of one encoder share the effective rate that the first of them has."""
+    found, rates = [], dict[tuple[str, float], Rate]()
+    for label, position, own in labelled_rows(runs):
+        details, rate, result = opened[position].record.data.decoders[own.label], own.rate, own
+        if (encoder := details.spec.encoder_sha256) and rate and rate.effective_bits_per_image:
+            result = replace(own, rate=rates.setdefault((encoder, rate.bits_per_image), rate))
         measured = read_measured(opened[position], result.label, label)
         found.append(Row(label, position, bases[position], result, details, measured, frozenset([label])))
     return found

@@ -23,6 +23,7 @@ from harness.metrics.registry import EXTRA, METRICS
 from harness.record.measured import read_measured
 from harness.record.record import Record, read_record, write_record
 from harness.record.run import FEATURES, open_run
+from harness.record.schema import Rate
 from harness.report.comparison import comparison_tables, with_differences
 from harness.report.results import results_table
 from harness.report.table import csv_text
@@ -492,6 +493,19 @@ def test_same_rate_leaves_rows_of_another_rate_out(tmp_path: Path, make_run: Mak
     assert "left out, of another rate than their baseline: wide" in comparison.warnings
     done = CliRunner().invoke(app, ["compare", str(tmp_path / "a"), "--same-rate", "--json"])
     assert [row["label"] for row in json.loads(done.stdout)["results"]] == ["vae", "near"]
+
+
+@pytest.mark.parametrize(("encoder", "ratio"), [("a" * 64, 1.0), ("b" * 64, 0.96)])
+def test_runs_of_one_encoder_have_one_effective_rate(tmp_path: Path, make_run: MakeRun, encoder: str, ratio: float) -> None:
+    """What the latents need was found with another decoder in each run: as within a run, the first one's counts."""
+    runs: list[tuple[Record, str | None]] = []
+    for name, its, effective in (("vae", "a" * 64, 500.0), ("student", encoder, 480.0)):
+        run = make_run(tmp_path / name, {name: 0.0}, bits={name: 1000.0}, spec={name: {"encoder_sha256": its}})
+        rate = Rate(1000.0, 1000.0 / 256**2, "nominal", effective_bits_per_image=effective)
+        results = tuple(replace(row, rate=rate) for row in run.data.results)
+        runs.append((replace(run, data=replace(run.data, results=results)), None))
+    comparison = compare(runs)
+    assert comparison.comparisons[0].rate_ratio == comparison.results[1]["rate_ratio"] == pytest.approx(ratio)
 
 
 def test_a_row_s_rate_is_held_against_the_baseline_that_was_named(tmp_path: Path, make_run: MakeRun) -> None:
