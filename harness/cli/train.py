@@ -20,8 +20,8 @@ def train_command(
     decoder: Annotated[
         str,
         typer.Argument(
-            help="vae, vae-ft, rate-bound, [ms-]direct, [ms-]diffusion, ms-diffusion-cascade, [ms-]onestep; "
-            "pca-fFcC fits a linear code, as pca-f8c16."
+            help="vae, vae-ft, rate-bound, [ms-]direct, [ms-]diffusion, ms-diffusion-cascade, [ms-]onestep, "
+            "ms-onestep-cascade; pca-fFcC fits a linear code, as pca-f8c16."
         ),
     ],
     dataset: str = "imagenette",
@@ -91,7 +91,7 @@ def train_command(
         )
     if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
         say(str(path))
-        say(f"try it: msbench run --decoder {decoder} --checkpoint {path}")
+        say(f"try it: msbench run --decoder {decoder} --checkpoint {path}" + f" --scales {scales}" * bool(scales))
 
 
 _PCA_OPTIONS = ("decoder", "dataset", "data_dir", "resolution", "max_samples", "subset_seed", "output_dir", "offline")

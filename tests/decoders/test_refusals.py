@@ -323,3 +323,10 @@ def test_the_number_of_batches_a_step_is_part_of_the_recipe(lab: Lab, monkeypatc
     monkeypatch.setattr(train_module, "recipe_sha256", twice)
     run_training(replace(lab.request("vae"), config=TrainConfig(max_steps=1, precision="fp32")), silent, None)
     assert hashes[0] != hashes[1] == hashes[2]
+
+
+def test_the_command_to_try_names_the_scales_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint of other scales than its decoder's own is refused without."""
+    monkeypatch.setattr(train_module, "run_training", lambda *_: Path("x.safetensors"))
+    for words, end in ((["--scales", "2"], "--checkpoint x.safetensors --scales 2\n"), ([], "--checkpoint x.safetensors\n")):
+        assert CliRunner().invoke(app, ["train-decoder", "ms-diffusion", *words]).stdout.endswith(end)
