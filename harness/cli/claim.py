@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def claim_command(
+    ctx: typer.Context,
     runs: Annotated[list[str] | None, typer.Argument()] = None,
     student: str = "ms-onestep",
     teacher: str = "diffusion,ms-diffusion,ms-diffusion-cascade",
@@ -58,9 +59,14 @@ def claim_command(
     from harness.run.config import RunConfig, runs_root
 
     names, folder = [student, control, direct, *shared.parse_names(teacher)], output_dir
-    if runs and (data_dir or resolution or max_samples):
-        raise MsbenchError("--data-dir, --resolution and --max-samples are of runs that are made: leave them out beside RUN")
-    late = claim_rows([shared.read_run(earlier)])[0] if earlier else None
+    of_runs = [name for name in (*shared.chosen(RunConfig, given), "cost_seconds") if name not in ("output_dir", "offline")]
+    stated = [name for name in of_runs if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    if runs and stated:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in stated)
+        raise MsbenchError(f"{options}: of runs that are made, leave them out beside RUN")
+    late, *more = claim_rows([shared.read_run(earlier)]) if earlier else (None,)
+    if more:
+        raise MsbenchError(f"--earlier {earlier} holds several decoders: give RUN:DECODER")
     if speed_dir:
         with_speed((), speed_dir)  # refused now, not after the runs
     if runs:

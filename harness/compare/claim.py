@@ -6,8 +6,9 @@
    chosen on one half of the images and tested on the other.
 3. Whether a teacher is worth it: against regression, `direct`, at equal compute.
 
-A condition has passed, or failed, where its 95 % interval lies wholly on that side; what was not measured, or is not resolved,
-is not shown. Settings of many steps may have fewer noise seeds than others: two rows compare on those that both have.
+A condition on a difference has passed, or failed, where its 95 % interval lies wholly on that side; compute and power in the
+finest octave are held by their value. What was not measured, or is not resolved, is not shown. Settings of many
+steps may have fewer noise seeds than others: two rows compare on those that both have.
 """
 
 from __future__ import annotations

@@ -76,9 +76,10 @@ def test_a_run_may_be_narrowed_and_roles_named(runs: list[Path]) -> None:
     [
         (["--teacher", "difusion,ms-diffusion"], "unknown decoder 'difusion'. Did you mean 'diffusion'?"),
         (["--control", "onestp"], "unknown decoder 'onestp'. Did you mean 'onestep'?"),
+        (["--dataset", "photos", "--noise-seeds", "3"], "--dataset, --noise-seeds: of runs that are made, leave them out"),
     ],
 )
-def test_a_slip_in_a_role_is_refused(runs: list[Path], arguments: list[str], words: str) -> None:
+def test_a_slip_beside_runs_is_refused(runs: list[Path], arguments: list[str], words: str) -> None:
     done = run(*runs, *arguments)
     assert done.exit_code == 2
     assert words in done.stderr
@@ -106,6 +107,8 @@ def test_earlier_weights_are_a_run_too(runs: list[Path], tmp_path: Path, make_ru
     found = json.loads(run(*runs, "--earlier", tmp_path / "earlier", "--json").stdout)
     (late,) = [one for one in found["answers"][2]["findings"] if "last quarter" in one["condition"]]
     assert late["outcome"] == "passed"
+    several = run(*runs, "--earlier", runs[1])
+    assert (several.exit_code, "holds several decoders: give RUN:DECODER" in several.stderr) == (2, True)
 
 
 def test_it_makes_its_runs_and_goes_on_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
