@@ -75,7 +75,7 @@ def claim_command(
         folder = output_dir or runs_root() / f"claim-{dataset.partition(':')[0]}-{device.replace(':', '')}"
         given |= {"data_dir": data_dir and data_dir.resolve(), "cost": CostProtocol(max_seconds=cost_seconds)}
         chosen = _make_runs(RunConfig((), **shared.chosen(RunConfig, given)), folder, names)
-        names = [getattr(parse_request(name), "label" if place < 3 else "name") for place, name in enumerate(names)]
+        names = [*(parse_request(name).label for name in names[:3]), *(parse_request(name).name for name in names[3:])]
     rows = claim_rows(chosen)
     held = {name for row in rows for name in (row.result.label, row.result.decoder)}
     for name in sorted({*names} - held - {"none"}):

@@ -331,8 +331,8 @@ class _Bench:
             return Finding(condition, "not shown", f"the earlier weights are of {earlier.label}, not of {teacher.label}")
         if _spec(earlier).weights_sha256 == _spec(teacher).weights_sha256:
             return Finding(condition, "not shown", f"{earlier.label} has the weights of {teacher.label}, not earlier ones")
-        if _recipe(earlier) != _recipe(teacher):
-            return Finding(condition, "not shown", f"{earlier.label} is of another training than {teacher.label}")
+        if _recipe(earlier) != _recipe(teacher) or None in _recipe(teacher):
+            return Finding(condition, "not shown", f"{earlier.label} is not known to be of the training of {teacher.label}")
         found, most = self.difference(teacher, earlier, "rfid"), MAX_LATE_CHANGE * earlier.measured.value("rfid")
         return Finding(condition, _outcome(Interval(*found.ci, 0.95), -most, most), f"{found}, 3 % are {most:.3g}")
 

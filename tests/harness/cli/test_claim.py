@@ -22,6 +22,7 @@ from tests.harness.run.conftest import make_images
 from tests.harness.run.light import LightSuite
 
 TEACHER = "a" * 64
+TRAINING = {"training_seed": 0, "recipe_sha256": "7" * 64}
 
 
 def run(*arguments: object) -> Result:
@@ -33,7 +34,7 @@ def runs(tmp_path: Path, make_run: MakeRun) -> list[Path]:
     students = {"ms-onestep": 0.005, "onestep": 0.004, "direct": 0.5}
     spec = {"ms-onestep": {"teacher_sha256": TEACHER, "objective": "direct", "flow": "cascade", "scales": 3}}
     weights: dict[str, Any] = {
-        "diffusion": {"weights_sha256": "f" * 64},
+        "diffusion": {"weights_sha256": "f" * 64, **TRAINING},
         "ms-diffusion": {"weights_sha256": TEACHER, "scales": 3},
     }
     make_run(tmp_path / "few", students, protocol=replace(PROTOCOL, noise_seeds=3), spec=spec)
@@ -103,7 +104,9 @@ def test_what_is_asked_is_refused_before_any_run_is_made(tmp_path: Path, argumen
 
 
 def test_earlier_weights_are_a_run_too(runs: list[Path], tmp_path: Path, make_run: MakeRun) -> None:
-    make_run(tmp_path / "earlier", {"diffusion": 0.0}, spec={"diffusion": {"steps": 50, "weights_sha256": "e" * 64}})
+    make_run(
+        tmp_path / "earlier", {"diffusion": 0.0}, spec={"diffusion": {"steps": 50, "weights_sha256": "e" * 64, **TRAINING}}
+    )
     found = json.loads(run(*runs, "--earlier", tmp_path / "earlier", "--json").stdout)
     (late,) = [one for one in found["answers"][2]["findings"] if "last quarter" in one["condition"]]
     assert late["outcome"] == "passed"

@@ -72,6 +72,7 @@ def made(
     for seed in range(seeds):
         columns = {"lpips": common + shift + jitter * own[:, 0] + seed, "psnr": 24.0 + common + psnr + jitter * own[:, 1]}
         parts.append(Whole(REFERENCE, features + np.float32(seed), columns))
+    spec = {"training_seed": 0, "recipe_sha256": "7" * 64} | spec
     measured = Measured(label, KEYS, None, mean_columns([one.columns for one in parts]), tuple(parts))
     row = result(
         label,
@@ -302,6 +303,8 @@ def test_absent_evidence_is_not_shown_and_never_passed() -> None:
     for unlike in ({"steps": 10}, {"training_seed": 9}, {"recipe_sha256": "0" * 64}, {"weights_sha256": FULL}):
         earlier = made("full", label="earlier", **{"steps": 2, "weights_sha256": "e" * 64, **unlike})
         assert outcome(worth(worthy(), earlier=earlier), "last quarter") == "not shown", unlike
+    unknown = made("full", steps=2, label="earlier", weights_sha256="e" * 64, recipe_sha256=None)
+    assert outcome(worth(worthy(recipe_sha256=None), earlier=unknown), "last quarter") == "not shown"
     assert outcome(worth([made("full", steps=50, octave=None)]), "octave") == "not shown"
 
 
