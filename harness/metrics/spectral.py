@@ -45,28 +45,32 @@ def octave_power(images: Tensor, octaves: int = OCTAVES) -> Tensor:
         raise ValueError(f"{octaves} octaves need sides of at least {2 ** (octaves + 1)} pixels; got {height} x {width}")
     images = images.cpu() if images.device.type == "mps" else images  # which has no float64
     with images.device:
-        return _power(images, octaves).cpu()
+        weights = _weights(height, width, octaves)
+        # One image at a time on a CPU: the last bits of a transform and of a product depend on how many there are.
+        parts = torch.split(images, 1 if images.device.type == "cpu" else max(1, len(images)))
+        return torch.cat([_power(part, *weights) for part in parts]).cpu()
 
 
-def _power(images: Tensor, octaves: int) -> Tensor:
-    """`octave_power` with every tensor on the default device."""
-    height, width = images.shape[-2:]
+def _weights(height: int, width: int, octaves: int) -> tuple[Tensor, Tensor]:
+    """The window, float64 [H, W], and what each frequency's power counts in each ring, float64 [octaves, H, W // 2 + 1]."""
+    window = _hann(height)[:, None] * _hann(width)[None, :]
+    down, across = torch.fft.fftfreq(height, dtype=torch.float64), torch.fft.rfftfreq(width, dtype=torch.float64)
+    edges = torch.tensor([2.0 ** -(ring + 2) for ring in range(octaves - 1)], dtype=torch.float64)
+    ring = (torch.hypot(down[:, None], across[None, :])[None] < edges[:, None, None]).sum(dim=0)
+    # A real image's spectrum is symmetric: half of it is there, and columns with a mirror image count twice.
+    mirrored = torch.where((across > 0) & (across < 0.5), 2.0, 1.0) / (window.square().sum() * height * width)
+    return window, functional.one_hot(ring, octaves).movedim(-1, 0) * mirrored
+
+
+def _power(images: Tensor, window: Tensor, rings: Tensor) -> Tensor:
+    """`octave_power` with every tensor on the default device. Sums by rows: their order does not depend on threads."""
     weights = torch.tensor(_LUMINANCE, dtype=torch.float64)
     luminance = (images.double() * weights[:, None, None]).sum(dim=1)
-    window = _hann(height)[:, None] * _hann(width)[None, :]
     # The mean under the window, not the plain one: what is left at f = 0 would leak into the lowest ring.
-    mean = (luminance * window).sum(dim=(1, 2), keepdim=True) / window.sum()
-    spectrum = torch.fft.rfft2((luminance - mean).mul_(window))
-    across = torch.fft.rfftfreq(width, dtype=torch.float64)
-    # A real image's spectrum is symmetric: half of it is there, and columns with a mirror image count twice.
-    mirrored = torch.where((across > 0) & (across < 0.5), 2.0, 1.0)
-    power = (spectrum.real.square() + spectrum.imag.square()) * (mirrored / (window.square().sum() * height * width))
-    down = torch.fft.fftfreq(height, dtype=torch.float64)
-    radius = torch.hypot(down[:, None], across[None, :])
-    edges = torch.tensor([2.0 ** -(ring + 2) for ring in range(octaves - 1)], dtype=torch.float64)
-    ring = (radius[None] < edges[:, None, None]).sum(dim=0)
-    # A sum by index has no fixed order on a GPU.
-    return torch.matmul(power.flatten(1), functional.one_hot(ring.flatten(), octaves).double())
+    mean = (luminance * window).sum(dim=2).sum(dim=1) / window.sum()
+    spectrum = torch.fft.rfft2((luminance - mean[:, None, None]).mul_(window))
+    power = spectrum.real.square() + spectrum.imag.square()
+    return (power[:, None] * rings).sum(dim=3).sum(dim=2)
 
 
 def octave_difference(power: Tensor, reference: Tensor) -> Tensor:

@@ -60,11 +60,17 @@ def test_grain_is_above_one_blur_below() -> None:
     assert (octave_power(blurred.to(torch.uint8))[:, 0] / top).max() < 0.2
 
 
-def test_an_image_does_not_depend_on_its_batch() -> None:
-    images = white(5, 64, 64, 30.0)
-    together = octave_power(images)
-    apart = torch.cat([octave_power(image[None]) for image in images])
-    assert torch.allclose(together, apart, rtol=1e-12)
+@pytest.mark.parametrize("side", [32, 64, 224, 257])
+def test_an_image_does_not_depend_on_its_batch_or_on_threads(side: int) -> None:
+    """To the last bit: several processes cut other batches, and a resumed run must give the figures of a whole one."""
+    images, rings, threads = white(5, side, side, 30.0), octaves_for(side, side), torch.get_num_threads()
+    together = octave_power(images, rings)
+    torch.set_num_threads(3 - min(threads, 2))
+    try:
+        apart = torch.cat([octave_power(part, rings) for part in (images[:1], images[1:4], images[4:])])
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(together, apart)
 
 
 def test_a_flat_picture_has_no_power() -> None:
