@@ -70,7 +70,7 @@ def _power(images: Tensor, window: Tensor, rings: Tensor) -> Tensor:
     mean = (luminance * window).sum(dim=2).sum(dim=1) / window.sum()
     spectrum = torch.fft.rfft2((luminance - mean[:, None, None]).mul_(window))
     power = spectrum.real.square() + spectrum.imag.square()
-    return (power[:, None] * rings).sum(dim=3).sum(dim=2)
+    return torch.sum((power[:, None] * rings).sum(dim=3), dim=2)
 
 
 def octave_difference(power: Tensor, reference: Tensor) -> Tensor:
