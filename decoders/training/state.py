@@ -26,11 +26,17 @@ def save_snapshot(folder: Path, average: nn.Module, step: int) -> None:
 
 
 def load_snapshot(folder: Path) -> dict[str, Tensor] | None:
-    """The averaged weights that `save_snapshot` wrote, on the CPU; None where there are none."""
+    """The averaged weights that `save_snapshot` wrote, on the CPU; None where there are none.
+
+    Raises:
+        MsbenchError: they are damaged.
+    """
     path = folder / SNAPSHOT
     if not path.exists():
         return None
-    average: dict[str, Tensor] = _read(path)["average"]
+    average = _read(path).get("average")
+    if not isinstance(average, dict):
+        raise MsbenchError(f"{path}: holds no averaged weights; start afresh in another folder")
     return average
 
 

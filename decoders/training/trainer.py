@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from decoders.training.config import TrainConfig, autocast_dtype, check_config, ema_decay, learning_rate, step_seed
 from decoders.training.guard import GradientGuard
 from decoders.training.log import RunLog
-from decoders.training.state import SNAPSHOT, STATE, load_state, save_snapshot, save_state
+from decoders.training.state import SNAPSHOT, STATE, load_snapshot, load_state, save_snapshot, save_state
 from decoders.training.throughput import Meter, flop_counter, measure_peak
 from harness.distributed import Group
 from harness.errors import MsbenchError
@@ -271,8 +271,9 @@ class _Run:
         """Go on from `state.pt`.
 
         Raises:
-            MsbenchError: there is none, or it is damaged or another run's.
+            MsbenchError: there is none, or it is damaged or another run's, or the snapshot beside it is damaged.
         """
+        load_snapshot(self.state_path.parent)  # damage is told now, not after training
         state = load_state(self.state_path, self.identity, self.group.world)
         try:
             self.module.load_state_dict(state["module"])
@@ -284,6 +285,8 @@ class _Run:
                 self.objective.load_extra_state(state["extra"])
             self.step, self._before = int(state["step"]), float(state["seconds"])
             self.window = [float(loss) for loss in state["window"]]
+            if self.step < 0 or not 0.0 <= self._before < math.inf:
+                raise ValueError(f"step {self.step} after {self._before} s")
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise MsbenchError(

@@ -14,6 +14,7 @@ from harness.environment import command_line
 from harness.errors import MsbenchError
 
 if TYPE_CHECKING:
+    from harness.decoder import DecoderSpec
     from harness.record.record import Record
     from harness.run.config import RunConfig
 
@@ -115,12 +116,16 @@ def _make_runs(config: RunConfig, folder: Path, names: Sequence[str]) -> list[tu
             raise MsbenchError(f"--teacher {name}: leave label and steps out, every setting of the grid has its own")
     device = check_device(config.device)
     found: list[tuple[Record, str | None]] = []
-    specs = {
-        name: parse_request(name).build(device, config.dtype, config.offline, config.resolution or 0).spec for name in names
-    }
+
+    def spec(text: str) -> DecoderSpec:
+        return parse_request(text).build(device, config.dtype, config.offline, config.resolution or 0).spec
+
+    specs = {name: spec(name) for name in names}
     wanted = [(name, name, config.noise_seeds) for name in names[:3]]
     for name in names[3:]:
-        wanted += [(name, f"{name}@steps={n}", config.noise_seeds if n <= FEW else 1) for n in grid(specs[name].scales)]
+        settings = [(name, f"{name}@steps={n}", config.noise_seeds if n <= FEW else 1) for n in grid(specs[name].scales)]
+        spec(settings[-1][1])  # one that takes no such steps is refused now, not after the first runs
+        wanted += settings
     for place, (name, text, seeds) in enumerate(wanted, 1):
         shared.say(f"{place} of {len(wanted)}: {text}", stderr=True)
         cell = folder / f"{safe_name(parse_request(text).label)}-{(specs[name].weights_sha256 or 'none')[:8]}"

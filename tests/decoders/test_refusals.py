@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import math
 import os
 import re
 import socket
@@ -214,7 +215,7 @@ def test_another_encoder_is_not_replaced_by_the_one_that_is_kept(lab: Lab) -> No
     assert load_autoencoder(other)[1].training_seed == 0
 
 
-@pytest.mark.parametrize("kind", ["text", "cut", "list", "step", "window", "meter", "module", "extra"])
+@pytest.mark.parametrize("kind", ["text", "cut", "list", "step", "negative", "seconds", "window", "meter", "module", "extra"])
 def test_a_damaged_state_is_one_line(lab: Lab, kind: str) -> None:  # noqa: F811
     run_training(lab.request("vae"), silent, None)
     request = lab.request("diffusion", steps=3)
@@ -226,8 +227,9 @@ def test_a_damaged_state_is_one_line(lab: Lab, kind: str) -> None:  # noqa: F811
     elif kind == "cut":
         path.write_bytes(path.read_bytes()[:-2000])
     else:
-        damage = {"step": "many", "window": ["x"], "meter": None, "module": 5, "extra": {}}
-        torch.save([1, 2] if kind == "list" else state | {kind: damage[kind]}, path)
+        damage = {"step": "many", "seconds": math.nan, "window": ["x"], "meter": None, "module": 5, "extra": {}}
+        wrong = {"step": -3} if kind == "negative" else {kind: damage.get(kind)}
+        torch.save([1, 2] if kind == "list" else state | wrong, path)
     with pytest.raises(MsbenchError, match=re.escape(str(path))) as error:
         run_training(again(request), silent, None)
     assert "\n" not in str(error.value)

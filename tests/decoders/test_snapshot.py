@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from decoders.training.config import TrainConfig, ema_decay
 from decoders.training.state import SNAPSHOT
 from decoders.training.trainer import train
+from harness.errors import MsbenchError
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(max_steps=20, warmup=1, precision="fp32", log_every=1, learning_rate=1e-2, snapshot=0.75)
@@ -61,3 +63,11 @@ def test_none_is_kept_unless_asked_and_an_old_one_is_removed(tmp_path: Path) -> 
     assert (tmp_path / SNAPSHOT).is_file()
     train(Slope(), replace(CONFIG, snapshot=None), tmp_path, CPU)
     assert not (tmp_path / SNAPSHOT).exists()
+
+
+def test_a_damaged_one_is_told_before_training_goes_on(tmp_path: Path) -> None:
+    train(Slope(), replace(CONFIG, stop_after=17), tmp_path, CPU)
+    for content in (b"cut", None):
+        (tmp_path / SNAPSHOT).write_bytes(content) if content else torch.save({"step": 15}, tmp_path / SNAPSHOT)
+        with pytest.raises(MsbenchError, match=re.escape(SNAPSHOT)):
+            train(Slope(), CONFIG, tmp_path, CPU, resume=True, on_step=lambda *_: pytest.fail("it went on"))

@@ -93,6 +93,7 @@ def test_a_slip_beside_runs_is_refused(runs: list[Path], arguments: list[str], w
         (["--speed-dir", "nowhere"], "--speed-dir nowhere holds no run of `msbench speed`"),
         (["--teacher", ""], "--teacher names none"),
         (["--teacher", "diffusion@steps=50"], "--teacher diffusion@steps=50: leave label and steps out"),
+        (["--teacher", "vae"], "vae decodes in one step"),
         (["--teacher", "mine=diffusion"], "--teacher mine=diffusion: leave label and steps out"),
         (["--student", "onestep@checkpoint=a/x.safetensors", "--control", "onestep@checkpoint=b/x.safetensors"], "twice"),
     ],
