@@ -58,7 +58,7 @@ def _weights(height: int, width: int, octaves: int) -> tuple[Tensor, Tensor]:
     edges = torch.tensor([2.0 ** -(ring + 2) for ring in range(octaves - 1)], dtype=torch.float64)
     ring = (torch.hypot(down[:, None], across[None, :])[None] < edges[:, None, None]).sum(dim=0)
     # A real image's spectrum is symmetric: half of it is there, and columns with a mirror image count twice.
-    mirrored = torch.where((across > 0) & (across < 0.5), 2.0, 1.0) / (window.square().sum() * height * width)
+    mirrored = torch.where((across > 0) & (across < 0.5), 2.0, 1.0) / (window.square().sum(dim=1).sum() * height * width)
     return window, functional.one_hot(ring, octaves).movedim(-1, 0) * mirrored
 
 
@@ -67,7 +67,7 @@ def _power(images: Tensor, window: Tensor, rings: Tensor) -> Tensor:
     weights = torch.tensor(_LUMINANCE, dtype=torch.float64)
     luminance = (images.double() * weights[:, None, None]).sum(dim=1)
     # The mean under the window, not the plain one: what is left at f = 0 would leak into the lowest ring.
-    mean = (luminance * window).sum(dim=2).sum(dim=1) / window.sum()
+    mean = (luminance * window).sum(dim=2).sum(dim=1) / window.sum(dim=1).sum()
     spectrum = torch.fft.rfft2((luminance - mean[:, None, None]).mul_(window))
     power = spectrum.real.square() + spectrum.imag.square()
     return torch.sum((power[:, None] * rings).sum(dim=3), dim=2)
