@@ -64,6 +64,14 @@ class PerImage:
     """what is computed of reference images once, for every decoder and noise seed"""
 
 
+def one_at_a_time(images: Tensor) -> tuple[Tensor, ...]:
+    """Images [B, ...] one by one on a CPU: its caches hold one's maps, and no bit of a value depends on what is beside it.
+
+    The whole batch elsewhere.
+    """
+    return tuple(torch.split(images, 1 if images.device.type == "cpu" else len(images)))
+
+
 def distances(network: Any) -> PerImage:
     """Of a network with `reference_state(references)` and `distance_to(state, images)` -> Tensor [B]."""
     return PerImage(

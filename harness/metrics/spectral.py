@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from harness.metrics.metric import Batch, Check, Column, Metric, PerImage, Picture, floor
+from harness.metrics.metric import Batch, Check, Column, Metric, PerImage, Picture, floor, one_at_a_time
 
 OCTAVES = 5
 """rings told apart by default: f ≥ 1/4, [1/8, 1/4), [1/16, 1/8), [1/32, 1/16), and all below"""
@@ -45,13 +45,11 @@ def octave_power(images: Tensor, octaves: int = OCTAVES) -> Tensor:
         raise ValueError(f"{octaves} octaves need sides of at least {2 ** (octaves + 1)} pixels; got {height} x {width}")
     images = images.cpu() if images.device.type == "mps" else images  # which has no float64
     with images.device:
-        weights = _weights(height, width, octaves)
-        # One image at a time on a CPU: the last bits of a transform and of a product depend on how many there are.
-        parts = torch.split(images, 1 if images.device.type == "cpu" else max(1, len(images)))
-        return torch.cat([_power(part, *weights) for part in parts]).cpu()
+        window, rings = _window_and_rings(height, width, octaves)
+        return torch.cat([_power(part, window, rings) for part in one_at_a_time(images)]).cpu()
 
 
-def _weights(height: int, width: int, octaves: int) -> tuple[Tensor, Tensor]:
+def _window_and_rings(height: int, width: int, octaves: int) -> tuple[Tensor, Tensor]:
     """The window, float64 [H, W], and what each frequency's power counts in each ring, float64 [octaves, H, W // 2 + 1]."""
     window = _hann(height)[:, None] * _hann(width)[None, :]
     down, across = torch.fft.fftfreq(height, dtype=torch.float64), torch.fft.rfftfreq(width, dtype=torch.float64)

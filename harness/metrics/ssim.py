@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.metrics.metric import Check, Metric, PerImage, Picture, floor
+from harness.metrics.metric import Check, Metric, PerImage, Picture, floor, one_at_a_time
 from harness.metrics.psnr import check_pair
 
 _SIGMA = 1.5
@@ -29,7 +29,7 @@ def ssim_moments(references: Tensor) -> Moments:
     """
     if min(references.shape[-2:]) < MIN_SIDE:
         raise ValueError(f"SSIM needs images of at least {MIN_SIDE} x {MIN_SIDE}; got {tuple(references.shape[-2:])}")
-    return [(_smooth(y), _smooth(y * y)) for y in map(_double, _chunks(references))]
+    return [(_smooth(y), _smooth(y * y)) for y in map(_double, one_at_a_time(references))]
 
 
 def ssim(images: Tensor, references: Tensor, moments: Moments | None = None) -> Tensor:
@@ -48,7 +48,7 @@ def ssim(images: Tensor, references: Tensor, moments: Moments | None = None) -> 
     """
     check_pair(images, references)
     found = ssim_moments(references) if moments is None else moments
-    parts = zip(_chunks(images), _chunks(references), found, strict=True)
+    parts = zip(one_at_a_time(images), one_at_a_time(references), found, strict=True)
     return torch.cat([_similarity(_double(x), _double(y), *of_y) for x, y, of_y in parts]).cpu()
 
 
@@ -86,11 +86,6 @@ def _smooth(maps: Tensor) -> Tensor:
         weights = band[: target.shape[1], : target.shape[1] + 2 * _RADIUS].T
         torch.mm(rows.flatten(0, 1)[:, start : start + len(weights)], weights, out=target)
     return result.view(count, channels, *result.shape[1:])
-
-
-def _chunks(images: Tensor) -> tuple[Tensor, ...]:
-    """One image at a time on a CPU, whose cache holds its maps but not a batch's; the whole batch elsewhere."""
-    return tuple(torch.split(images, 1 if images.device.type == "cpu" else len(images)))
 
 
 def _double(images: Tensor) -> Tensor:
